@@ -1,0 +1,40 @@
+# The scripts people run are the ones CI runs. `make demo` and `make test` set up what they need themselves.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: install demo test lint format clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, found {sys.version.split()[0]}: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --requirement requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(RUN) -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+# Trains on the built-in corpus and lists the checkpoints. Run it again: it says that the target is reached.
+DEMO := --database_path demo --lr 1e-3 --warmup_steps 50 --num_epochs 6 --comment demo
+demo: $(VENV)/.installed
+	$(RUN) main.py $(DEMO) --auto_resume
+	$(RUN) main.py $(DEMO) --list_checkpoints
+
+# Two processes of tests, each with one torch thread: right for 2 cores, and no slower elsewhere.
+test: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

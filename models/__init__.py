@@ -1,0 +1,1 @@
+"""Detectors (code) and, in subfolders that git ignores, runs."""

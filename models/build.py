@@ -1,0 +1,31 @@
+"""Makes detectors from their settings: new ones, or empty ones whose weights a checkpoint will supply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from models.detector import Detector, DetectorSettings
+from models.front_end import SelfSupervisedFrontEnd, load_front_end, rebuild_front_end
+from models.g3_heatmap import G3Heatmap
+
+# One entry for each name in models.names.MODEL_TYPES.
+DETECTORS: dict[str, Callable[[DetectorSettings, SelfSupervisedFrontEnd], Detector]] = {"g3_heatmap": G3Heatmap}
+
+
+def create_detector(settings: DetectorSettings) -> Detector:
+    """Return a new detector whose front-end has the weights of `settings.ssl_model`; what is new is drawn by torch.
+
+    Raises `UserError` if the weights cannot be had or do not fit.
+    """
+    front_end = load_front_end(settings.ssl_model, settings.normalize_waveform)
+    return DETECTORS[settings.model_type](settings, front_end)
+
+
+def rebuild_detector(settings: DetectorSettings, front_end_config: dict[str, Any]) -> Detector:
+    """Return a detector of the same shape as the one that `front_end_config` was read from, with random weights.
+
+    Needs neither network nor pretrained files: a checkpoint supplies the weights.
+    """
+    front_end = rebuild_front_end(front_end_config, settings.normalize_waveform)
+    return DETECTORS[settings.model_type](settings, front_end)

@@ -1,0 +1,1 @@
+"""The specification: what the program promises, each sentence a test."""

@@ -1,0 +1,221 @@
+"""What may be typed, what it means, and the words for what may not: usage errors exit 2 and name the flags."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_options import DEFAULTS
+from training.command_line import Action, build_parser, read_command
+from training.options import Options
+from utils.errors import EXIT_USAGE, UserError
+
+CHECKPOINT_FLAGS = ["--resume", "--fresh_start", "--auto_resume", "--list_checkpoints"]
+OTHER_FLAGS = ["--model_path", "--load_checkpoint_type", "--config", "--help"]
+
+
+def refusal(*arguments: str) -> str:
+    """Return the message that refuses these arguments; it must be a usage error."""
+    with pytest.raises(UserError) as refused:
+        read_command(arguments)
+    assert refused.value.exit_code == EXIT_USAGE
+    return str(refused.value)
+
+
+def config(folder: Path, text: str) -> str:
+    path = folder / "settings.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def flags_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    return [action for group in parser._action_groups for action in group._group_actions]
+
+
+def test_the_flags_are_these() -> None:
+    typed = {action.option_strings[-1 if action.dest == "help" else 0] for action in flags_of(build_parser())}
+    assert typed == {*CHECKPOINT_FLAGS, *OTHER_FLAGS, *(f"--{name}" for name in DEFAULTS)}
+
+
+def test_nothing_typed_is_a_fresh_run_with_the_defaults() -> None:
+    command = read_command([])
+    assert (command.options, command.given, command.action) == (Options(), frozenset(), Action.DEFAULT)
+    assert (command.model_path, command.load_checkpoint_type) == (None, "last")
+
+
+# The table "Valid Combinations" of the documentation, and its meaning.
+VALID: list[tuple[list[str], Action, Path | None]] = [
+    ([], Action.DEFAULT, None),
+    (["--fresh_start"], Action.FRESH_START, None),
+    (["--resume", "--model_path", "a/b.pth"], Action.RESUME, Path("a/b.pth")),
+    (["--auto_resume"], Action.AUTO_RESUME, None),
+    (["--auto_resume", "--model_path", "a/b.pth"], Action.AUTO_RESUME, Path("a/b.pth")),
+    (["--model_path", "a/b.pth"], Action.DEFAULT, Path("a/b.pth")),
+    (["--fresh_start", "--model_path", "a/b.pth"], Action.FRESH_START, Path("a/b.pth")),
+    (["--list_checkpoints"], Action.LIST_CHECKPOINTS, None),
+]
+
+
+@pytest.mark.parametrize(("arguments", "action", "model_path"), VALID, ids=str)
+def test_a_valid_combination_means_what_is_documented(
+    arguments: list[str], action: Action, model_path: Path | None
+) -> None:
+    command = read_command(arguments)
+    assert (command.action, command.model_path) == (action, model_path)
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.permutations(CHECKPOINT_FLAGS, 2)))
+def test_two_of_the_four_flags_are_refused_naming_both(first: str, second: str) -> None:
+    message = refusal(first, second, "--model_path", "a.pth")
+    assert first in message and second in message
+    assert "contradict each other: pass one of them" in message
+
+
+@pytest.mark.parametrize("more", [[], ["--num_epochs", "5"], ["--load_checkpoint_type", "best"]])
+def test_resume_without_a_model_path_is_refused_with_both_ways_out(more: list[str]) -> None:
+    message = refusal("--resume", *more)
+    assert "--resume needs a checkpoint: pass --model_path FILE, or use --auto_resume" in message
+
+
+def test_two_flags_are_told_before_a_missing_model_path() -> None:
+    assert "--fresh_start and --resume contradict" in refusal("--resume", "--fresh_start")
+
+
+def test_typed_values_are_known_from_defaults_even_where_they_are_equal() -> None:
+    command = read_command(["--lr", "1e-6", "--comment", "x"])
+    assert command.given == {"lr", "comment"}
+    assert command.options == Options(comment="x")
+
+
+def test_a_switch_can_be_turned_off_again() -> None:
+    command = read_command(["--use_contrastive", "--no-use_contrastive"])
+    assert (command.options.use_contrastive, command.given) == (False, {"use_contrastive"})
+
+
+@pytest.mark.parametrize("typed", [["--lr", "2e-5"], ["--lr=2e-5"], ["--lr", "0.00002"]])
+def test_a_number_is_read_however_it_is_written(typed: list[str]) -> None:
+    assert read_command(typed).options.lr == 2e-5
+
+
+@pytest.mark.parametrize("typed", ["--num_epoch", "--res", "--list", "--auto", "--model", "--learning_rate"])
+def test_an_abbreviated_or_unknown_flag_is_refused(typed: str) -> None:
+    assert typed in refusal(f"{typed}=1")
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
+        (["--lr", "-1"], "--lr must be above 0, found -1.0"),
+        (["--lr"], "argument --lr: expected one argument"),
+        (["--num_epochs", "1.5"], "argument --num_epochs: invalid int value: '1.5'"),
+        (["--batch_size", "0"], "--batch_size must be at least 1, found 0"),
+        (["--track", "PA"], "--track"),
+        (["--load_checkpoint_type", "newest"], "--load_checkpoint_type"),
+        (["--device", "5"], "--device must be auto, cpu, cuda or cuda:N"),
+        (["--comment", "a/b"], "--comment becomes part of file names"),
+        (["checkpoint.pth"], "unrecognized arguments: checkpoint.pth"),
+    ],
+)
+def test_a_bad_value_is_refused(typed: list[str], words: str) -> None:
+    assert words in refusal(*typed)
+
+
+def test_a_file_gives_settings_and_they_count_as_given(tmp_path: Path) -> None:
+    command = read_command(["--config", config(tmp_path, "lr: 0.001\nnum_epochs: 5\ncomment: from file\n")])
+    assert command.options == Options(lr=1e-3, num_epochs=5, comment="from file")
+    assert command.given == {"lr", "num_epochs", "comment"}
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    file = config(tmp_path, "lr: 0.001\nnum_epochs: 5\n")
+    assert read_command(["--num_epochs", "7", "--config", file]).options == Options(lr=1e-3, num_epochs=7)
+
+
+# YAML 1.1 reads 1e-6 as text and 1 as an integer: a person means a number.
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("lr: 1e-3", "lr", 1e-3),
+        ("lr: 1.0e-3", "lr", 1e-3),
+        ("lr: 1", "lr", 1.0),
+        ("comment: 2", "comment", "2"),
+        ("comment: null", "comment", None),
+        ("num_examples: null", "num_examples", None),
+        ("use_contrastive: true", "use_contrastive", True),
+        ("track: In-the-Wild", "track", "In-the-Wild"),
+    ],
+)
+def test_a_value_in_the_file_has_the_type_of_its_setting(tmp_path: Path, line: str, name: str, value: Any) -> None:
+    found = getattr(read_command(["--config", config(tmp_path, line)]).options, name)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("num_epoch: 5", "unknown setting `num_epoch`: did you mean `num_epochs`?"),
+        ("warp_drive: 5", "unknown setting `warp_drive`"),
+        ("resume: true", "unknown setting `resume`"),
+        ("1: 5", "unknown setting `1`"),
+        ("num_epochs: five", "num_epochs must be a whole number, found 'five'"),
+        ("num_epochs: 5.0", "num_epochs must be a whole number, found 5.0"),
+        ("num_epochs: true", "num_epochs must be a whole number, found True"),
+        ("num_epochs: null", "num_epochs must be a whole number, found None"),
+        ("lr: fast", "lr must be a number, found 'fast'"),
+        ("lr: true", "lr must be a number, found True"),
+        ("use_contrastive: 1", "use_contrastive must be true or false, found 1"),
+        ("comment: [a, b]", "comment must be text, found ['a', 'b']"),
+        ("lr: -1", "--lr must be above 0"),
+        ("track: PA", "--track must be one of"),
+        ("", "must hold `name: value` lines, found NoneType"),
+        ("- lr", "must hold `name: value` lines, found list"),
+        ("lr: [1", "is not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_refused_as_strictly_as_a_bad_flag(tmp_path: Path, text: str, words: str) -> None:
+    assert words in refusal("--config", config(tmp_path, text))
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert f"--config {path} is not valid YAML" in refusal("--config", str(path))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    assert "--config nowhere.yaml cannot be read: No such file" in refusal("--config", "nowhere.yaml")
+
+
+def test_every_setting_has_a_help_that_ends_with_its_default() -> None:
+    told = {action.dest: action.help or "" for action in flags_of(build_parser())}
+    assert [name for name in [*DEFAULTS, "model_path", "load_checkpoint_type", "config"] if "default" not in told[name]] == []
+    shown = {name: re.search(r"\(default: (.*)\)$", told[name]) for name in ("lr", "num_epochs", "track", "seed")}
+    assert {name: found and found.group(1) for name, found in shown.items()} == {
+        "lr": "1e-06",
+        "num_epochs": "100",
+        "track": "DF",
+        "seed": "1234",
+    }
+
+
+@pytest.mark.parametrize("columns", [80, 120, 300])
+def test_the_help_fits_the_terminal_and_stays_readable_on_a_wide_one(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = build_parser().format_help()
+    assert max(map(len, text.splitlines())) <= min(columns, 120)
+    assert text.startswith("usage: python main.py [flags]\n")
+
+
+def test_the_examples_of_the_help_are_commands_that_parse() -> None:
+    examples = re.findall(r"^  (?:nohup )?python main\.py (.*?)(?: &)?$", build_parser().format_help(), re.MULTILINE)
+    assert len(examples) >= 6
+    for example in examples:
+        read_command(example.split())

@@ -1,0 +1,197 @@
+"""--list_checkpoints prints the documented block to the letter, exits 0, and needs no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from main import main
+from tests.conftest import REPOSITORY
+from tests.records import cut, metrics, record, write_checkpoint, write_foreign_weights
+from training.checkpoint_record import EpochMetrics, Kind
+from training.options import Options
+from training.run_directory import RunDirectory
+from training.survey import survey_folder
+
+OPTIONS = Options(comment="my_experiment")
+RUN = RunDirectory.of(OPTIONS)
+pytestmark = pytest.mark.usefixtures("workplace")
+
+# The documentation's example, its two garbled signs read as 📋 and 📦.
+DOCUMENTED = """\
+======================================================================
+📋 Available Checkpoints in models/g3_heatmap_DF_CCE_100_16_1e-06_group3_contrastiveFalse_my_experiment
+======================================================================
+
+📦 checkpoint_epoch_10_my_experiment.pth
+   Epoch: 10
+   Val EER: 0.16%
+   Val Acc: 99.84%
+   Best EER: 0.16%
+
+📦 checkpoint_epoch_20_my_experiment.pth
+   Epoch: 20
+   Val EER: 0.12%
+   Val Acc: 99.88%
+   Best EER: 0.12%
+
+📦 best_checkpoint_eer_my_experiment.pth
+   Epoch: 20
+   Val EER: 0.12%
+   Val Acc: 99.88%
+   Best EER: 0.12%
+======================================================================
+"""
+
+
+def figures(epoch: int, val_eer: float, val_acc: float) -> EpochMetrics:
+    base = metrics(epoch, val_eer)
+    return EpochMetrics(**(vars(base) | {"val_acc": val_acc}))
+
+
+EPOCH_10 = figures(10, 0.16, 99.84)
+EPOCH_20 = figures(20, 0.12, 99.88)
+
+
+def write(path: Path, last: EpochMetrics, best: EpochMetrics, kind: Kind = Kind.EPOCH) -> None:
+    write_checkpoint(path, record(path, last.epoch, options=OPTIONS, last=last, best=best, kind=kind))
+
+
+def write_documented_run() -> None:
+    write(RUN.epoch_checkpoint(20), EPOCH_20, EPOCH_20)
+    write(RUN.epoch_checkpoint(10), EPOCH_10, EPOCH_10)
+    write(RUN.best_checkpoint, EPOCH_20, EPOCH_20)
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["--list_checkpoints", *arguments]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    return output.out
+
+
+def test_the_block_is_the_documented_one_to_the_letter(capsys: pytest.CaptureFixture[str]) -> None:
+    write_documented_run()
+    assert listed(capsys, "--comment", "my_experiment") == DOCUMENTED
+
+
+def test_the_best_eer_is_the_best_so_far_and_not_the_epochs_own(capsys: pytest.CaptureFixture[str]) -> None:
+    write(RUN.epoch_checkpoint(20), EPOCH_20, EPOCH_20)
+    write(RUN.epoch_checkpoint(21), figures(21, 0.5, 99.5), EPOCH_20)
+    assert "   Epoch: 21\n   Val EER: 0.50%\n   Val Acc: 99.50%\n   Best EER: 0.12%\n" in listed(
+        capsys, "--comment", "my_experiment"
+    )
+
+
+@pytest.mark.parametrize(
+    ("epoch", "batches_done", "lines"),
+    [
+        (
+            10,
+            3,
+            "   Epoch: 10\n   Val EER: 5.00%\n   Val Acc: 90.00%\n   Best EER: 5.00%\n"
+            "   Step: 103 (3 of 10 batches of epoch 11)\n",
+        ),
+        (
+            10,
+            10,
+            "   Epoch: 10\n   Val EER: 5.00%\n   Val Acc: 90.00%\n   Best EER: 5.00%\n"
+            "   Step: 110 (epoch 11 trained, not validated)\n",
+        ),
+        (0, 3, "   Epoch: 0\n   Val EER: no epoch is complete yet\n   Step: 3 (3 of 10 batches of epoch 1)\n"),
+    ],
+)
+def test_a_step_checkpoint_tells_where_in_its_epoch_it_is(
+    epoch: int, batches_done: int, lines: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = record("", epoch, batches_done=batches_done)
+    path = RUN.step_checkpoint(made.step)
+    write_checkpoint(path, made)
+    assert f"📦 {path.name}\n{lines}" in listed(capsys, "--comment", "my_experiment")
+
+
+def test_everything_else_in_the_folder_has_a_line_after_the_block(capsys: pytest.CaptureFixture[str]) -> None:
+    write_documented_run()
+    write(RUN.best_weights, EPOCH_20, EPOCH_20, Kind.WEIGHTS)
+    write_foreign_weights(RUN.folder / "pretrained.pth")
+    write(RUN.epoch_checkpoint(30), EPOCH_20, EPOCH_20)
+    cut(RUN.epoch_checkpoint(30))
+    RUN.version_folder(1).mkdir()
+    damage = survey_folder(RUN.folder).unusable[0].reason
+    assert listed(capsys, "--comment", "my_experiment") == DOCUMENTED + (
+        f"Cannot be used: {RUN.folder}/checkpoint_epoch_30_my_experiment.pth: {damage}\n"
+        f"Weights only: {RUN.folder}/best_model_eer_my_experiment.pth (epoch 20, val EER 0.12%)\n"
+        f"Weights only: {RUN.folder}/pretrained.pth\n"
+        f"Earlier run, moved aside: {RUN.folder}/version_1\n"
+    )
+
+
+def test_a_version_folder_that_only_the_logs_have_is_not_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    write_documented_run()
+    RUN.logs_version_folder(1).mkdir(parents=True)
+    assert listed(capsys, "--comment", "my_experiment") == DOCUMENTED
+
+
+def test_nothing_to_list_is_said_and_creates_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert listed(capsys) == f"No checkpoints in {RunDirectory.of(Options()).folder}.\n"
+    assert list(Path().iterdir()) == []
+
+
+def test_where_there_is_nothing_to_list_the_runs_that_have_some_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    write_documented_run()
+    assert f"Runs that have checkpoints:\n  {RUN.folder}\n" in listed(capsys)
+
+
+def test_a_folder_with_nothing_but_damaged_files_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    RUN.folder.mkdir(parents=True)
+    RUN.epoch_checkpoint(1).touch()
+    assert listed(capsys, "--comment", "my_experiment") == (
+        f"No checkpoints in {RUN.folder}.\nCannot be used: {RUN.epoch_checkpoint(1)}: it is empty\n"
+    )
+
+
+def test_listing_changes_nothing_on_disk(capsys: pytest.CaptureFixture[str]) -> None:
+    write_documented_run()
+    before = {path: path.lstat().st_mtime_ns for path in Path().rglob("*")}
+    listed(capsys, "--comment", "my_experiment")
+    assert {path: path.lstat().st_mtime_ns for path in Path().rglob("*")} == before
+
+
+# What makes a start slow: torch 1.5 s, transformers 4 s, the others some tenths each.
+HEAVY = ["torch", "numpy", "transformers", "yaml", "matplotlib", "sklearn", "soundfile", "tqdm"]
+_IMPORTED = f"""
+import sys
+sys.argv[0] = "main.py"
+import main
+try:
+    code = main.main(sys.argv[1:])
+except SystemExit as stop:
+    code = stop.code
+print("exit", code, "heavy:", *sorted(set(sys.modules) & set({HEAVY})))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--list_checkpoints", "--comment", "my_experiment"], 0),
+        (["--help"], 0),
+        (["--resume"], 2),
+        (["--resume", "--fresh_start"], 2),
+        (["--lr", "-1"], 2),
+        (["--resume", "--model_path", "nowhere.pth"], 1),
+    ],
+)
+def test_what_trains_nothing_imports_nothing_heavy(arguments: list[str], code: int) -> None:
+    write_documented_run()
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORTED, *arguments],
+        env={"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == f"exit {code} heavy:"

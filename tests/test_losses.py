@@ -1,0 +1,147 @@
+"""The losses: values worked by hand, batches without partners, and gradients that really flow."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.build import create_detector
+from models.detector import DetectorSettings
+from training.losses import (
+    margin_contrastive_loss,
+    supervised_contrastive_loss,
+    weighted_cross_entropy,
+    weighted_cross_entropy_terms,
+)
+
+SPOOF_ONLY = torch.tensor([0, 0, 0, 0])
+
+
+def random_log_probabilities(batch: int) -> torch.Tensor:
+    return F.log_softmax(torch.randn(batch, 2, generator=torch.Generator().manual_seed(3)), dim=1)
+
+
+def test_cross_entropy_is_that_of_torch_with_class_weights() -> None:
+    log_probabilities, labels = random_log_probabilities(9), torch.tensor([0, 0, 1, 0, 0, 0, 0, 1, 0])
+    expected = F.nll_loss(log_probabilities, labels, weight=torch.tensor([0.1, 0.9]))
+    torch.testing.assert_close(weighted_cross_entropy(log_probabilities, labels), expected)
+
+
+def test_cross_entropy_by_hand() -> None:
+    log_probabilities = torch.tensor([[0.8, 0.2], [0.5, 0.5]]).log()
+    # (0.1 * -log 0.8 + 0.9 * -log 0.5) / (0.1 + 0.9)
+    expected = 0.1 * -math.log(0.8) + 0.9 * -math.log(0.5)
+    assert weighted_cross_entropy(log_probabilities, torch.tensor([0, 1])).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 9])
+def test_a_validation_loss_does_not_depend_on_the_batch_size(batch_size: int) -> None:
+    log_probabilities, labels = random_log_probabilities(9), torch.tensor([0, 0, 1, 0, 0, 0, 0, 1, 0])
+    numerator, denominator = torch.zeros(()), torch.zeros(())
+    for start in range(0, 9, batch_size):
+        batch = slice(start, start + batch_size)
+        terms, weights = weighted_cross_entropy_terms(log_probabilities[batch], labels[batch])
+        numerator, denominator = numerator + terms.sum(), denominator + weights.sum()
+    torch.testing.assert_close(numerator / denominator, weighted_cross_entropy(log_probabilities, labels))
+
+
+def test_margin_loss_by_hand() -> None:
+    # Two bona fide utterances in one direction, one spoof at a right angle to them. Each bona fide anchor: own 1, other
+    # 0, max(0, 0.5 + 0 - 1) = 0. The spoof one has no partner of its class and is skipped.
+    embedding = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
+    assert margin_contrastive_loss(embedding, torch.tensor([1, 1, 0])).item() == pytest.approx(0.0)
+    # The spoof one moved onto them: own 1, other 1, so each anchor costs the margin.
+    embedding = torch.tensor([[2.0, 0.0], [1.0, 0.0], [3.0, 0.0]])
+    assert margin_contrastive_loss(embedding, torch.tensor([1, 1, 0])).item() == pytest.approx(0.5)
+    # Own class at a right angle, the other class averaging (1 + 0) / 2 for each anchor: 0.5 + 0.5 - 0.
+    embedding = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    assert margin_contrastive_loss(embedding, torch.tensor([1, 1, 0, 0])).item() == pytest.approx(1.0)
+
+
+def test_supervised_contrastive_loss_by_hand() -> None:
+    # Two bona fide in one direction and a spoof at a right angle, T = 1: each anchor costs -log(e / (e + 1)).
+    projection = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    found = supervised_contrastive_loss(projection, torch.tensor([1, 1, 0]), temperature=1.0)
+    assert found.item() == pytest.approx(-math.log(math.e / (math.e + 1)))
+
+
+def test_supervised_contrastive_loss_is_the_formula_of_khosla() -> None:
+    z = F.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(2)), dim=1)
+    labels, total = [0, 0, 0, 1, 1, 0], 0.0
+    for i in range(6):
+        partners = [p for p in range(6) if p != i and labels[p] == labels[i]]
+        shares = [math.exp(float(z[i] @ z[a]) / 0.1) if a != i else 0.0 for a in range(6)]
+        total += sum(-math.log(shares[p] / sum(shares)) for p in partners) / len(partners) / 6
+    assert supervised_contrastive_loss(z, torch.tensor(labels)).item() == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels", "reason"),
+    [
+        (margin_contrastive_loss, SPOOF_ONLY, "nobody has a partner in the other class"),
+        (margin_contrastive_loss, torch.tensor([0, 1]), "nobody has a partner in the own class"),
+        (margin_contrastive_loss, torch.tensor([1]), "nobody has a partner"),
+        (supervised_contrastive_loss, torch.tensor([0, 1]), "nobody has a partner in the own class"),
+        (supervised_contrastive_loss, torch.tensor([1]), "nobody has a partner"),
+    ],
+)
+def test_a_batch_without_anchors_costs_exactly_zero_and_trains_nothing(loss, labels, reason) -> None:  # type: ignore[no-untyped-def]
+    vectors = torch.randn(len(labels), 4, requires_grad=True)
+    value = loss(vectors, labels)
+    value.backward()
+    assert value.item() == 0, reason
+    assert vectors.grad is not None
+    assert torch.equal(vectors.grad, torch.zeros_like(vectors)), reason
+
+
+def test_an_anchor_without_partners_leaves_the_others_as_they_are() -> None:
+    projection = F.normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(2)), dim=1)
+    found = supervised_contrastive_loss(projection, torch.tensor([0, 0, 1]))
+    similarity = (projection @ projection.T / 0.1).exp()
+    first = -torch.log(similarity[0, 1] / (similarity[0, 1] + similarity[0, 2]))
+    second = -torch.log(similarity[1, 0] / (similarity[1, 0] + similarity[1, 2]))
+    torch.testing.assert_close(found, (first + second) / 2)
+
+
+@pytest.mark.parametrize("loss", [margin_contrastive_loss, supervised_contrastive_loss])
+def test_a_contrastive_loss_falls_as_classes_move_apart(loss) -> None:  # type: ignore[no-untyped-def]
+    labels = torch.tensor([0, 0, 0, 1, 1])
+    vectors = torch.randn(5, 8, generator=torch.Generator().manual_seed(4), requires_grad=True)
+    optimizer = torch.optim.SGD([vectors], lr=0.5)
+    before = loss(F.normalize(vectors, dim=1), labels).item()
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss(F.normalize(vectors, dim=1), labels).backward()
+        optimizer.step()
+    assert loss(F.normalize(vectors, dim=1), labels).item() < before
+
+
+@pytest.mark.parametrize(("contrastive_weight", "supcon_weight"), [(0.1, 0.0), (0.0, 0.1), (0.2, 0.1)])
+def test_each_weight_changes_the_loss_and_the_gradient_of_the_front_end(
+    contrastive_weight: float, supcon_weight: float
+) -> None:
+    torch.manual_seed(0)
+    detector = create_detector(DetectorSettings(ssl_model="compact", use_contrastive=True)).eval()
+    waveform, labels = torch.randn(4, 4000), torch.tensor([0, 1, 0, 1])
+
+    def loss_and_gradient(contrastive: float, supcon: float) -> tuple[float, torch.Tensor]:
+        output = detector.analyse(waveform)
+        assert output.embedding is not None
+        assert output.projection is not None
+        total = (
+            weighted_cross_entropy(output.log_probabilities, labels)
+            + contrastive * margin_contrastive_loss(output.embedding, labels)
+            + supcon * supervised_contrastive_loss(output.projection, labels)
+        )
+        detector.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        first_convolution = next(detector.parameters())
+        assert first_convolution.grad is not None
+        return total.item(), first_convolution.grad.clone()
+
+    plain, with_terms = loss_and_gradient(0.0, 0.0), loss_and_gradient(contrastive_weight, supcon_weight)
+    assert plain[0] != with_terms[0]
+    assert not torch.equal(plain[1], with_terms[1])

@@ -1,0 +1,165 @@
+"""The program as a process: exit codes, one sentence and no traceback, and outputs that are gone or have no emoji."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from main import main
+from tests.conftest import REPOSITORY, SMALL_RUN, Run, command_line, write_corpus
+from tests.records import record, write_checkpoint
+from training.options import Options
+from training.run_directory import RunDirectory
+
+RUN = RunDirectory.of(Options())
+
+
+def write_epoch(number: int) -> None:
+    write_checkpoint(RUN.epoch_checkpoint(number), record("", number))
+
+
+def everything(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["--resume"], "error: --resume needs a checkpoint: pass --model_path FILE"),
+        (["--resume", "--fresh_start"], "contradict each other"),
+        (["--lr", "0"], "error: --lr must be above 0, found 0.0"),
+        (["--lerning_rate", "1"], "error: unrecognized arguments: --lerning_rate 1"),
+        (["--config", "nowhere.yaml"], "error: --config nowhere.yaml cannot be read"),
+    ],
+)
+def test_a_usage_error_exits_2_in_a_sentence_and_creates_nothing(
+    typed: list[str], words: str, run: Run, workplace: Path
+) -> None:
+    done = run(*typed)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr and "Traceback" not in done.stderr
+    assert everything(workplace) == []
+
+
+def test_help_exits_0(run: Run) -> None:
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--auto_resume" in done.stdout
+
+
+def test_a_model_path_that_is_not_there_exits_1_in_a_sentence(run: Run, workplace: Path) -> None:
+    done = run("--resume", "--model_path", "models/nowhere.pth")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: --model_path models/nowhere.pth does not exist")
+    assert done.stderr.count("\n") == 1
+    assert everything(workplace) == []
+
+
+def test_a_database_path_that_is_not_there_exits_1_after_the_plan_and_creates_nothing(
+    run: Run, workplace: Path
+) -> None:
+    done = run("--database_path", "/nowhere/LA", "--ssl_model", "compact")
+    assert done.returncode == 1
+    assert done.stdout.startswith("Plan: train from epoch 1 to epoch 100\n")
+    assert done.stderr.startswith("error: --database_path /nowhere/LA is not")
+    assert done.stderr.count("\n") == 1
+    assert everything(workplace) == []
+
+
+def test_a_front_end_that_cannot_be_found_is_an_error_that_names_compact(
+    corpus: Path, run: Run, workplace: Path
+) -> None:
+    done = run("--database_path", corpus, "--ssl_model", "./nowhere", HF_HUB_OFFLINE="1")
+    assert done.returncode == 1
+    assert "--ssl_model" in done.stderr and "compact" in done.stderr and "Traceback" not in done.stderr
+    assert everything(workplace) == []
+
+
+@pytest.mark.parametrize("part", ["train", "dev"])
+def test_a_missing_audio_file_is_named_before_training_starts_and_before_anything_is_created(
+    part: str, workplace: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_corpus(tmp_path_factory.mktemp("incomplete"), train=4, dev=4)
+    name = f"LA_{part[0].upper()}_0000002"
+    (folder / f"ASVspoof2019_LA_{part}" / "flac" / f"{name}.flac").unlink()
+    assert main(["--database_path", str(folder), *SMALL_RUN]) == 1
+    assert name in capsys.readouterr().err
+    assert everything(workplace) == []
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7"])
+def test_a_gpu_that_is_not_there_is_refused_with_the_way_out(
+    device: str, corpus: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.device_count() > int(device.partition(":")[2] or 0):
+        pytest.skip("this machine has that GPU")
+    assert main(["--database_path", str(corpus), *SMALL_RUN, "--device", device]) == 1
+    error = capsys.readouterr().err
+    assert f"--device {device} is not there" in error and "--device cpu" in error
+    assert everything(workplace) == []
+
+
+def test_the_run_folder_lies_where_the_program_is_started(corpus: Path, run: Run, workplace: Path) -> None:
+    """The program's own models/ folder is code; a run started elsewhere leaves it alone."""
+    before = sorted((REPOSITORY / "models").iterdir())
+    done = run("--database_path", corpus, *SMALL_RUN, "--num_epochs", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in workplace.iterdir()) == ["logs", "models"]
+    assert len(list((workplace / "models").glob("*/checkpoint_epoch_1.pth"))) == 1
+    assert sorted((REPOSITORY / "models").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "environment", [{"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii"}]
+)
+def test_a_terminal_without_emoji_gets_a_question_mark(environment: dict[str, str], run: Run) -> None:
+    write_epoch(1)
+    done = run("--list_checkpoints", **({"PYTHONCOERCECLOCALE": "0"} | environment))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "? Available Checkpoints in models/" in done.stdout
+
+
+@pytest.mark.parametrize("typed", [["--list_checkpoints"], ["--help"]])
+def test_a_reader_that_goes_away_leaves_no_traceback(typed: list[str], workplace: Path) -> None:
+    """As `| head -1` does; here nothing is read at all."""
+    write_epoch(1)
+    reading, writing = os.pipe()
+    with subprocess.Popen(command_line(*typed), stdout=writing, stderr=subprocess.PIPE, text=True) as process:
+        os.close(writing)
+        os.close(reading)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shell")
+@pytest.mark.parametrize("redirection", [">&-", ">&- 2>&-", "2>&-", "> /dev/full"])
+def test_an_output_that_is_closed_or_full_ends_no_run(redirection: str, workplace: Path) -> None:
+    write_epoch(1)
+    line = f'exec "$@" {redirection}'
+    typed = command_line("--list_checkpoints")
+    done = subprocess.run(["sh", "-c", line, "sh", *typed], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_interrupted_start_says_so_and_exits_130(workplace: Path) -> None:
+    """Ctrl-C while something slow is imported or read: no traceback."""
+    line = (
+        "import _thread, sys, main, training.survey\n"
+        "main.collect_facts = lambda command: _thread.interrupt_main() or __import__('time').sleep(5)\n"
+        "sys.exit(main.main([]))"
+    )
+    done = subprocess.run(
+        command_line()[:1] + ["-c", line],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 130
+    assert "Stopped at once" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,145 @@
+"""The settings of a run: their documented defaults, pinned, and every bad value refused by the flag's name."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from training.options import DEFAULT_FRONT_END, SETTINGS, Options, options_from_record
+from utils.errors import EXIT_USAGE, UserError
+
+# Every setting and its default. A new flag is a decision: it is made here too, and in the README.
+DEFAULTS: dict[str, Any] = {
+    "database_path": "demo",
+    "protocols_path": None,
+    "track": "DF",
+    "num_examples": None,
+    "crop": "start",
+    "model_type": "g3_heatmap",
+    "ssl_model": "compact",
+    "group_size": 3,
+    "temporal_bias": "centre",
+    "normalize_waveform": False,
+    "use_contrastive": False,
+    "loss": "CCE",
+    "contrastive_weight": 0.1,
+    "supcon_weight": 0.1,
+    "batch_size": 16,
+    "num_epochs": 100,
+    "lr": 1e-6,
+    "weight_decay": 1e-4,
+    "scheduler": "constant",
+    "warmup_steps": 0,
+    "seed": 1234,
+    "precision": "fp32",
+    "device": "auto",
+    "num_workers": 2,
+    "comment": None,
+    "visualize_attention": False,
+    "viz_samples": 20,
+    "viz_frequency": 10,
+}
+
+# (setting, a value that is not possible, the words of the refusal)
+BAD_VALUES: list[tuple[str, Any, str]] = [
+    ("track", "PA", "--track must be one of LA, DF, In-the-Wild, found 'PA'"),
+    ("model_type", "rawnet", "--model_type must be one of g3_heatmap"),
+    ("loss", "MSE", "--loss must be one of CCE"),
+    ("crop", "end", "--crop must be one of start, random"),
+    ("scheduler", "step", "--scheduler must be one of constant, linear, cosine"),
+    ("precision", "fp16", "--precision must be one of fp32, bf16"),
+    ("num_examples", 1, "--num_examples must be at least 2, found 1"),
+    ("group_size", 0, "--group_size must be at least 1, found 0"),
+    ("batch_size", 0, "--batch_size must be at least 1, found 0"),
+    ("num_epochs", 0, "--num_epochs must be at least 1, found 0"),
+    ("lr", 0.0, "--lr must be above 0, found 0.0"),
+    ("lr", -1e-6, "--lr must be above 0, found -1e-06"),
+    ("lr", float("nan"), "--lr must be a finite number, found nan"),
+    ("lr", float("inf"), "--lr must be a finite number, found inf"),
+    ("weight_decay", -0.1, "--weight_decay must be at least 0, found -0.1"),
+    ("contrastive_weight", -1.0, "--contrastive_weight must be at least 0"),
+    ("supcon_weight", -1.0, "--supcon_weight must be at least 0"),
+    ("warmup_steps", -1, "--warmup_steps must be at least 0, found -1"),
+    ("seed", -1, "--seed must be at least 0, found -1"),
+    ("num_workers", -1, "--num_workers must be at least 0, found -1"),
+    ("viz_samples", 0, "--viz_samples must be at least 1, found 0"),
+    ("viz_frequency", -1, "--viz_frequency must be at least 0, found -1"),
+    ("device", "gpu", "--device must be auto, cpu, cuda or cuda:N, found 'gpu'"),
+    ("device", "5", "--device must be auto, cpu, cuda or cuda:N, found '5'"),
+    ("device", "cuda:", "--device must be auto, cpu, cuda or cuda:N, found 'cuda:'"),
+    ("device", "cuda:-1", "--device must be auto, cpu, cuda or cuda:N, found 'cuda:-1'"),
+    ("comment", "", "--comment becomes part of file names"),
+    ("comment", "a/b", "no slash or line break, found 'a/b'"),
+    ("comment", "a\\b", "--comment becomes part of file names"),
+    ("comment", "a\nb", "--comment becomes part of file names"),
+    ("comment", "x" * 101, "at most 100 bytes"),
+]
+
+
+def test_the_settings_and_their_defaults_are_these() -> None:
+    assert Options().as_dict() == DEFAULTS
+
+
+def test_every_setting_tells_what_it_is_for() -> None:
+    assert [name for name, declared in SETTINGS.items() if len(declared.help) < 8] == []
+
+
+@pytest.mark.parametrize(("name", "value", "words"), BAD_VALUES)
+def test_a_bad_value_is_refused_by_the_name_of_its_flag(name: str, value: Any, words: str) -> None:
+    with pytest.raises(UserError) as refused:
+        Options(**{name: value})
+    assert words in str(refused.value)
+    assert refused.value.exit_code == EXIT_USAGE
+
+
+@pytest.mark.parametrize("comment", ["exp1", "lr 1e-4, no bias", "über", "x" * 100, "a.b_c"])
+def test_a_comment_may_be_what_a_file_name_may_be(comment: str) -> None:
+    assert Options(comment=comment).comment == comment
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:11"])
+def test_a_device_is_named_as_torch_names_it(device: str) -> None:
+    assert Options(device=device).device == device
+
+
+@pytest.mark.parametrize(
+    ("given", "front_end"),
+    [
+        ({}, "compact"),
+        ({"database_path": "/data/LA"}, DEFAULT_FRONT_END),
+        ({"database_path": "/data/LA", "ssl_model": "compact"}, "compact"),
+        ({"ssl_model": DEFAULT_FRONT_END}, DEFAULT_FRONT_END),
+    ],
+)
+def test_the_front_end_is_compact_only_for_the_demo_corpus_or_on_request(
+    given: dict[str, Any], front_end: str
+) -> None:
+    assert Options(**given).ssl_model == front_end
+
+
+def test_options_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Options().lr = 1.0  # type: ignore[misc]
+
+
+def test_a_replaced_value_is_checked_again() -> None:
+    with pytest.raises(UserError, match="--batch_size must be at least 1"):
+        Options().replaced(batch_size=0)
+
+
+def test_options_come_back_from_a_checkpoint_as_they_went_in() -> None:
+    options = Options(database_path="/data/LA", lr=3e-5, comment="x", num_examples=40)
+    assert options_from_record(options.as_dict()) == options
+
+
+def test_a_setting_that_did_not_exist_when_the_checkpoint_was_saved_has_its_default() -> None:
+    stored = Options(lr=3e-5).as_dict()
+    del stored["crop"]
+    assert options_from_record(stored) == Options(lr=3e-5)
+
+
+def test_a_setting_of_a_later_version_is_refused_by_its_name() -> None:
+    with pytest.raises(UserError, match=r"does not know \(warp_drive\).*update this one"):
+        options_from_record(Options().as_dict() | {"warp_drive": 9})

@@ -1,0 +1,320 @@
+"""The plan is a pure function of the command and of what is on disk: the table "Starting", row by row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.records import record
+from training.checkpoint_record import CheckpointRecord, UnusableFile, WeightsFile
+from training.command_line import Action, Command
+from training.facts import Facts
+from training.options import Options
+from training.plan import Change, Start, decide, entries_past, refuse_changed_data
+from training.run_directory import RunDirectory
+from training.survey import Candidates, RunFolder
+from utils.errors import UserError
+
+RUN = RunDirectory.of(Options()).folder
+NOTHING = RunFolder(RUN)
+EPOCH_4 = record(RUN / "checkpoint_epoch_4.pth", 4)
+EPOCH_5 = record(RUN / "checkpoint_epoch_5.pth", 5)
+TRAINED = RunFolder(
+    RUN, (EPOCH_4, EPOCH_5), entries=("checkpoint_epoch_4.pth", "checkpoint_epoch_5.pth", "training_log.csv")
+)
+ELSEWHERE = record("models/other/checkpoint_epoch_7.pth", 7, run="run-b")
+OTHER_FOLDER = RunFolder(Path("models/other"), (ELSEWHERE,), entries=("checkpoint_epoch_7.pth",))
+WEIGHTS = WeightsFile(Path("models/pretrained/best_model_eer.pth"), 1)
+
+
+@dataclass(frozen=True)
+class Row:
+    why: str
+    action: Action
+    facts: Facts
+    start: Start
+    source: CheckpointRecord | WeightsFile | None = None
+    model_path: Path | None = None
+    moved: tuple[str, ...] = ()
+    bring_along: bool = False
+    says: tuple[str, ...] = field(default=())
+
+
+def facts(run: RunFolder = NOTHING, **found: object) -> Facts:
+    return Facts(Options(), run, **found)  # type: ignore[arg-type]
+
+
+def from_file(source: CheckpointRecord | WeightsFile, run: RunFolder, folder: RunFolder = TRAINED) -> Facts:
+    return facts(run, source=source, source_folder=folder)
+
+
+TABLE = [
+    Row("no flag, nothing there: epoch 1", Action.DEFAULT, facts(), Start.FRESH),
+    Row(
+        "no flag, a run is there: it is moved aside, and how to resume it is told",
+        Action.DEFAULT,
+        facts(TRAINED),
+        Start.FRESH,
+        moved=TRAINED.entries,
+        says=(f"--resume --model_path {RUN}/version_1/checkpoint_epoch_5.pth",),
+    ),
+    Row("--fresh_start, nothing there: epoch 1", Action.FRESH_START, facts(), Start.FRESH),
+    Row(
+        "--fresh_start, a run is there: as without a flag",
+        Action.FRESH_START,
+        facts(TRAINED),
+        Start.FRESH,
+        moved=TRAINED.entries,
+    ),
+    Row(
+        "--auto_resume, nothing there: epoch 1", Action.AUTO_RESUME, facts(), Start.FRESH, says=("found no checkpoint",)
+    ),
+    Row(
+        "--auto_resume, nothing there: runs that differ in little are named",
+        Action.AUTO_RESUME,
+        facts(similar=(Path("models/near"),)),
+        Start.FRESH,
+        says=("models/near differs only",),
+    ),
+    Row(
+        "--auto_resume, nothing there, a run differs in nothing but --num_epochs: continue from it, into this folder",
+        Action.AUTO_RESUME,
+        facts(other_length=Candidates(ELSEWHERE, ()), other_length_folder=OTHER_FOLDER),
+        Start.RESUME,
+        ELSEWHERE,
+        bring_along=True,
+        says=("differs in nothing but --num_epochs",),
+    ),
+    Row(
+        "--auto_resume: the latest usable one",
+        Action.AUTO_RESUME,
+        facts(TRAINED, candidates=Candidates(EPOCH_5, ())),
+        Start.RESUME,
+        EPOCH_5,
+    ),
+    Row(
+        "--auto_resume past a damaged file: it is named, with the reason",
+        Action.AUTO_RESUME,
+        facts(TRAINED, candidates=Candidates(EPOCH_4, (UnusableFile(EPOCH_5.path, "its checksum does not match"),))),
+        Start.RESUME,
+        EPOCH_4,
+        moved=("checkpoint_epoch_5.pth", "training_log.csv"),
+        says=("checkpoint_epoch_5.pth: its checksum does not match",),
+    ),
+    Row(
+        "--auto_resume --model_path P, a run is there: P is not used, and that is said",
+        Action.AUTO_RESUME,
+        facts(TRAINED, candidates=Candidates(EPOCH_5, ())),
+        Start.RESUME,
+        EPOCH_5,
+        model_path=WEIGHTS.path,
+        says=(f"--model_path {WEIGHTS.path} is not used",),
+    ),
+    Row(
+        "--auto_resume --model_path P, nothing there: weights of P",
+        Action.AUTO_RESUME,
+        facts(source=WEIGHTS),
+        Start.FROM_WEIGHTS,
+        WEIGHTS,
+        model_path=WEIGHTS.path,
+    ),
+    Row(
+        "--resume FILE, the latest of its folder: nothing moves",
+        Action.RESUME,
+        from_file(EPOCH_5, TRAINED),
+        Start.RESUME,
+        EPOCH_5,
+        EPOCH_5.path,
+    ),
+    Row(
+        "--resume FILE, an older one: what lies past it is moved aside with the log",
+        Action.RESUME,
+        from_file(EPOCH_4, TRAINED),
+        Start.RESUME,
+        EPOCH_4,
+        EPOCH_4.path,
+        moved=("checkpoint_epoch_5.pth", "training_log.csv"),
+        says=("version_1/checkpoint_epoch_5.pth",),
+    ),
+    Row(
+        "--resume FILE into another folder: FILE comes along",
+        Action.RESUME,
+        from_file(ELSEWHERE, NOTHING, OTHER_FOLDER),
+        Start.RESUME,
+        ELSEWHERE,
+        ELSEWHERE.path,
+        bring_along=True,
+    ),
+    Row(
+        "--resume FILE into the folder of another run: that run is moved aside whole",
+        Action.RESUME,
+        from_file(ELSEWHERE, TRAINED, OTHER_FOLDER),
+        Start.RESUME,
+        ELSEWHERE,
+        ELSEWHERE.path,
+        moved=TRAINED.entries,
+        bring_along=True,
+    ),
+    Row(
+        "--resume FOLDER: the reason says which checkpoint was taken",
+        Action.RESUME,
+        from_file(EPOCH_5, TRAINED),
+        Start.RESUME,
+        EPOCH_5,
+        RUN,
+        says=("its last checkpoint",),
+    ),
+    Row(
+        "--model_path P alone: weights",
+        Action.DEFAULT,
+        facts(source=WEIGHTS),
+        Start.FROM_WEIGHTS,
+        WEIGHTS,
+        WEIGHTS.path,
+    ),
+    Row(
+        "--fresh_start --model_path P: weights, even of a full checkpoint; the earlier run is moved aside",
+        Action.FRESH_START,
+        facts(TRAINED, source=ELSEWHERE),
+        Start.FROM_WEIGHTS,
+        ELSEWHERE,
+        ELSEWHERE.path,
+        moved=TRAINED.entries,
+    ),
+]
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.why)
+def test_a_run_starts_as_the_table_says(row: Row) -> None:
+    plan = decide(Command(Options(), action=row.action, model_path=row.model_path), row.facts)
+    assert (plan.start, plan.source, plan.move_aside, plan.bring_along) == (
+        row.start,
+        row.source,
+        row.moved,
+        row.bring_along,
+    )
+    told = "\n".join([plan.reason, *plan.notes])
+    for words in row.says:
+        assert words in told
+
+
+def test_resuming_weights_alone_is_refused_with_the_reason() -> None:
+    with pytest.raises(UserError, match=r"weights only.*no optimizer.*drop --resume"):
+        decide(Command(Options(), action=Action.RESUME, model_path=WEIGHTS.path), from_file(WEIGHTS, NOTHING))
+
+
+def test_auto_resume_with_nothing_but_damaged_files_names_each_and_offers_a_fresh_start() -> None:
+    damaged = tuple(UnusableFile(r.path, "cut short") for r in (EPOCH_5, EPOCH_4))
+    with pytest.raises(UserError, match=r"checkpoint_epoch_5.*checkpoint_epoch_4.*--fresh_start"):
+        decide(Command(Options(), action=Action.AUTO_RESUME), facts(TRAINED, candidates=Candidates(None, damaged)))
+
+
+def test_a_finished_run_has_nothing_to_train_and_moves_nothing() -> None:
+    done = record(RUN / "checkpoint_epoch_100.pth", 100)
+    run = RunFolder(RUN, (done,), entries=("checkpoint_epoch_100.pth",))
+    plan = decide(Command(Options(), action=Action.AUTO_RESUME), facts(run, candidates=Candidates(done, ())))
+    assert (plan.start, plan.move_aside) == (Start.REACHED, ())
+
+
+def test_a_finished_run_goes_on_with_more_epochs_in_the_folder_that_names_them() -> None:
+    done = record(RUN / "checkpoint_epoch_100.pth", 100)
+    longer = Options(num_epochs=150)
+    run = RunFolder(RunDirectory.of(longer).folder)
+    found = Facts(longer, run, done, RunFolder(RUN, (done,)))
+    plan = decide(Command(longer, frozenset({"num_epochs"}), Action.RESUME, done.path), found)
+    assert (plan.start, plan.bring_along) == (Start.RESUME, True)
+    assert plan.changes == (Change("num_epochs", 100, 150),)
+    assert "_150_" in plan.run.tag
+
+
+# (setting, its new value, checkpoint in mid-epoch?, the words of the refusal or None where it is only reported)
+CHANGES = [
+    ("lr", 1e-4, False, None),
+    ("lr", 1e-4, True, None),
+    ("weight_decay", 0.0, True, None),
+    ("seed", 1, False, None),
+    ("seed", 1, True, "--seed is 1234"),
+    ("batch_size", 8, False, None),
+    ("batch_size", 8, True, "in the middle of epoch 6"),
+    ("num_examples", 40, True, "--num_examples is None"),
+    ("group_size", 4, False, "another detector"),
+    ("ssl_model", "facebook/hubert-base", False, "drop --ssl_model"),
+    ("use_contrastive", True, False, "--use_contrastive is False"),
+]
+
+
+@pytest.mark.parametrize(("name", "new", "mid_epoch", "refusal"), CHANGES)
+def test_a_changed_setting_is_refused_or_reported_by_what_it_does(
+    name: str, new: object, mid_epoch: bool, refusal: str | None
+) -> None:
+    source = record(RUN / "c.pth", 5, batches_done=3 if mid_epoch else 0)
+    options = Options(**{name: new})  # type: ignore[arg-type]
+    found = Facts(options, RunFolder(RunDirectory.of(options).folder), source, TRAINED)
+    command = Command(options, frozenset({name}), Action.RESUME, source.path)
+    if refusal:
+        with pytest.raises(UserError, match=refusal):
+            decide(command, found)
+    else:
+        assert [change.name for change in decide(command, found).changes] == [name]
+
+
+@pytest.mark.parametrize("setting", ["num_workers", "device", "database_path", "comment", "viz_samples"])
+def test_a_setting_without_effect_on_the_results_is_not_reported(setting: str) -> None:
+    new = {"num_workers": 0, "device": "cpu", "database_path": "/data/LA", "comment": "x", "viz_samples": 3}[setting]
+    options = Options(ssl_model="compact", **{setting: new})  # type: ignore[arg-type]
+    found = Facts(options, NOTHING, EPOCH_5, TRAINED)
+    assert decide(Command(options, action=Action.RESUME, model_path=EPOCH_5.path), found).changes == ()
+
+
+def test_other_data_is_reported_between_epochs() -> None:
+    changes = refuse_changed_data(EPOCH_5, {"train": "c" * 64, "dev": "b" * 64})
+    assert [change.name for change in changes] == ["train protocol"]
+
+
+def test_other_data_is_refused_in_the_middle_of_an_epoch() -> None:
+    with pytest.raises(UserError, match=r"middle of epoch 6"):
+        refuse_changed_data(record("c.pth", 5, batches_done=3), {"train": "c" * 64, "dev": "b" * 64})
+
+
+def test_the_same_data_elsewhere_is_the_same_data() -> None:
+    assert refuse_changed_data(record("c.pth", 5, batches_done=3), dict(EPOCH_5.data)) == ()
+
+
+def test_a_best_checkpoint_from_beyond_the_resumed_epoch_moves_with_its_weights() -> None:
+    names = ("best_checkpoint_eer.pth", "best_model_eer.pth", "checkpoint_epoch_4.pth", "checkpoint_epoch_5.pth")
+    best = record(RUN / names[0], 5)
+    weights = WeightsFile(RUN / names[1], 1, epoch=5)
+    run = RunFolder(RUN, (EPOCH_4, EPOCH_5), best, (weights,), entries=names)
+    assert entries_past(EPOCH_4, run) == ("best_checkpoint_eer.pth", "best_model_eer.pth", "checkpoint_epoch_5.pth")
+
+
+def test_a_best_checkpoint_from_before_the_resumed_epoch_stays() -> None:
+    names = ("best_checkpoint_eer.pth", "best_model_eer.pth", "checkpoint_epoch_4.pth", "checkpoint_epoch_5.pth")
+    source = record(RUN / names[2], 4, best_epoch=2)
+    best = record(RUN / names[0], 2)
+    run = RunFolder(RUN, (source, EPOCH_5), best, (WeightsFile(RUN / names[1], 1, epoch=2),), entries=names)
+    assert entries_past(source, run) == ("checkpoint_epoch_5.pth",)
+
+
+def test_heatmaps_of_epochs_past_the_resumed_one_move_and_earlier_ones_stay() -> None:
+    names = ("attention_epoch_4", "attention_epoch_5", "checkpoint_epoch_4.pth", "checkpoint_epoch_5.pth")
+    run = RunFolder(RUN, (EPOCH_4, EPOCH_5), entries=names)
+    assert entries_past(EPOCH_4, run) == ("attention_epoch_5", "checkpoint_epoch_5.pth")
+
+
+def test_two_futures_of_one_past_are_told_apart() -> None:
+    """A run resumed from epoch 4 has epoch 4 in common with the one that went on to epoch 5, and not epoch 5."""
+    branched = (("run-a", 0), ("run-b", 40))
+    source = record(RUN / "checkpoint_epoch_6.pth", 6, lineage=branched)
+    other_5 = EPOCH_5
+    own_5 = record(RUN / "checkpoint_epoch_5_mine.pth", 5, lineage=branched)
+    names = (
+        "checkpoint_epoch_4.pth",
+        "checkpoint_epoch_5.pth",
+        "checkpoint_epoch_5_mine.pth",
+        "checkpoint_epoch_6.pth",
+    )
+    run = RunFolder(RUN, (EPOCH_4, other_5, own_5, source), entries=names)
+    assert entries_past(source, run) == ("checkpoint_epoch_5.pth",)

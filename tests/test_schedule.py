@@ -1,0 +1,98 @@
+"""The learning rate by hand, and what happens to it when a resumed run asks for another one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tests.comparing import differences
+from tests.small_state import OPTIONS, seed_everything, small_state, train
+from training.schedule import apply_given_rates, learning_rate_factor, make_schedule
+from training.state import TrainState
+
+HALF_COSINE = [1.0, 0.5 + math.sqrt(0.5) / 2, 0.5, 0.5 - math.sqrt(0.5) / 2, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "warmup_steps", "total_steps", "expected", "why"),
+    [
+        ("constant", 0, 4, [1, 1, 1, 1, 1], "no warm-up: the full rate from the first step on"),
+        ("constant", 4, 4, [0.25, 0.5, 0.75, 1, 1], "the warm-up never starts at 0: that step would be lost"),
+        ("linear", 0, 4, [1, 0.75, 0.5, 0.25, 0], "falls to 0 after the last step"),
+        ("linear", 2, 6, [0.5, 1, 1, 0.75, 0.5, 0.25, 0], "falls over the steps that the warm-up leaves"),
+        ("linear", 0, 2, [1, 0.5, 0, 0, 0], "stays at 0 past the end and never turns negative"),
+        ("cosine", 0, 4, HALF_COSINE, "half a cosine: (1 + cos(pi t)) / 2"),
+        ("cosine", 1, 5, [1, *HALF_COSINE], "half a cosine after the warm-up"),
+        ("cosine", 5, 3, [0.2, 0.4, 0.6, 0.8, 1, 1, 0], "a warm-up longer than the training is no division by 0"),
+    ],
+)
+def test_the_share_of_the_learning_rate(
+    scheduler: str, warmup_steps: int, total_steps: int, expected: list[float], why: str
+) -> None:
+    factor = learning_rate_factor(scheduler, warmup_steps, total_steps)
+    assert [factor(step) for step in range(len(expected))] == pytest.approx(expected, abs=1e-12), why
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [("constant", 1.0), ("linear", 1 - 10 / 40), ("cosine", 0.5 * (1 + math.cos(math.pi * 10 / 40)))],
+)
+def test_more_epochs_stretch_the_schedule_from_where_it_stands(scheduler: str, expected: float) -> None:
+    """10 of 20 steps done, then 40 are asked for: the next step has the rate that 40 steps give at step 10."""
+    parameters = [nn.Parameter(torch.zeros(1))]
+    options = OPTIONS.replaced(scheduler=scheduler, warmup_steps=0, lr=0.5)
+    first = torch.optim.Adam(parameters, lr=options.lr)
+    schedule = make_schedule(first, options, 20)
+    for _ in range(10):
+        first.step()
+        schedule.step()
+    extended = torch.optim.Adam(parameters, lr=options.lr)
+    longer = make_schedule(extended, options, 40)
+    extended.load_state_dict(first.state_dict())
+    longer.load_state_dict(schedule.state_dict())
+    apply_given_rates(extended, longer, options)
+    assert extended.param_groups[0]["lr"] == pytest.approx(0.5 * expected)
+    extended.step()
+    longer.step()
+    assert extended.param_groups[0]["lr"] == pytest.approx(0.5 * learning_rate_factor(scheduler, 0, 40)(11))
+
+
+def restored(lr: float, weight_decay: float) -> tuple[TrainState, TrainState]:
+    """Return a state that trained 7 steps, and one restored from it under the given rates."""
+    state = small_state()
+    seed_everything(3)
+    train(state, 7)
+    other = small_state()
+    other.restore(state.to_payload())
+    options = OPTIONS.replaced(lr=lr, weight_decay=weight_decay)
+    apply_given_rates(other.optimizers["optimizer"], other.schedulers["scheduler"], options)  # type: ignore[arg-type]
+    return state, other
+
+
+def test_unchanged_rates_change_no_bit() -> None:
+    state, other = restored(OPTIONS.lr, OPTIONS.weight_decay)
+    assert differences(other.to_payload(), state.to_payload()) == []
+    for one in (state, other):
+        seed_everything(4)
+        train(one, 5)
+    assert differences(other.to_payload(), state.to_payload()) == []
+
+
+def test_a_changed_learning_rate_counts_from_the_next_step_on() -> None:
+    state, other = restored(OPTIONS.lr / 10, OPTIONS.weight_decay)
+    assert other.learning_rate == pytest.approx(state.learning_rate / 10)
+    for one in (state, other):
+        train(one, 3)
+    assert other.learning_rate == pytest.approx(state.learning_rate / 10)
+    assert state.learning_rate < OPTIONS.lr  # the schedule went on
+
+
+def test_a_changed_weight_decay_is_applied_and_nothing_else() -> None:
+    state, other = restored(OPTIONS.lr, 0.25)
+    assert other.optimizers["optimizer"].param_groups[0]["weight_decay"] == 0.25
+    assert other.learning_rate == state.learning_rate
+    changed = differences(other.to_payload(), state.to_payload())
+    assert [place.split(":")[0] for place in changed] == ["/optimizer_state_dict/param_groups[0]/weight_decay"]

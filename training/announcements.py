@@ -1,0 +1,80 @@
+"""What is said before training begins: the plan with its reason, the resume summary, the changed settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from training.checkpoint_record import CheckpointRecord, EpochMetrics
+from training.listing import RULE, progress_in_epoch
+from training.plan import Change, Plan, Start
+
+
+def plan_text(plan: Plan) -> str:
+    """Return the plan as it is printed before the first write."""
+    lines = [f"Plan: {_what(plan)}", f"  why:         {plan.reason}", f"  run folder:  {plan.run.folder}"]
+    lines += [f"  logs:        {plan.run.logs_folder}"]
+    lines += [f"  note:        {note}" for note in plan.notes]
+    return "\n".join(lines)
+
+
+def _what(plan: Plan) -> str:
+    match plan.start:
+        case Start.FRESH:
+            return f"train from epoch 1 to epoch {plan.options.num_epochs}"
+        case Start.FROM_WEIGHTS:
+            assert plan.source is not None
+            return f"train from epoch 1 to epoch {plan.options.num_epochs}, from the weights in {plan.source.path}"
+        case Start.RESUME:
+            assert plan.checkpoint is not None
+            return f"resume {plan.checkpoint.path} at {_resuming_from(plan.checkpoint)}"
+        case Start.REACHED:
+            assert plan.checkpoint is not None
+            return f"nothing to train: {plan.checkpoint.path} has completed {plan.checkpoint.epoch} epochs"
+
+
+def reached_text(plan: Plan) -> str:
+    """Say that the target is reached, and how to go on."""
+    assert plan.checkpoint is not None
+    return (
+        f"Target epochs already reached: {plan.checkpoint.epoch} completed, --num_epochs is {plan.options.num_epochs}. "
+        "To train further, repeat the command with a higher --num_epochs."
+    )
+
+
+def resume_summary(plan: Plan) -> str:
+    """Return the block that says where a resumed run stands."""
+    record = plan.checkpoint
+    assert record is not None
+    target = plan.options.num_epochs
+    rows = [
+        ("Checkpoint", str(record.path)),
+        ("Completed epochs", f"{record.epoch} (step {record.step})"),
+        ("Resuming from", _resuming_from(record)),
+        ("Target epochs", str(target)),
+        ("Remaining epochs", str(target - record.epoch)),
+        ("Best val EER", _val_eer(record.best)),
+        ("Last val EER", _val_eer(record.last)),
+        ("Last val loss", f"{record.last.val_loss:.6f}" if record.last else "none yet"),
+        ("Learning rate", f"{record.learning_rate:.6g}"),
+    ]
+    return "\n".join([RULE, "RESUME SUMMARY", *(f"  {name + ':':<18}{value}" for name, value in rows), RULE])
+
+
+def _resuming_from(record: CheckpointRecord) -> str:
+    within = f" ({progress_in_epoch(record)})" if record.batches_done else ""
+    return f"epoch {record.epoch + 1}{within}"
+
+
+def _val_eer(row: EpochMetrics | None) -> str:
+    return f"{row.val_eer:.2f}% (epoch {row.epoch})" if row else "none yet"
+
+
+def changes_text(changes: Sequence[Change]) -> str:
+    """Return the block of settings that differ from the checkpoint's, one `name: old -> new` per line."""
+    return "\n".join(
+        [
+            "[WARNING] Configuration changes detected:",
+            *(f"  - {change.name}: {change.old} -> {change.new}" for change in changes),
+            "These changes may affect training consistency.",
+        ]
+    )

@@ -1,0 +1,177 @@
+"""One checkpoint as facts: what listing, planning and resuming must know before any tensor is read. No torch needed."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from training.checkpoint_file import BadCheckpointFileError, read_record
+from training.options import Options, options_from_record
+from utils.errors import UserError
+
+FORMAT = 1
+# What the JSON of a record must hold, beside what is checked where it is taken apart.
+_STORED_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "lineage": (list, tuple),
+    "epoch": int,
+    "step": int,
+    "batches_done": int,
+    "batches_per_epoch": int,
+    "learning_rate": (int, float),
+    "options": dict,
+    "data": dict,
+    "metadata": dict,
+}
+
+
+class Kind(enum.Enum):
+    """What a file of ours holds."""
+
+    EPOCH = "epoch"  # the whole state after an epoch and its validation
+    STEP = "step"  # the whole state inside an epoch, or after its last step and before its validation
+    WEIGHTS = "weights"  # weights to start from; nothing to resume
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """The figures of one completed epoch. Losses are means, EERs and accuracy are in percent."""
+
+    epoch: int
+    step: int
+    train_loss: float
+    train_eer: float
+    val_loss: float
+    val_acc: float
+    val_eer: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """The facts of one checkpoint file.
+
+    `epoch` counts completed epochs and `step` the steps since the run began; `batches_done` of `batches_per_epoch` are
+    done in epoch `epoch + 1`. `last` are the figures of epoch `epoch` (None before the first is complete) and `best`
+    those of the epoch with the lowest validation EER so far. `data` names the contents of the protocols by hash.
+    `lineage` are pairs (run id, step it began at): a run that was resumed from an older checkpoint, leaving later ones
+    behind, goes on under a new id, so that the two futures of one past are told apart.
+    """
+
+    path: Path
+    bytes_on_disk: int
+    kind: Kind
+    lineage: tuple[tuple[str, int], ...]
+    epoch: int
+    step: int
+    batches_done: int
+    batches_per_epoch: int
+    learning_rate: float
+    last: EpochMetrics | None
+    best: EpochMetrics | None
+    options: Options
+    data: Mapping[str, str]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run that made this checkpoint's last step.
+
+        A run that goes on from the last step of an epoch may write that epoch's checkpoint without a step of its own.
+        """
+        return self.run_id_at(self.step) or self.lineage[-1][0]
+
+    def run_id_at(self, step: int) -> str | None:
+        """Return the id of the run that this checkpoint's training had when it made `step`; None for no such step."""
+        began = [(run_id, first) for run_id, first in self.lineage if first < step]
+        return began[-1][0] if began else None
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """How far training is: later checkpoints of one run compare greater."""
+        return self.step, self.epoch
+
+    @property
+    def is_mid_epoch(self) -> bool:
+        """Whether an epoch is half done, so that what defines the order of its batches may not change."""
+        return 0 < self.batches_done < self.batches_per_epoch
+
+    @property
+    def awaits_validation(self) -> bool:
+        """Whether the epoch's last step is done and its validation is not."""
+        return self.batches_done == self.batches_per_epoch
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is written into the file as JSON: all but what the file system knows."""
+        stored = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("path", "bytes_on_disk")}
+        stored |= {
+            "format": FORMAT,
+            "kind": self.kind.value,
+            "last": asdict(self.last) if self.last else None,
+            "best": asdict(self.best) if self.best else None,
+            "options": self.options.as_dict(),
+            "data": dict(self.data),
+            "metadata": dict(self.metadata),
+        }
+        return stored
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file that can start a run and not resume one; `epoch` and `val_eer` are known if bonafide wrote it."""
+
+    path: Path
+    bytes_on_disk: int
+    epoch: int | None = None
+    val_eer: float | None = None
+
+
+@dataclass(frozen=True)
+class UnusableFile:
+    """A file under a checkpoint's name that must not be used, and why."""
+
+    path: Path
+    reason: str
+
+
+def examine(path: Path) -> CheckpointRecord | WeightsFile | UnusableFile:
+    """Return what a file is, judging by its record and never by its name. See `broken_seal` for damage elsewhere."""
+    try:
+        stored = read_record(path)
+        size = path.stat().st_size
+        if stored is None:
+            return WeightsFile(path, size)
+        record = record_from_dict(stored, path, size)
+    except (BadCheckpointFileError, UserError) as error:
+        return UnusableFile(path, str(error))
+    if record.kind is Kind.WEIGHTS:
+        return WeightsFile(path, size, record.epoch, record.last.val_eer if record.last else None)
+    return record
+
+
+def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) -> CheckpointRecord:
+    """Rebuild a record from its JSON; raises BadCheckpointFileError where this version does not know its format."""
+    if not isinstance(stored.get("format"), int) or stored["format"] > FORMAT:
+        raise BadCheckpointFileError(
+            f"it has format {stored.get('format')!r} and this version reads up to {FORMAT}: update bonafide"
+        )
+    known = {f.name for f in fields(CheckpointRecord)} - {"path", "bytes_on_disk"}
+    missing = sorted(known - set(stored))
+    if missing:
+        raise BadCheckpointFileError(f"its record lacks {', '.join(missing)}")
+    odd = sorted(name for name, kinds in _STORED_TYPES.items() if not isinstance(stored[name], kinds))
+    if odd or not stored["lineage"]:
+        raise BadCheckpointFileError(f"its record is damaged (it has no sensible {', '.join(odd) or 'lineage'})")
+    try:
+        values = {name: stored[name] for name in known} | {
+            "kind": Kind(stored["kind"]),
+            "lineage": tuple((str(run_id), int(step)) for run_id, step in stored["lineage"]),
+            "last": EpochMetrics(**stored["last"]) if stored["last"] else None,
+            "best": EpochMetrics(**stored["best"]) if stored["best"] else None,
+            "options": options_from_record(stored["options"]),
+        }
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BadCheckpointFileError(f"its record is damaged ({error})") from error
+    return CheckpointRecord(path=path, bytes_on_disk=bytes_on_disk, **values)

@@ -1,0 +1,271 @@
+"""Saves, loads and links the checkpoints of one run. It makes no choices: what to keep or resume is decided elsewhere.
+
+Invariants, each with the test that holds it (tests/test_checkpoint_store.py unless said otherwise):
+
+1. A file under a checkpoint's name is complete and was fsynced, and its folder too.
+   test_killed_at_random_moments_training_ends_with_the_same_bits (tests/test_kill.py),
+   test_a_failed_save_leaves_the_earlier_file_whole
+2. Nothing is deleted before what replaces it is durable and verified. Only a file that is replaced under its own name,
+   by rename, ever goes away. test_a_failed_save_leaves_the_earlier_file_whole
+3. `best_checkpoint_eer` is the epoch with the lowest validation EER (ties: lower loss, then earlier), the same bytes as
+   that epoch's file. test_the_best_checkpoint_is_the_same_file_as_its_epoch
+4. Every checkpoint is kept. (Retention is not here yet; it will be one pure function over records.)
+5. Loading is strict: every bit verified, `weights_only=True`, `strict=True`, all keys there.
+   test_a_flipped_bit_is_never_loaded, test_a_pickle_that_runs_code_is_refused
+6. One process writes in a run folder. test_a_second_process_is_refused (tests/test_run_lock.py)
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.checkpoint_file import BadCheckpointFileError, broken_seal, read_record, write_sealed
+from training.checkpoint_record import CheckpointRecord, EpochMetrics, Kind, examine, record_from_dict
+from training.run_directory import RunDirectory
+from utils.atomic_files import atomic_write, disk_error_behind, link_or_copy
+from utils.errors import UserError
+
+_PAYLOAD_KEYS = (
+    "model_state_dict",
+    "optimizer_state_dict",
+    "scheduler_state_dict",
+    "epoch",
+    "step",
+    "metrics",
+    "history",
+    "times",
+    "training_seconds",
+    "seconds_in_epoch",
+    "unfinished_epoch",
+    "lineage",
+    "random_states",
+    "args",
+    "config",
+    "front_end_config",
+)
+_PLAIN_TYPES = (type(None), bool, int, float, str, torch.Tensor, torch.nn.Parameter)
+# A damaged pickle, or one made to be, can ask for anything; files of other programs may have no checksum.
+_BAD_PICKLE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    ImportError,
+    struct.error,
+)
+_FORBIDDEN_GLOBAL = re.compile(r"GLOBAL (\S+)")
+_WEIGHTS_KEYS = ("model_state_dict", "model", "model_state", "state_dict")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a detector; `payload` is the rest of what the file holds, empty for a bare state dict."""
+
+    path: Path
+    state_dict: Mapping[str, torch.Tensor]
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CheckpointStore:
+    """The checkpoints of one run."""
+
+    run: RunDirectory
+
+    def save(self, payload: dict[str, Any], record: CheckpointRecord) -> Path:
+        """Write a whole checkpoint under the name its record asks for, and return the path once it is durable."""
+        by_epoch = record.kind is Kind.EPOCH
+        path = self.run.epoch_checkpoint(record.epoch) if by_epoch else self.run.step_checkpoint(record.step)
+        save_checkpoint(path, payload, record)
+        return path
+
+    def mark_best(self, source: Path, payload: Mapping[str, Any], record: CheckpointRecord) -> None:
+        """Give a durable epoch checkpoint the best name too, and write its weights alone for reuse."""
+        self._commit(link_or_copy, source, self.run.best_checkpoint)
+        weights = {
+            key: payload[key] for key in ("model_state_dict", "front_end_config", "args", "config", "epoch", "metrics")
+        }
+        save_checkpoint(self.run.best_weights, weights, replace(record, kind=Kind.WEIGHTS))
+
+    def bring_along(self, source: CheckpointRecord) -> None:
+        """Give a checkpoint of another folder its name in this one."""
+        names = {Kind.EPOCH: self.run.epoch_checkpoint(source.epoch), Kind.STEP: self.run.step_checkpoint(source.step)}
+        self._commit(link_or_copy, source.path, names[source.kind])
+
+    def restore_best(self, resumed: CheckpointRecord, folders: Iterable[Path]) -> str | None:
+        """Make the best files those of the best epoch that `resumed` knows of; return a sentence where that fails.
+
+        Needed after a kill between a checkpoint and its best link, and where the run was resumed from an older file.
+        """
+        wanted = resumed.best
+        if wanted is None or (
+            self._holds(self.run.best_checkpoint, wanted) and self._holds(self.run.best_weights, wanted)
+        ):
+            return None
+        for folder in folders:
+            for path in sorted(folder.glob("*.pth")) if folder.is_dir() else ():
+                found = examine(path)
+                if not isinstance(found, CheckpointRecord) or found.last != wanted or found.kind is not Kind.EPOCH:
+                    continue
+                if found.run_id == resumed.run_id_at(found.step) and broken_seal(path) is None:
+                    self.mark_best(path, load_payload(path), found)
+                    return None
+        return (
+            f"the best epoch so far is {wanted.epoch}, and its checkpoint is not there any more: "
+            f"{self.run.best_checkpoint.name} appears when an epoch is better"
+        )
+
+    @staticmethod
+    def _holds(path: Path, wanted: EpochMetrics) -> bool:
+        """Whether a file is the undamaged one of the epoch with these figures."""
+        try:
+            stored = read_record(path) if path.exists() else None
+            last = record_from_dict(stored, path, 0).last if stored else None
+        except (BadCheckpointFileError, UserError):
+            return False
+        return last == wanted and broken_seal(path) is None
+
+    @staticmethod
+    def _commit(action: Any, source: Path, target: Path) -> None:
+        try:
+            action(source, target)
+        except OSError as error:
+            raise _cannot_save(target, error) from error
+
+
+def save_checkpoint(path: Path, payload: Mapping[str, Any], record: CheckpointRecord) -> None:
+    """Write one sealed checkpoint file atomically; raises UserError where the disk refuses, leaving what was there.
+
+    Raises TypeError for a value that `torch.load(weights_only=True)` would refuse: what is saved must load.
+    """
+    _require_plain(payload, path.name)
+    try:
+        with atomic_write(path) as file:
+            write_sealed(file, lambda writer: torch.save(dict(payload), writer), record.as_dict())
+    except (OSError, RuntimeError) as error:
+        cause = disk_error_behind(error)
+        if cause is None:
+            raise
+        raise _cannot_save(path, cause) from error
+
+
+def _require_plain(value: Any, name: str) -> None:
+    if type(value) in (dict, OrderedDict):
+        for key, part in value.items():
+            _require_plain(key, name)
+            _require_plain(part, f"{name}[{key!r}]")
+    elif type(value) in (list, tuple):
+        for part in value:
+            _require_plain(part, name)
+    elif type(value) not in _PLAIN_TYPES:
+        raise TypeError(f"{name} is a {type(value).__qualname__}: a checkpoint holds tensors and plain values only")
+
+
+def _cannot_save(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path} could not be saved: {error.strerror or error}. Earlier checkpoints are untouched: "
+        "mend that and continue with --auto_resume"
+    )
+
+
+def load_payload(path: Path) -> dict[str, Any]:
+    """Return the payload of a full checkpoint, on the CPU; every bit is verified first, and no code in it is run.
+
+    Raises UserError where the file is damaged, is no checkpoint, or lacks a key.
+    """
+    payload = _load_verified(path)
+    missing = [key for key in _PAYLOAD_KEYS if key not in payload]
+    if missing:
+        raise UserError(f"{path} is not a full checkpoint: it lacks {', '.join(missing)}")
+    return payload
+
+
+def load_weights(path: Path) -> Weights:
+    """Return the weights in a file: a checkpoint of ours, or a state dict, bare or under one of the field's usual keys.
+
+    A `module.` prefix, left by DataParallel, is taken off. Raises UserError where there are no weights.
+    """
+    payload = _load_verified(path)
+    key = next((key for key in _WEIGHTS_KEYS if isinstance(payload.get(key), Mapping)), None)
+    state_dict = payload if key is None else payload[key]
+    if not state_dict or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state_dict.items()
+    ):
+        raise UserError(
+            f"{path} holds no weights: found the keys {', '.join(map(str, list(payload)[:8])) or 'none'}, and looked "
+            f"for a state dict under {', '.join(_WEIGHTS_KEYS)} or at the top"
+        )
+    if all(name.startswith("module.") for name in state_dict):
+        state_dict = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
+    return Weights(path, state_dict, {} if key is None else payload)
+
+
+def _load_verified(path: Path) -> dict[str, Any]:
+    reason = broken_seal(path)
+    if reason:
+        raise UserError(f"{path} is damaged: {reason}")
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = _FORBIDDEN_GLOBAL.search(str(error))
+        what = f"it refers to {found.group(1)}" if found else _first_line(error)
+        raise UserError(
+            f"{path} holds more than tensors and plain values ({what}): loading it could run code, so it is refused"
+        ) from error
+    except _BAD_PICKLE as error:
+        raise UserError(f"{path} cannot be read by torch: {_first_line(error)}") from error
+    if not isinstance(payload, dict):
+        raise UserError(f"{path} holds a {type(payload).__name__}, not a checkpoint or state dict")
+    return payload
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def load_into(network: torch.nn.Module, weights: Weights) -> None:
+    """Copy weights into a detector, strictly; raises UserError that lists the layers and the setting likely wrong."""
+    own = network.state_dict()
+    theirs = weights.state_dict
+    resized = [
+        f"{name} is {tuple(theirs[name].shape)} there and {tuple(tensor.shape)} here"
+        for name, tensor in own.items()
+        if name in theirs and theirs[name].shape != tensor.shape
+    ]
+    missing = [name for name in own if name not in theirs]
+    surplus = [name for name in theirs if name not in own]
+    complaints = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in (("layers of another size", resized), ("missing", missing), ("unknown", surplus))
+        if names
+    ]
+    if complaints:
+        advice = _likely_setting(resized, missing, surplus)
+        raise UserError(f"{weights.path} does not fit this detector: {'; '.join(complaints)}. {advice}")
+    network.load_state_dict(theirs, strict=True)
+
+
+def _likely_setting(resized: list[str], missing: list[str], surplus: list[str]) -> str:
+    """Say which flag most likely differs from the one the weights were trained with."""
+    names = " ".join(resized + missing + surplus)
+    if resized and "front_end" in names:
+        return "Most likely --ssl_model is not the front-end these weights were trained with"
+    if not resized and all(".projection." in f".{name}" for name in missing + surplus):
+        return "Most likely --use_contrastive differs: it adds the projection head"
+    if len(missing) > 3 and len(surplus) > 3:
+        return "Most likely the file is of another --model_type, or of another program with other layer names"
+    return "Most likely --ssl_model or --model_type is not the one these weights were trained with"

@@ -1,0 +1,236 @@
+"""From what was typed to a Command: argument groups, the YAML file, and the combinations that contradict each other."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import enum
+import shutil
+import textwrap
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from training.options import SETTINGS, Options, Setting
+from utils.errors import EXIT_USAGE, UserError
+
+_EXAMPLES = """\
+examples:
+  # first try: the built-in corpus, a small front-end, a few minutes on 2 cores
+  python main.py --lr 1e-3 --warmup_steps 50 --num_epochs 5 --comment first
+
+  # ASVspoof 2019 LA with XLS-R; repeat the same command after any interruption
+  nohup python main.py --database_path /data/LA --auto_resume --comment xlsr &
+
+  # what is there, and going on from one file, or from the best of a folder
+  python main.py --list_checkpoints --comment xlsr
+  python main.py --resume --model_path models/RUN/checkpoint_epoch_10.pth
+  python main.py --resume --model_path models/RUN --load_checkpoint_type best
+
+  # new training that starts from trained weights
+  python main.py --model_path models/RUN/best_model_eer.pth --comment finetuned
+"""
+
+_HELP_COLUMNS = 120
+_TYPE_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_GROUPS = {
+    "data": "data",
+    "detector": "detector (cannot change on resume)",
+    "training": "training",
+    "machine": "machine",
+    "run": "run",
+    "heatmaps": "attention heatmaps",
+}
+
+
+class Action(enum.Enum):
+    """Which of the four checkpoint flags was given."""
+
+    DEFAULT = ""  # none of them: a fresh run
+    FRESH_START = "--fresh_start"
+    RESUME = "--resume"
+    AUTO_RESUME = "--auto_resume"
+    LIST_CHECKPOINTS = "--list_checkpoints"
+
+
+@dataclass(frozen=True)
+class Command:
+    """What was asked for: settings, which of them were given by flag or file, and what to do with checkpoints."""
+
+    options: Options
+    given: frozenset[str] = frozenset()
+    action: Action = Action.DEFAULT
+    model_path: Path | None = None
+    load_checkpoint_type: str = "last"
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps most flags and their help on one line, and lines readable on wide terminals."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(shutil.get_terminal_size().columns, _HELP_COLUMNS)
+        super().__init__(prog, max_help_position=28, width=width - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Wrap the one-line texts under group titles, and leave the examples as they are written."""
+        if "\n" in text:
+            return super()._fill_text(text, width, indent)
+        return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}\n(python main.py --help lists every flag)", EXIT_USAGE)
+
+
+def read_command(arguments: Sequence[str] | None = None) -> Command:
+    """Parse the command line (sys.argv by default).
+
+    Raises UserError with exit code 2 for what contradicts itself, and SystemExit after --help.
+    """
+    typed = vars(build_parser().parse_args(arguments))
+    flags = [action for action in Action if typed.pop(action.name.lower(), False)]
+    if len(flags) > 1:
+        raise UserError(
+            f"{flags[0].value} and {flags[1].value} contradict each other: pass one of them, see --help", EXIT_USAGE
+        )
+    action = flags[0] if flags else Action.DEFAULT
+    model_path = typed.pop("model_path", None)
+    if action is Action.RESUME and model_path is None:
+        raise UserError(
+            "--resume needs a checkpoint: pass --model_path FILE, or use --auto_resume to continue the latest of this run",
+            EXIT_USAGE,
+        )
+    checkpoint_type = typed.pop("load_checkpoint_type", "last")
+    config = typed.pop("config", None)
+    given = (read_config(config) if config else {}) | typed
+    return Command(Options(**given), frozenset(given), action, model_path, checkpoint_type)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; a flag that was not typed leaves no trace in the namespace."""
+    parser = _Parser(
+        prog="main.py",
+        usage="python main.py [flags]",
+        description="Train a speech deepfake detector, stopped and resumed at will.",
+        epilog=_EXAMPLES,
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    _add_checkpoint_flags(parser)
+    groups = {key: parser.add_argument_group(title) for key, title in _GROUPS.items()}
+    for option in dataclasses.fields(Options):
+        _add_setting(groups[SETTINGS[option.name].group], option)
+    groups["run"].add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file with settings as `name: value` lines; flags win over it (default: none)",
+    )
+    groups["run"].add_argument("-h", "--help", action="help", help="show this and exit")
+    return parser
+
+
+def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "checkpoints",
+        "At most one of the first four. Without any of them a fresh run starts at epoch 1; "
+        "an earlier run of the same name is moved aside, never deleted.",
+    )
+    group.add_argument("--resume", action="store_true", help="continue from --model_path, to the same bits")
+    group.add_argument(
+        "--fresh_start", action="store_true", help="start at epoch 1; with --model_path, from those weights"
+    )
+    group.add_argument(
+        "--auto_resume", action="store_true", help="continue from the latest usable checkpoint; none there: start fresh"
+    )
+    group.add_argument(
+        "--list_checkpoints", action="store_true", help="print the checkpoints of the run that the flags name, and exit"
+    )
+    group.add_argument(
+        "--model_path",
+        type=Path,
+        metavar="PATH",
+        help="checkpoint, run folder or file of weights to start from (default: none)",
+    )
+    group.add_argument(
+        "--load_checkpoint_type",
+        choices=("last", "best"),
+        help="which checkpoint of the folder that --model_path names (default: last)",
+    )
+
+
+def _add_setting(group: argparse._ArgumentGroup, option: dataclasses.Field[Any]) -> None:
+    declared: Setting = SETTINGS[option.name]
+    kind = setting_type(option.name)
+    if kind is bool:
+        group.add_argument(f"--{option.name}", action=argparse.BooleanOptionalAction, help=_help(option, declared))
+        return
+    choices = declared.choices or None
+    metavar = None if choices else {int: "N", float: "X", str: "TEXT"}[kind]
+    group.add_argument(f"--{option.name}", type=kind, choices=choices, metavar=metavar, help=_help(option, declared))
+
+
+def _help(option: dataclasses.Field[Any], declared: Setting) -> str:
+    text = declared.help.replace("%", "%%")
+    return text if "(default" in text or option.default is None else f"{text} (default: {option.default})"
+
+
+def setting_type(name: str) -> type:
+    """Return the plain type of a setting: int, float, str or bool; `int | None` counts as int.
+
+    >>> setting_type("num_examples")
+    <class 'int'>
+    """
+    annotation = typing.get_type_hints(Options)[name]
+    if isinstance(annotation, types.UnionType):
+        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+    assert isinstance(annotation, type)
+    return annotation
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read settings from a YAML file of `name: value` lines, checked as strictly as the flags."""
+    import yaml  # noqa: PLC0415  (only runs with --config pay for it)
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {path} cannot be read: {error.strerror}", EXIT_USAGE) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path} is not valid YAML: {error}", EXIT_USAGE) from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"--config {path} must hold `name: value` lines, found {type(content).__name__}", EXIT_USAGE)
+    return dict(_checked_settings(path, content))
+
+
+def _checked_settings(path: Path, content: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if name not in SETTINGS:
+            near = difflib.get_close_matches(str(name), SETTINGS, n=1)
+            hint = f": did you mean `{near[0]}`?" if near else ""
+            raise UserError(f"--config {path} has an unknown setting `{name}`{hint}", EXIT_USAGE)
+        yield name, _as_setting(path, name, value)
+
+
+def _as_setting(path: Path, name: str, value: Any) -> Any:
+    """Return a YAML value in the setting's type. YAML 1.1 reads 1e-6 as text, so text that is a number is taken as one."""
+    kind = setting_type(name)
+    if value is None and typing.get_type_hints(Options)[name] != kind:
+        return None
+    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if type(value) is not kind:
+        raise UserError(f"--config {path}: {name} must be {_TYPE_WORDS[kind]}, found {value!r}", EXIT_USAGE)
+    return value

@@ -1,0 +1,112 @@
+"""Training and validation batches whose order and randomness depend on nothing but their position.
+
+`batches(epoch, first_batch)` starts anywhere in any epoch, replays nothing, and gives the same bits for any number of
+worker processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from training.loading import Batch, BatchDataset, BatchKey, BatchReader
+from utils.audio import CROP_SAMPLES, Waveform, fit_length
+from utils.corpora import CorpusPart
+from utils.seeding import epoch_order, generator_at
+
+__all__ = ["Batch", "Crop", "TrainingBatches", "TrainingView", "ValidationBatches", "validation_view"]
+
+Crop = Literal["start", "random"]
+
+
+@dataclass(frozen=True)
+class TrainingView:
+    """What training sees of an utterance: a crop at its start or at a random place (clovaai/aasist data_utils.py)."""
+
+    seed: int
+    crop: Crop = "start"
+
+    def __call__(self, waveform: Waveform, epoch: int, utterance: str) -> Waveform:
+        """Return `(64600,)`, the same for the same seed, epoch and utterance."""
+        start = 0
+        if self.crop == "random" and waveform.size > CROP_SAMPLES:
+            generator = generator_at("crop", self.seed, epoch, utterance)
+            start = int(generator.integers(waveform.size - CROP_SAMPLES + 1))
+        return fit_length(waveform, start=start)
+
+
+def validation_view(waveform: Waveform, epoch: int, utterance: str) -> Waveform:  # noqa: ARG001 - a View has all three
+    """Return the first `(64600,)` of an utterance: validation is never augmented."""
+    return fit_length(waveform)
+
+
+class TrainingBatches:
+    """The batches of a training part: every utterance once an epoch, in an order drawn from (seed, epoch).
+
+    The last batch of an epoch may be smaller. Workers start at the first use and stay until `close`, or the end of the
+    program. One iteration at a time: starting another one ends the one before.
+    """
+
+    def __init__(
+        self,
+        part: CorpusPart,
+        *,
+        batch_size: int,
+        seed: int,
+        crop: Crop = "start",
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self._size = len(part)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._reader = BatchReader(BatchDataset(part, TrainingView(seed, crop)), num_workers, pin_memory)
+
+    @property
+    def num_batches_per_epoch(self) -> int:
+        """How many batches an epoch has, the smaller last one included."""
+        return -(-self._size // self._batch_size)
+
+    def batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """Return an iterator over the batches of `epoch` (from 1), from batch `first_batch` (from 0) to the last one.
+
+        `first_batch` may be `num_batches_per_epoch`: nothing is left. Raises ValueError for any other position outside
+        the epoch; the iterator raises UserError where an utterance cannot be read.
+        """
+        if epoch < 1 or not 0 <= first_batch <= self.num_batches_per_epoch:
+            raise ValueError(
+                f"a position is an epoch from 1 and a batch from 0 to {self.num_batches_per_epoch}, "
+                f"found epoch {epoch}, batch {first_batch}"
+            )
+        keys = _batch_keys(epoch, epoch_order(self._seed, epoch, self._size), self._batch_size)
+        return self._reader.read(keys[first_batch:])
+
+    def close(self) -> None:
+        """Stop the workers; the next iteration starts new ones."""
+        self._reader.close()
+
+
+class ValidationBatches:
+    """The batches of a part in the order of its protocol: nothing drawn, nothing dropped, the same in every epoch."""
+
+    def __init__(self, part: CorpusPart, *, batch_size: int, num_workers: int = 0, pin_memory: bool = False) -> None:
+        self._keys = _batch_keys(0, range(len(part)), batch_size)
+        self._reader = BatchReader(BatchDataset(part, validation_view), num_workers, pin_memory)
+
+    @property
+    def num_batches(self) -> int:
+        """How many batches there are, the smaller last one included."""
+        return len(self._keys)
+
+    def batches(self) -> Iterator[Batch]:
+        """Return an iterator over all batches, which raises UserError where an utterance cannot be read."""
+        return self._reader.read(self._keys)
+
+    def close(self) -> None:
+        """Stop the workers; the next iteration starts new ones."""
+        self._reader.close()
+
+
+def _batch_keys(epoch: int, order: Sequence[int], batch_size: int) -> list[BatchKey]:
+    return [BatchKey(epoch, tuple(order[first : first + batch_size])) for first in range(0, len(order), batch_size)]

@@ -1,0 +1,146 @@
+"""Collects what the plan must know: what --model_path names, what the run folder holds, which other runs are near."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from training.checkpoint_file import broken_seal
+from training.checkpoint_record import CheckpointRecord, UnusableFile, WeightsFile, examine
+from training.command_line import Action, Command
+from training.options import Options
+from training.run_directory import RunDirectory, run_tag
+from training.survey import (
+    Candidates,
+    RunFolder,
+    find_latest_usable,
+    newest_record,
+    other_run_folders,
+    survey_folder,
+)
+from utils.errors import UserError
+
+_TAG_SETTINGS = (
+    "model_type",
+    "track",
+    "loss",
+    "num_epochs",
+    "batch_size",
+    "lr",
+    "group_size",
+    "use_contrastive",
+    "comment",
+)
+_NEAR_SETTINGS = frozenset({"lr", "batch_size", "comment"})
+_NOTHING = Candidates(None, ())
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is on disk, as far as this command is concerned.
+
+    `source` is what --model_path names, `run` the folder of the run the options name, `candidates` its latest usable
+    checkpoint. `other_length` is the latest usable checkpoint of a run that differs in nothing but --num_epochs, and
+    `similar` are the folders of runs that differ in learning rate, batch size or comment only.
+    """
+
+    options: Options
+    run: RunFolder
+    source: CheckpointRecord | WeightsFile | None = None
+    source_folder: RunFolder | None = None
+    candidates: Candidates = _NOTHING
+    other_length: Candidates = _NOTHING
+    other_length_folder: RunFolder | None = None
+    similar: tuple[Path, ...] = ()
+
+
+def collect_facts(command: Command) -> Facts:
+    """Look at the disk; raises UserError where --model_path names nothing that can be used."""
+    if command.action is Action.AUTO_RESUME:
+        return _facts_for_auto_resume(command)
+    if command.model_path is None:
+        return Facts(command.options, survey_folder(RunDirectory.of(command.options).folder))
+    source = find_source(command.model_path, command.load_checkpoint_type)
+    options = command.options
+    if command.action is Action.RESUME and isinstance(source, CheckpointRecord):
+        options = effective_options(command, source.options)
+    run = survey_folder(RunDirectory.of(options).folder)
+    source_folder = survey_folder(source.path.parent)
+    if run.folder.is_dir() and run.folder.samefile(source_folder.folder):  # however --model_path was typed
+        source, source_folder = replace(source, path=run.folder / source.path.name), run
+    return Facts(options, run, source, source_folder)
+
+
+def _facts_for_auto_resume(command: Command) -> Facts:
+    run = survey_folder(RunDirectory.of(command.options).folder)
+    candidates = find_latest_usable(run)
+    if candidates.usable:
+        return Facts(auto_resume_options(command, candidates.usable.options), run, candidates=candidates)
+    if run.all_checkpoints or run.unusable:
+        return Facts(command.options, run, candidates=candidates)
+    near = [(folder, newest_record(folder)) for folder in other_run_folders(run.folder)]
+    same = [
+        folder
+        for folder, record in near
+        if record and run_tag(command.options.replaced(num_epochs=record.options.num_epochs)) == folder.name
+    ]
+    similar = tuple(f for f, record in near if record and f not in same and _is_near(command.options, record.options))
+    longest = max((survey_folder(folder) for folder in same), key=_progress, default=None)
+    other = find_latest_usable(longest) if longest else _NOTHING
+    options = auto_resume_options(command, other.usable.options) if other.usable else command.options
+    wants_weights = command.model_path and not other.usable
+    source = find_source(command.model_path, command.load_checkpoint_type) if wants_weights else None
+    return Facts(options, run, source, None, candidates, other, longest, similar)
+
+
+def _progress(run: RunFolder) -> tuple[int, int]:
+    return run.latest.position if run.latest else (-1, -1)
+
+
+def _is_near(wanted: Options, found: Options) -> bool:
+    return all(getattr(wanted, name) == getattr(found, name) for name in _TAG_SETTINGS if name not in _NEAR_SETTINGS)
+
+
+def effective_options(command: Command, stored: Options) -> Options:
+    """Return the settings of a run continued by --resume: what was given wins, the rest comes from the checkpoint."""
+    return stored.replaced(**{name: getattr(command.options, name) for name in command.given})
+
+
+def auto_resume_options(command: Command, stored: Options) -> Options:
+    """Return the settings of a run continued by --auto_resume: the flags and their defaults name the folder."""
+    named = command.given | set(_TAG_SETTINGS)
+    return stored.replaced(**{name: getattr(command.options, name) for name in named})
+
+
+def find_source(path: Path, which: str) -> CheckpointRecord | WeightsFile:
+    """Return what --model_path names, its every bit checked; raises UserError that lists what is there instead."""
+    if path.is_dir():
+        return _find_in_folder(path, which)
+    if not path.is_file():
+        raise UserError(f"--model_path {path} does not exist: {_what_is_in(path.parent)}")
+    found = examine(path)
+    if isinstance(found, UnusableFile):
+        raise UserError(f"--model_path {path} cannot be used: {found.reason}; {_what_is_in(path.parent)}")
+    return _intact(found)
+
+
+def _find_in_folder(folder: Path, which: str) -> CheckpointRecord | WeightsFile:
+    run = survey_folder(folder)
+    found = run.best if which == "best" else run.latest
+    if found is None:
+        raise UserError(f"--model_path {folder} holds no {which} checkpoint: {_what_is_in(folder)}")
+    return _intact(found)
+
+
+def _intact(found: CheckpointRecord | WeightsFile) -> CheckpointRecord | WeightsFile:
+    reason = broken_seal(found.path)
+    if reason:
+        raise UserError(f"--model_path {found.path} is damaged: {reason}; {_what_is_in(found.path.parent)}")
+    return found
+
+
+def _what_is_in(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"there is no folder {folder}; --list_checkpoints shows the checkpoints of a run"
+    names = sorted(path.name for path in folder.iterdir() if path.suffix == ".pth" or path.is_dir())
+    return f"{folder} holds {', '.join(names)}" if names else f"{folder} holds no checkpoint"

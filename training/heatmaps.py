@@ -1,0 +1,199 @@
+"""Attention heatmaps of a detector as PNG files: the mean of each class, and a figure for each utterance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.attention_pooling import temporal_prior
+from models.detector import Detector, scores
+from training.data import validation_view
+from training.heatmap_figures import (
+    CLASS_NAMES,
+    CLASS_TITLES,
+    AttentionPicture,
+    Verdict,
+    inter_group_figure,
+    intra_group_figure,
+    layer_importance_figure,
+    layer_time_figure,
+    sample_figure,
+)
+from training.options import Options
+from training.run_directory import RunDirectory
+from training.state import TrainState
+from utils.atomic_files import atomic_write
+from utils.audio import SAMPLE_RATE_HZ, Waveform, read_waveform
+from utils.console import say
+from utils.corpora import CorpusPart
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 150
+
+Sample = tuple[str, Waveform, bool]
+"""The utterance's name, its waveform (samples,) at 16 kHz, and whether it is bona fide."""
+
+_CLASS_FIGURES = {
+    "temporal_attention_heatmap": layer_time_figure,
+    "intra_group_attention": intra_group_figure,
+    "inter_group_attention": inter_group_figure,
+    "layer_importance": layer_importance_figure,
+}
+
+
+@dataclass(frozen=True)
+class HeatmapWriter:
+    """Draws the heatmaps of a run when --visualize_attention, --viz_frequency and --viz_samples say so."""
+
+    options: Options
+    run: RunDirectory
+    detector: Detector
+    part: CorpusPart
+    device: torch.device
+
+    def after_epoch(self, state: TrainState) -> None:
+        """Draw after every --viz_frequency epochs, and after the last one into a folder of its own."""
+        if not self.options.visualize_attention:
+            return
+        for folder in self._folders_due(state.epoch):
+            folder.mkdir(parents=True, exist_ok=True)
+            written = write_attention_heatmaps(self.detector, self._samples(), folder, self.device)
+            say(f"Attention heatmaps: {len(written)} figures in {folder}")
+
+    def _folders_due(self, epochs_completed: int) -> list[Path]:
+        due = []
+        if self.options.viz_frequency and epochs_completed % self.options.viz_frequency == 0:
+            due.append(self.run.attention_folder(epochs_completed))
+        if epochs_completed == self.options.num_epochs:
+            due.append(self.run.final_attention_folder)
+        return due
+
+    def _samples(self) -> list[Sample]:
+        trials = self.part.protocol.trials
+        chosen = choose_balanced([trial.is_bona_fide for trial in trials], self.options.viz_samples)
+        return [
+            (
+                trials[index].utterance,
+                validation_view(read_waveform(self.part.audio_paths[index]), 0, trials[index].utterance),
+                trials[index].is_bona_fide,
+            )
+            for index in chosen
+        ]
+
+
+def choose_balanced(labels: Sequence[bool | int], how_many: int) -> list[int]:
+    """Return the indices, ascending, of up to `how_many` utterances, half of them bona fide where there are enough.
+
+    Each class is sampled at even distances: protocols list attack after attack, so the first ones would all be of one
+    kind. Nothing is drawn: the same labels give the same choice. An odd one is bona fide.
+
+    >>> choose_balanced([0, 0, 0, 0, 0, 0, 1, 1], 4)
+    [0, 3, 6, 7]
+    """
+    bona_fide = [index for index, label in enumerate(labels) if label]
+    spoof = [index for index, label in enumerate(labels) if not label]
+    num_spoof = min(len(spoof), max(how_many // 2, how_many - len(bona_fide)))
+    num_bona_fide = min(len(bona_fide), how_many - num_spoof)
+    return sorted(_evenly_spaced(bona_fide, num_bona_fide) + _evenly_spaced(spoof, num_spoof))
+
+
+def write_attention_heatmaps(
+    detector: Detector, samples: Sequence[Sample], folder: Path, device: torch.device | str
+) -> list[Path]:
+    """Write the figures of `samples`, whose waveforms have one length, into `folder`, and return their paths.
+
+    Four mean figures for each class (one that has no sample is left out, and that is said), then one figure for each
+    sample, named by its number, its class, the prediction and whether that is right. Draws no random numbers and
+    leaves the detector in the mode it was in. A name holds a whole figure or nothing, if the process is killed too.
+    Raises ValueError for a detector without attention weights.
+    """
+    with _evaluation_mode(detector), torch.inference_mode():
+        analysed = [_analyse(detector, sample, device) for sample in samples]
+    written = []
+    for label, name in reversed(list(enumerate(CLASS_NAMES))):
+        of_class = [picture for picture, verdict in analysed if verdict.is_bona_fide == bool(label)]
+        if of_class:
+            written += _write_class(of_class, label, folder)
+        else:
+            say(f"[NOTE] no {CLASS_TITLES[label]} utterance among the samples: {folder}/*_{name}.png are left out")
+    for number, (picture, verdict) in enumerate(analysed):
+        written.append(_write(sample_figure(picture, verdict), folder / _sample_name(number, verdict)))
+    return written
+
+
+def _analyse(detector: Detector, sample: Sample, device: torch.device | str) -> tuple[AttentionPicture, Verdict]:
+    utterance, waveform, is_bona_fide = sample
+    output = detector.analyse(torch.as_tensor(waveform, dtype=torch.float32, device=device).unsqueeze(0))
+    attention = output.attention
+    if attention is None:
+        raise ValueError(f"{type(detector).__name__} gives no attention weights to draw")
+
+    def plain(weights: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        return weights[0].double().cpu().numpy()
+
+    picture = AttentionPicture(
+        temporal=plain(attention.temporal),
+        intra=plain(attention.intra),
+        inter=plain(attention.inter),
+        layer_importance=plain(attention.layer_importance()),
+        time_importance=plain(attention.time_importance()),
+        prior=plain(temporal_prior(detector.settings.temporal_bias, attention.temporal.shape[-1]).unsqueeze(0)),
+        seconds=len(waveform) / SAMPLE_RATE_HZ,
+    )
+    return picture, Verdict(utterance, is_bona_fide, scores(output.log_probabilities).item())
+
+
+def _write_class(pictures: Sequence[AttentionPicture], label: int, folder: Path) -> list[Path]:
+    mean = _mean(pictures)
+    title = f"Mean of {len(pictures)} {CLASS_TITLES[label]} utterance{'s' if len(pictures) > 1 else ''}"
+    return [
+        _write(draw(mean, title), folder / f"{name}_{CLASS_NAMES[label]}.png") for name, draw in _CLASS_FIGURES.items()
+    ]
+
+
+def _mean(pictures: Sequence[AttentionPicture]) -> AttentionPicture:
+    return AttentionPicture(
+        temporal=np.mean([picture.temporal for picture in pictures], axis=0),
+        intra=np.mean([picture.intra for picture in pictures], axis=0),
+        inter=np.mean([picture.inter for picture in pictures], axis=0),
+        layer_importance=np.mean([picture.layer_importance for picture in pictures], axis=0),
+        time_importance=np.mean([picture.time_importance for picture in pictures], axis=0),
+        prior=pictures[0].prior,
+        seconds=pictures[0].seconds,
+    )
+
+
+def _sample_name(number: int, verdict: Verdict) -> str:
+    truth, predicted = CLASS_NAMES[verdict.is_bona_fide], CLASS_NAMES[verdict.is_predicted_bona_fide]
+    return f"sample_{number:03d}_{truth}_pred_{predicted}_{'ok' if verdict.is_right else 'wrong'}.png"
+
+
+def _write(figure: Figure, path: Path) -> Path:
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
+    return path
+
+
+def _evenly_spaced(indices: Sequence[int], how_many: int) -> list[int]:
+    return [indices[place * len(indices) // how_many] for place in range(how_many)]
+
+
+@contextmanager
+def _evaluation_mode(detector: nn.Module) -> Iterator[None]:
+    """Switch dropout off inside the block; afterwards each part of `detector` is in the mode it was in."""
+    training_parts = [part for part in detector.modules() if part.training]
+    detector.eval()
+    try:
+        yield
+    finally:
+        for part in training_parts:
+            part.training = True

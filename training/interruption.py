@@ -1,0 +1,169 @@
+"""Ctrl-C and SIGTERM as a request to stop: the loop finishes its step and saves, then leaves with the usual exit code.
+
+    with stop_on_signals() as stop:
+        with signals_held():
+            batches = iter(DataLoader(..., worker_init_fn=leave_signals_to_the_trainer))
+        for batch in batches:
+            step(batch)
+            if stop.requested:
+                save()
+                sys.exit(stop.exit_code)
+
+What each signal does, and the test in tests/test_interruption.py that holds it:
+
+1. The first one is recorded and announced in one line on stderr; nothing is raised
+   (`test_the_first_signal_lets_the_step_finish_and_sets_the_exit_code`).
+2. A second Ctrl-C raises KeyboardInterrupt where the program stands, saving nothing
+   (`test_a_second_ctrl_c_stops_at_once`).
+3. Any number of SIGTERM, as schedulers repeat it, still lets the step finish (`test_repeated_sigterm_still_saves`).
+4. Child processes that were forked, such as those that load data, leave the decision to this one
+   (`test_forked_children_neither_announce_nor_swallow`, `test_loading_workers_survive_a_signal_to_the_whole_group`,
+   `test_a_worker_survives_a_signal_that_came_before_it_was_ready`).
+5. A signal that the process was started to ignore stays ignored, as for a script's background job
+   (`test_a_signal_ignored_from_the_start_stays_ignored`).
+
+Not covered: SIGHUP (use nohup), SIGKILL (nothing can), and code that holds the interpreter for longer than the grace
+period of a scheduler: Python runs a handler between two instructions.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+_STDERR = 2
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ANNOUNCEMENT = {
+    signal.SIGINT: "Ctrl-C: finishing the step, then saving; a second Ctrl-C stops at once without saving",
+    signal.SIGTERM: "SIGTERM: finishing the step, then saving; Ctrl-C twice stops at once without saving",
+}
+
+
+class StopRequest:
+    """Whether, and by which signal, the process was asked to stop; `stop_on_signals` fills it in.
+
+    >>> stop = StopRequest()
+    >>> stop.requested, stop.exit_code
+    (False, 0)
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the number of the first signal, as a shell reports it: 130 for SIGINT, 143 for SIGTERM; else 0."""
+        return 0 if self.signal is None else 128 + self.signal
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a `StopRequest` inside the block, and put the earlier handlers back after it.
+
+    Outside the main thread, where Python allows no handlers, it changes nothing and the request is never made. Raises
+    KeyboardInterrupt out of the block at a second SIGINT.
+    """
+    stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    handlers = _Handlers(stop)
+    try:
+        handlers.install()
+        yield stop
+    finally:
+        handlers.restore()
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait while the block starts worker processes, and have these start with both held.
+
+    Without it a signal that comes before a worker has called `leave_signals_to_the_trainer` ends that worker. A worker
+    that never calls it keeps SIGTERM held, and cannot be terminated.
+    """
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
+def leave_signals_to_the_trainer(_worker: int = 0) -> None:
+    """Let only the parent process end this one: the `worker_init_fn` of a DataLoader, before the worker has threads.
+
+    Ctrl-C in a terminal and the SIGTERM of Slurm or `timeout` reach every process of a run. A worker that ended then
+    would take the step with it that the trainer is finishing. SIGTERM from the parent must still work: multiprocessing
+    sends it at exit and waits without end. Where the sender cannot be known (macOS), SIGTERM keeps its effect.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_when_the_parent_says_so, daemon=True).start()
+    else:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _exit_when_the_parent_says_so() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+class _Handlers:
+    """The handlers of one block, and those that were there before it."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
+        self._process = os.getpid()
+        self._interrupted = False
+        ignored = {number for number in _STOP_SIGNALS if signal.getsignal(number) is signal.SIG_IGN}
+        self._earlier = {number: signal.getsignal(number) for number in _STOP_SIGNALS if number not in ignored}
+
+    def install(self) -> None:
+        for number in self._earlier:
+            signal.signal(number, self._receive)
+
+    def restore(self) -> None:
+        for number, handler in self._earlier.items():
+            # None: a handler that was not set from Python, and cannot be set from it again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            self._receive_in_forked_child(number)
+            return
+        if number == signal.SIGINT and self._interrupted:
+            self.restore()
+            raise KeyboardInterrupt
+        self._interrupted = self._interrupted or number == signal.SIGINT
+        if self._stop.signal is None:
+            self._stop.signal = signal.Signals(number)
+            _announce(self._stop.signal)
+
+    @staticmethod
+    def _receive_in_forked_child(number: int) -> None:
+        """Ctrl-C is the parent's to judge; SIGTERM is how a parent ends its child, so it does what it always does."""
+        if number == signal.SIGTERM:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _announce(number: signal.Signals) -> None:
+    """Write one line past sys.stderr: a handler may have interrupted that object in the middle of its own writing."""
+    if sys.__stderr__ is None:  # started without a stderr: its number may be that of a checkpoint by now
+        return
+    # A terminal's cursor stands behind "^C" or a progress bar.
+    start = "\n" if os.isatty(_STDERR) else ""
+    with suppress(OSError):  # a closed pipe or a full disk is no reason not to save
+        os.write(_STDERR, f"{start}{_ANNOUNCEMENT[number]}\n".encode())

@@ -1,0 +1,58 @@
+"""The text of --list_checkpoints: the documented block, then a line for everything else that lies in the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.checkpoint_record import CheckpointRecord
+from training.survey import RunFolder
+
+RULE = "=" * 70
+
+
+def list_text(run: RunFolder, other_runs: Sequence[Path]) -> str:
+    """Return what --list_checkpoints prints for a run folder; `other_runs` are named where it holds no checkpoint."""
+    lines = _block(run) if run.all_checkpoints else [f"No checkpoints in {run.folder}."]
+    lines += [f"Cannot be used: {file.path}: {file.reason}" for file in run.unusable]
+    lines += [f"Weights only: {file.path}{_known(file.epoch, file.val_eer)}" for file in run.weights]
+    moved = [run.folder / f"version_{number}" for number in run.versions]
+    lines += [f"Earlier run, moved aside: {folder}" for folder in moved if folder.is_dir()]
+    if not run.all_checkpoints and other_runs:
+        lines += ["Runs that have checkpoints:", *(f"  {folder}" for folder in other_runs)]
+    return "\n".join(lines)
+
+
+def _block(run: RunFolder) -> list[str]:
+    lines = [RULE, f"📋 Available Checkpoints in {run.folder}", RULE]
+    for record in run.all_checkpoints:
+        lines += ["", f"📦 {record.path.name}", *_facts(record)]
+    return [*lines, RULE]
+
+
+def _facts(record: CheckpointRecord) -> list[str]:
+    lines = [f"   Epoch: {record.epoch}"]
+    if record.last and record.best:
+        lines += [
+            f"   Val EER: {record.last.val_eer:.2f}%",
+            f"   Val Acc: {record.last.val_acc:.2f}%",
+            f"   Best EER: {record.best.val_eer:.2f}%",
+        ]
+    else:
+        lines.append("   Val EER: no epoch is complete yet")
+    if record.batches_done:
+        lines.append(f"   Step: {record.step} ({progress_in_epoch(record)})")
+    return lines
+
+
+def progress_in_epoch(record: CheckpointRecord) -> str:
+    """Say how far a step checkpoint is in its epoch."""
+    if record.awaits_validation:
+        return f"epoch {record.epoch + 1} trained, not validated"
+    return f"{record.batches_done} of {record.batches_per_epoch} batches of epoch {record.epoch + 1}"
+
+
+def _known(epoch: int | None, val_eer: float | None) -> str:
+    facts = [f"epoch {epoch}"] if epoch is not None else []
+    facts += [f"val EER {val_eer:.2f}%"] if val_eer is not None else []
+    return f" ({', '.join(facts)})" if facts else ""

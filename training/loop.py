@@ -1,0 +1,143 @@
+"""The training loop: epochs of steps, a validation after each, a checkpoint after that; stopped anywhere, it saves.
+
+A resumed run and a fresh one take the same path through here: the state says where it stands.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from training.checkpoint_record import EpochMetrics, Kind
+from training.checkpoint_store import CheckpointStore
+from training.data import TrainingBatches, ValidationBatches
+from training.interruption import StopRequest
+from training.logs import RunLogs
+from training.progress import progress
+from training.snapshot import RunFacts, take_snapshot
+from training.state import EpochTime, TrainState, UnfinishedEpoch
+from training.task import DetectionTask, ValidationResult
+from utils.console import say
+from utils.metrics import accuracy_percent, equal_error_rate
+
+
+@dataclass
+class Trainer:
+    """Everything one run needs while it trains; `after_epoch` is called once an epoch is safely on disk."""
+
+    state: TrainState
+    task: DetectionTask
+    training: TrainingBatches
+    validation: ValidationBatches
+    store: CheckpointStore
+    logs: RunLogs
+    facts: RunFacts
+    stop: StopRequest
+    after_epoch: Callable[[TrainState], None]
+    _clock: float = field(default_factory=time.monotonic)
+
+    def train(self) -> Path | None:
+        """Train until --num_epochs are completed; return None, or where it was saved if it was asked to stop.
+
+        When a stop is asked for between two epochs there is nothing to save: the path is that of the last epoch's
+        checkpoint, or of the run folder before the first.
+        """
+        self._clock = time.monotonic()
+        while self.state.epoch < self.facts.options.num_epochs and not self.stop.requested:
+            if not self.state.unfinished.is_trained:
+                self._train_epoch()
+            if not self.stop.requested:
+                self._validate_and_commit()
+        return self._save_where_it_stands() if self.stop.requested else None
+
+    def _train_epoch(self) -> None:
+        state, under_way = self.state, self.state.unfinished
+        state.networks["model"].train()
+        label = f"epoch {state.epoch + 1}/{self.facts.options.num_epochs}"
+        with progress(label, under_way.batches_per_epoch, under_way.batches_done) as bar:
+            for batch in self.training.batches(state.epoch + 1, under_way.batches_done):
+                result = self.task.training_step(state, batch)
+                state.step += 1
+                under_way.add(result.loss, result.scores, result.labels)
+                bar.advance(utterances=len(result.labels), loss=under_way.mean_loss)
+                if self.stop.requested:
+                    return
+
+    def _validate_and_commit(self) -> None:
+        results = self._validate()
+        if results is None:
+            return
+        row = self._metrics_of_epoch(results)
+        self.state.epoch = row.epoch
+        self.state.history.append(row)
+        self._read_clock()
+        self.state.times.append(EpochTime(row.epoch, time.time(), self.state.seconds_in_epoch))
+        self.state.seconds_in_epoch = 0.0
+        self.state.unfinished = UnfinishedEpoch(self.training.num_batches_per_epoch)
+        self._commit()
+        say(_epoch_line(row, self.facts.options.num_epochs, self.state))
+        self.after_epoch(self.state)
+
+    def _validate(self) -> list[ValidationResult] | None:
+        """Score the validation part; None if a stop was asked for before its end."""
+        self.state.networks["model"].eval()
+        results = []
+        label = f"epoch {self.state.epoch + 1}/{self.facts.options.num_epochs} validation"
+        with progress(label, self.validation.num_batches) as bar:
+            for batch in self.validation.batches():
+                results.append(self.task.validation_step(self.state, batch))
+                bar.advance(utterances=len(results[-1].labels))
+                if self.stop.requested:
+                    return None
+        return results
+
+    def _metrics_of_epoch(self, results: list[ValidationResult]) -> EpochMetrics:
+        under_way = self.state.unfinished
+        train_labels = under_way.all_labels().numpy()
+        val_scores = torch.cat([result.scores for result in results]).numpy()
+        val_labels = torch.cat([result.labels for result in results]).numpy()
+        return EpochMetrics(
+            epoch=self.state.epoch + 1,
+            step=self.state.step,
+            train_loss=under_way.mean_loss,
+            train_eer=equal_error_rate(under_way.all_scores().numpy(), train_labels == 1).eer_percent,
+            val_loss=sum(r.loss_sum for r in results) / sum(r.weight_sum for r in results),
+            val_acc=accuracy_percent(val_scores, val_labels == 1),
+            val_eer=equal_error_rate(val_scores, val_labels == 1).eer_percent,
+            learning_rate=self.state.learning_rate,
+        )
+
+    def _commit(self) -> None:
+        """Make the epoch durable: its checkpoint first, then the best files, then the logs, which can be rebuilt."""
+        payload, record = take_snapshot(self.state, self.facts, Kind.EPOCH)
+        path = self.store.save(payload, record)
+        if record.best == record.last:
+            self.store.mark_best(path, payload, record)
+        self.logs.epoch_completed(self.state)
+
+    def _save_where_it_stands(self) -> Path:
+        self._read_clock()
+        if self.state.unfinished.batches_done:
+            return self.store.save(*take_snapshot(self.state, self.facts, Kind.STEP))
+        if self.state.epoch:
+            return self.store.run.epoch_checkpoint(self.state.epoch)
+        return self.store.run.folder
+
+    def _read_clock(self) -> None:
+        now = time.monotonic()
+        self.state.seconds_in_epoch += now - self._clock
+        self.state.training_seconds += now - self._clock
+        self._clock = now
+
+
+def _epoch_line(row: EpochMetrics, num_epochs: int, state: TrainState) -> str:
+    best = "  best so far" if state.best == row else ""
+    return (
+        f"Epoch {row.epoch}/{num_epochs}  train loss {row.train_loss:.4f}  train EER {row.train_eer:.2f}%  "
+        f"val loss {row.val_loss:.4f}  val acc {row.val_acc:.2f}%  val EER {row.val_eer:.2f}%  "
+        f"{state.times[-1].seconds:.1f} s{best}"
+    )

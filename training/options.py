@@ -1,0 +1,220 @@
+"""What the user asked for: every setting of a run, typed, validated and frozen, with what a change of it means.
+
+Each setting is declared once, here: its default, its help text, the values it may have and what happens when a
+resumed run changes it. The command line, the YAML reader, the resume checks and the checkpoint all read this table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from models.names import MODEL_TYPES
+from utils.errors import EXIT_USAGE, UserError
+
+DEMO_DATABASE = "demo"
+COMPACT_FRONT_END = "compact"
+DEFAULT_FRONT_END = "facebook/wav2vec2-xls-r-300m"
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
+
+
+class OnChange(enum.Enum):
+    """What it means that a resumed run has another value than its checkpoint."""
+
+    REFUSED = "the weights would no longer fit or mean the same: resuming is refused"
+    BREAKS_EPOCH = "the rest of a half-done epoch would be another one: refused in mid-epoch, reported between epochs"
+    REPORTED = "training goes on with the new value: reported"
+    FREE = "no effect on what is computed: not reported"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How one setting appears to the user, and the values it may have."""
+
+    group: str
+    help: str
+    on_change: OnChange
+    choices: tuple[str, ...] = ()
+    above: float = -math.inf
+    at_least: float = -math.inf
+
+
+def setting(default: Any, group: str, on_change: OnChange, text: str, **limits: Any) -> Any:
+    """Declare one field of Options."""
+    return field(default=default, metadata={"setting": Setting(group, text, on_change, **limits)})
+
+
+@dataclass(frozen=True)
+class Options:
+    """The settings of one run; impossible to build with a bad value.
+
+    >>> Options().lr
+    1e-06
+    >>> Options(group_size=0)
+    Traceback (most recent call last):
+    ...
+    utils.errors.UserError: --group_size must be at least 1, found 0
+    """
+
+    database_path: str = setting(
+        DEMO_DATABASE,
+        "data",
+        OnChange.FREE,
+        "folder with ASVspoof2019_LA_train/ and _dev/, or its parent; `demo` is a small corpus the program makes itself",
+    )
+    protocols_path: str | None = setting(
+        None, "data", OnChange.FREE, "folder with the protocol files (default: found under --database_path)"
+    )
+    track: str = setting(
+        "DF",
+        "data",
+        OnChange.REPORTED,
+        "track the detector is meant for; all of them train on the ASVspoof 2019 LA train and dev parts",
+        choices=("LA", "DF", "In-the-Wild"),
+    )
+    num_examples: int | None = setting(
+        None, "data", OnChange.BREAKS_EPOCH, "use only N training utterances, of both classes (default: all)", at_least=2
+    )
+    crop: str = setting(
+        "start",
+        "data",
+        OnChange.BREAKS_EPOCH,
+        "which 64,600 samples of a longer training utterance: its first ones, or a random place in each epoch",
+        choices=("start", "random"),
+    )
+    model_type: str = setting("g3_heatmap", "detector", OnChange.REFUSED, "detector", choices=MODEL_TYPES)
+    ssl_model: str = setting(
+        "",
+        "detector",
+        OnChange.REFUSED,
+        "front-end: hub name or local folder of a wav2vec2-family model, or `compact`, a small one with random weights "
+        f"(default: {DEFAULT_FRONT_END}; `compact` with the demo corpus)",
+    )
+    group_size: int = setting(3, "detector", OnChange.REFUSED, "front-end layers per attention group", at_least=1)
+    temporal_bias: str = setting(
+        "centre",
+        "detector",
+        OnChange.REFUSED,
+        "prior of the temporal attention: the published inverted U that favours the middle of an utterance, or none",
+        choices=("centre", "none"),
+    )
+    normalize_waveform: bool = setting(
+        False,
+        "detector",
+        OnChange.REFUSED,
+        "give the front-end zero-mean, unit-variance waveforms (default: raw, as the field does)",
+    )
+    use_contrastive: bool = setting(
+        False, "detector", OnChange.REFUSED, "add a projection head and two contrastive terms to the loss"
+    )
+    loss: str = setting(
+        "CCE",
+        "training",
+        OnChange.REPORTED,
+        "CCE: cross-entropy with weights 0.1 for spoof and 0.9 for bona fide",
+        choices=("CCE",),
+    )
+    contrastive_weight: float = setting(
+        0.1, "training", OnChange.REPORTED, "weight of the margin contrastive term", at_least=0
+    )
+    supcon_weight: float = setting(
+        0.1, "training", OnChange.REPORTED, "weight of the supervised contrastive term", at_least=0
+    )
+    batch_size: int = setting(16, "training", OnChange.BREAKS_EPOCH, "utterances per step", at_least=1)
+    num_epochs: int = setting(100, "training", OnChange.REPORTED, "train until this many epochs are done", at_least=1)
+    lr: float = setting(1e-6, "training", OnChange.REPORTED, "learning rate of Adam", above=0)
+    weight_decay: float = setting(1e-4, "training", OnChange.REPORTED, "weight decay of Adam", at_least=0)
+    scheduler: str = setting(
+        "constant",
+        "training",
+        OnChange.REPORTED,
+        "learning rate after the warm-up: constant, or falling to 0 at the last step of --num_epochs",
+        choices=("constant", "linear", "cosine"),
+    )
+    warmup_steps: int = setting(
+        0, "training", OnChange.REPORTED, "steps over which the learning rate rises from 0 to --lr", at_least=0
+    )
+    seed: int = setting(1234, "training", OnChange.BREAKS_EPOCH, "seed of every random draw", at_least=0)
+    precision: str = setting(
+        "fp32",
+        "machine",
+        OnChange.BREAKS_EPOCH,
+        "fp32, or bf16: bfloat16 autocast with fp32 weights",
+        choices=("fp32", "bf16"),
+    )
+    device: str = setting("auto", "machine", OnChange.FREE, "auto (a GPU if there is one), cpu, cuda or cuda:N")
+    num_workers: int = setting(
+        2, "machine", OnChange.FREE, "processes that read audio; the results do not depend on it", at_least=0
+    )
+    comment: str | None = setting(
+        None, "run", OnChange.FREE, "names the experiment: ends the names of folder and files (default: none)"
+    )
+    visualize_attention: bool = setting(
+        False, "heatmaps", OnChange.FREE, "write attention heatmaps (PNG) into the run folder"
+    )
+    viz_samples: int = setting(
+        20, "heatmaps", OnChange.FREE, "validation utterances to draw, half of each class", at_least=1
+    )
+    viz_frequency: int = setting(
+        10, "heatmaps", OnChange.FREE, "draw after every N epochs and at the end; 0: only at the end", at_least=0
+    )
+
+    def __post_init__(self) -> None:
+        if not self.ssl_model:
+            chosen = COMPACT_FRONT_END if self.database_path == DEMO_DATABASE else DEFAULT_FRONT_END
+            object.__setattr__(self, "ssl_model", chosen)
+        for name, declared in SETTINGS.items():
+            _check(name, getattr(self, name), declared)
+        if self.comment is not None:
+            _check_comment(self.comment)
+        if not _DEVICE.fullmatch(self.device):
+            raise UserError(f"--device must be auto, cpu, cuda or cuda:N, found {self.device!r}", EXIT_USAGE)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain Python values, for the checkpoint and for YAML."""
+        return dataclasses.asdict(self)
+
+    def replaced(self, **values: Any) -> Options:
+        """Return the same settings with some values changed, checked again."""
+        return dataclasses.replace(self, **values)
+
+
+SETTINGS: Mapping[str, Setting] = {f.name: f.metadata["setting"] for f in dataclasses.fields(Options)}
+
+
+def options_from_record(stored: Mapping[str, Any]) -> Options:
+    """Rebuild the options of a checkpoint; a setting that did not exist yet when it was saved has its default."""
+    unknown = sorted(set(stored) - set(SETTINGS))
+    if unknown:
+        raise UserError(
+            f"the checkpoint has settings this version does not know ({', '.join(unknown)}): "
+            "it was written by a newer bonafide, update this one"
+        )
+    return Options(**stored)
+
+
+def _check(name: str, value: Any, declared: Setting) -> None:
+    if declared.choices and value not in declared.choices:
+        raise UserError(f"--{name} must be one of {', '.join(declared.choices)}, found {value!r}", EXIT_USAGE)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if not math.isfinite(value):
+        raise UserError(f"--{name} must be a finite number, found {value}", EXIT_USAGE)
+    if value < declared.at_least:
+        raise UserError(f"--{name} must be at least {declared.at_least:g}, found {value}", EXIT_USAGE)
+    if value <= declared.above:
+        raise UserError(f"--{name} must be above {declared.above:g}, found {value}", EXIT_USAGE)
+
+
+def _check_comment(comment: str) -> None:
+    """Refuse a comment that cannot be part of a file name."""
+    if not comment or any(c in "/\\" or not c.isprintable() for c in comment) or len(comment.encode()) > 100:
+        raise UserError(
+            f"--comment becomes part of file names: at most 100 bytes and no slash or line break, found {comment!r}",
+            EXIT_USAGE,
+        )

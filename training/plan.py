@@ -1,0 +1,250 @@
+"""Facts in, plan out: fresh, from weights, or resumed, with the reason. A pure function that touches no disk."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.checkpoint_record import CheckpointRecord, UnusableFile, WeightsFile
+from training.command_line import Action, Command
+from training.facts import Facts
+from training.options import SETTINGS, OnChange, Options
+from training.run_directory import BEST_WEIGHTS_PREFIX, RunDirectory
+from training.survey import Candidates, RunFolder
+from utils.errors import UserError
+
+
+class Start(enum.Enum):
+    """How a run starts."""
+
+    FRESH = "fresh"  # random or pretrained weights, epoch 1
+    FROM_WEIGHTS = "from weights"  # the weights of a file, new optimizer, epoch 1
+    RESUME = "resume"  # the whole state of a checkpoint
+    REACHED = "reached"  # the checkpoint has all the epochs asked for: nothing to do
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting that differs from the checkpoint's."""
+
+    name: str
+    old: Any
+    new: Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done and why; printed before anything is created, loaded or written.
+
+    `source` is the file to start from. `seen` are the names in the run folder when this was decided, `move_aside` those
+    that must leave it first, and `bring_along` says that source and its best so far come from another folder.
+    """
+
+    start: Start
+    reason: str
+    options: Options
+    source: CheckpointRecord | WeightsFile | None = None
+    seen: tuple[str, ...] = ()
+    move_aside: tuple[str, ...] = ()
+    bring_along: bool = False
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def run(self) -> RunDirectory:
+        """The run folder that this plan writes to."""
+        return RunDirectory.of(self.options)
+
+    @property
+    def checkpoint(self) -> CheckpointRecord | None:
+        """The checkpoint whose training goes on, if one does."""
+        resumed = self.start in (Start.RESUME, Start.REACHED) and isinstance(self.source, CheckpointRecord)
+        return self.source if resumed and isinstance(self.source, CheckpointRecord) else None
+
+
+def decide(command: Command, facts: Facts) -> Plan:
+    """Return the plan for a command, given what is on disk; raises UserError where there is no safe one."""
+    match command.action:
+        case Action.RESUME:
+            return _plan_resume(command, facts)
+        case Action.AUTO_RESUME:
+            return _plan_auto_resume(command, facts)
+        case Action.DEFAULT | Action.FRESH_START:
+            typed = command.action.value or "none of --resume, --auto_resume, --fresh_start was given"
+            return _plan_new_run(facts, reason=typed)
+        case Action.LIST_CHECKPOINTS:
+            raise AssertionError("listing needs no plan")
+
+
+def _plan_new_run(facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
+    notes = [*notes, *_how_to_return_to(facts.run)]
+    start = Start.FRESH
+    if facts.source:
+        start = Start.FROM_WEIGHTS
+        reason = f"weights of {facts.source.path}, new optimizer ({reason})"
+        notes += _architecture_notes(facts.source, facts.options)
+    entries = facts.run.entries
+    return Plan(start, reason, facts.options, facts.source, entries, entries, notes=tuple(notes))
+
+
+def _plan_resume(command: Command, facts: Facts) -> Plan:
+    if isinstance(facts.source, WeightsFile):
+        raise UserError(
+            f"--resume {facts.source.path}: this file holds weights only (an older format, or best_model_eer), and no "
+            "optimizer, epoch or random state to resume from: to start a new run from it, drop --resume, keep --model_path"
+        )
+    assert command.model_path is not None and facts.source is not None and facts.source_folder is not None
+    reason = f"--resume --model_path {command.model_path}"
+    if command.model_path.name != facts.source.path.name:
+        reason += f" (its {command.load_checkpoint_type} checkpoint)"
+    return _continue_from(facts.source, facts, reason)
+
+
+def _plan_auto_resume(command: Command, facts: Facts) -> Plan:
+    unused = f"--model_path {command.model_path} is not used: the run has a checkpoint to continue from"
+    notes = [unused] if command.model_path else []
+    if facts.candidates.usable:
+        reason = "--auto_resume found it as the latest usable checkpoint"
+        return _continue_from(facts.candidates.usable, facts, reason, notes + _passed_over(facts.candidates))
+    _refuse_if_all_unusable(facts.candidates, facts.run.folder)
+    other = facts.other_length
+    if other.usable:
+        reason = f"--auto_resume: {other.usable.path.parent} differs in nothing but --num_epochs, so it goes on here"
+        return _continue_from(other.usable, facts, reason, notes + _passed_over(other))
+    if facts.other_length_folder:
+        _refuse_if_all_unusable(other, facts.other_length_folder.folder)
+    similar = [f"{folder} differs only in learning rate, batch size or comment" for folder in facts.similar]
+    return _plan_new_run(facts, "--auto_resume found no checkpoint of this run", similar)
+
+
+def _passed_over(candidates: Candidates) -> list[str]:
+    return [f"passed over {file.path}: {file.reason}" for file in candidates.passed_over]
+
+
+def _refuse_if_all_unusable(candidates: Candidates, folder: Path) -> None:
+    if candidates.passed_over:
+        raise UserError(
+            f"--auto_resume: none of the checkpoints in {folder} can be used: {_named(candidates.passed_over)}; "
+            "pass --fresh_start to move them aside and start at epoch 1"
+        )
+
+
+def _named(files: Sequence[UnusableFile]) -> str:
+    return "; ".join(f"{file.path.name}: {file.reason}" for file in files)
+
+
+def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
+    """Plan to continue from a checkpoint, in its own folder or another one."""
+    options = facts.options
+    changes = changed_settings(source.options, options)
+    if source.epoch >= options.num_epochs:
+        return Plan(Start.REACHED, reason, options, source, changes=changes, notes=tuple(notes))
+    _refuse_breaking(changes, source)
+    elsewhere = source.path.parent != facts.run.folder
+    aside = entries_past(source, facts.run)
+    if aside:
+        damaged = {file.path for file in facts.candidates.passed_over}
+        notes = [*notes, *_how_to_return_to(facts.run, damaged)]
+    return Plan(Start.RESUME, reason, options, source, facts.run.entries, aside, elsewhere, changes, tuple(notes))
+
+
+def changed_settings(old: Options, new: Options) -> tuple[Change, ...]:
+    """Return every setting that matters to training and differs, in the order of declaration."""
+    return tuple(
+        Change(name, getattr(old, name), getattr(new, name))
+        for name, declared in SETTINGS.items()
+        if declared.on_change is not OnChange.FREE and getattr(old, name) != getattr(new, name)
+    )
+
+
+def _refuse_breaking(changes: Sequence[Change], source: CheckpointRecord) -> None:
+    for change in changes:
+        told = f"--{change.name} is {change.old} in {source.path} and {change.new} now"
+        match SETTINGS[change.name].on_change:
+            case OnChange.REFUSED:
+                raise UserError(
+                    f"{told}: that is another detector, which these weights do not fit; "
+                    f"drop --{change.name}, or start a new run without --resume"
+                )
+            case OnChange.BREAKS_EPOCH if source.is_mid_epoch:
+                raise UserError(
+                    f"{told}: not possible in the middle of epoch {source.epoch + 1}, whose batches would change; "
+                    f"drop --{change.name}, or resume from a checkpoint at the end of an epoch"
+                )
+            case _:
+                pass
+
+
+def refuse_changed_data(source: CheckpointRecord, found: dict[str, str]) -> tuple[Change, ...]:
+    """Return which parts of the data differ from the checkpoint's; in the middle of an epoch that is a UserError.
+
+    The data's identity is the content hash of its protocols, so a corpus may move to another folder.
+    """
+    changes = tuple(
+        Change(f"{part} protocol", source.data.get(part, "none")[:12], digest[:12])
+        for part, digest in found.items()
+        if source.data.get(part) != digest
+    )
+    if changes and source.is_mid_epoch:
+        raise UserError(
+            f"the {changes[0].name} is not the one {source.path} was trained on (its content differs), and the "
+            f"checkpoint lies in the middle of epoch {source.epoch + 1}: pass the same data, or resume from the end of "
+            "an epoch"
+        )
+    return changes
+
+
+def entries_past(source: CheckpointRecord, run: RunFolder) -> tuple[str, ...]:
+    """Return the names in a run folder that lie past a checkpoint or belong to another run; () where nothing does.
+
+    Where something moves, the training log and the heatmaps of later epochs go with it; the log of the epochs so far is
+    written anew from the checkpoint's history.
+    """
+
+    def is_past(record: CheckpointRecord) -> bool:
+        return record.position > source.position or record.run_id != source.run_id_at(record.step)
+
+    kept = {record.path.name for record in run.all_checkpoints if not is_past(record)}
+    past = {record.path.name for record in run.all_checkpoints if is_past(record)}
+    if not kept and source.path.parent != run.folder:
+        return run.entries  # a run of its own: all of it
+    best_epoch = source.best.epoch if source.best else None
+    best_moves = run.best is not None and is_past(run.best)
+    past |= {file.path.name for file in run.weights if _is_best(file) and (best_moves or file.epoch != best_epoch)}
+    if not past:
+        return ()
+    kept |= {file.path.name for file in run.weights} | {file.path.name for file in run.unusable}
+    kept -= past
+    kept |= {f"attention_epoch_{epoch}" for epoch in range(1, source.epoch + 1)}
+    return tuple(name for name in run.entries if name not in kept)
+
+
+def _is_best(file: WeightsFile) -> bool:
+    return file.path.name.startswith(BEST_WEIGHTS_PREFIX)
+
+
+def _architecture_notes(source: CheckpointRecord | WeightsFile, options: Options) -> list[str]:
+    if not isinstance(source, CheckpointRecord):
+        return []
+    changes = changed_settings(source.options, options)
+    return [
+        f"{source.path.name} was trained with --{change.name} {change.old}, this run has {change.new}"
+        for change in changes
+        if SETTINGS[change.name].on_change is OnChange.REFUSED
+    ]
+
+
+def _how_to_return_to(run: RunFolder, damaged: Container[Path] = ()) -> list[str]:
+    """Say where what is in the way is moved, and how to go on with it."""
+    if not run.entries:
+        return []
+    version = run.folder / f"version_{run.next_version}"
+    if run.latest is None or run.latest.path in damaged:
+        return [f"what is in the way in {run.folder} is moved aside, into {version}"]
+    return [
+        f"the earlier training in {run.folder} is moved aside, into {version}; "
+        f"to go on with it: --resume --model_path {version / run.latest.path.name}"
+    ]

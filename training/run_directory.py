@@ -1,0 +1,126 @@
+"""Where everything of one run lies: the rule that names its folder, and every path in it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.options import Options
+
+RUNS_ROOT = Path("models")
+LOGS_ROOT = Path("logs")
+LOCK_NAME = ".lock"
+MOVE_JOURNAL_NAME = ".moving_aside.json"
+BEST_CHECKPOINT_PREFIX = "best_checkpoint_eer"
+BEST_WEIGHTS_PREFIX = "best_model_eer"
+TRAINING_LOG_NAME = "training_log.csv"
+_VERSION = re.compile(r"version_(\d+)")
+
+
+def run_tag(options: Options) -> str:
+    """Return the name of the run's folder, with numbers as Python's `str` writes them.
+
+    >>> run_tag(Options())
+    'g3_heatmap_DF_CCE_100_16_1e-06_group3_contrastiveFalse'
+    >>> run_tag(Options(lr=1e-3, comment="exp1"))
+    'g3_heatmap_DF_CCE_100_16_0.001_group3_contrastiveFalse_exp1'
+    """
+    parts = [
+        options.model_type,
+        options.track,
+        options.loss,
+        str(options.num_epochs),
+        str(options.batch_size),
+        str(options.lr),
+        f"group{options.group_size}",
+        f"contrastive{options.use_contrastive}",
+    ]
+    return "_".join(parts) + _suffix(options.comment)
+
+
+def _suffix(comment: str | None) -> str:
+    return f"_{comment}" if comment else ""
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Every path of one run, relative to the folder the program was started in. Touches no disk by itself."""
+
+    tag: str
+    comment: str | None = None
+
+    @classmethod
+    def of(cls, options: Options) -> RunDirectory:
+        """Return the directory of the run these options name."""
+        return cls(run_tag(options), options.comment)
+
+    @property
+    def folder(self) -> Path:
+        """The run's checkpoints, training log and heatmaps."""
+        return RUNS_ROOT / self.tag
+
+    @property
+    def logs_folder(self) -> Path:
+        """The run's TensorBoard files."""
+        return LOGS_ROOT / self.tag
+
+    def epoch_checkpoint(self, epochs_completed: int) -> Path:
+        """The checkpoint after an epoch."""
+        return self.folder / f"checkpoint_epoch_{epochs_completed}{_suffix(self.comment)}.pth"
+
+    def step_checkpoint(self, step: int) -> Path:
+        """The checkpoint of a run that was stopped inside an epoch, after `step` steps since the run began."""
+        return self.folder / f"checkpoint_step_{step}{_suffix(self.comment)}.pth"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint of the epoch with the lowest validation EER."""
+        return self.folder / f"{BEST_CHECKPOINT_PREFIX}{_suffix(self.comment)}.pth"
+
+    @property
+    def best_weights(self) -> Path:
+        """The weights of that epoch alone, for reuse."""
+        return self.folder / f"{BEST_WEIGHTS_PREFIX}{_suffix(self.comment)}.pth"
+
+    @property
+    def training_log(self) -> Path:
+        """One CSV row per epoch."""
+        return self.folder / TRAINING_LOG_NAME
+
+    def attention_folder(self, epochs_completed: int) -> Path:
+        """The heatmaps drawn after an epoch."""
+        return self.folder / f"attention_epoch_{epochs_completed}"
+
+    @property
+    def final_attention_folder(self) -> Path:
+        """The heatmaps drawn at the end of training."""
+        return self.folder / "final_attention_analysis"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that writes here."""
+        return self.folder / LOCK_NAME
+
+    @property
+    def move_journal(self) -> Path:
+        """Says what is being moved aside, so that an interrupted move is completed."""
+        return self.folder / MOVE_JOURNAL_NAME
+
+    def version_folder(self, version: int) -> Path:
+        """Where an earlier run's checkpoints were moved."""
+        return self.folder / f"version_{version}"
+
+    def logs_version_folder(self, version: int) -> Path:
+        """Where an earlier run's logs were moved."""
+        return self.logs_folder / f"version_{version}"
+
+
+def version_number(name: str) -> int | None:
+    """Return N for the name version_N, None for any other name.
+
+    >>> version_number("version_12"), version_number("checkpoint_epoch_1.pth")
+    (12, None)
+    """
+    match = _VERSION.fullmatch(name)
+    return int(match.group(1)) if match else None

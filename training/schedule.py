@@ -1,0 +1,48 @@
+"""The learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from training.options import Options
+
+
+def learning_rate_factor(scheduler: str, warmup_steps: int, total_steps: int) -> Callable[[int], float]:
+    """Return the function from steps done to the share of --lr that the next step uses, between 0 and 1.
+
+    The rate rises linearly over the warm-up; then it is constant, or falls linearly or along half a cosine to 0 at
+    `total_steps`.
+
+    >>> factor = learning_rate_factor("linear", warmup_steps=2, total_steps=6)
+    >>> [factor(step) for step in range(7)]
+    [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+
+    def factor(step: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        if scheduler == "constant":
+            return 1.0
+        done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        return 1.0 - done if scheduler == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+
+    return factor
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, options: Options, total_steps: int) -> LambdaLR:
+    """Return the schedule that the options ask for."""
+    return LambdaLR(optimizer, learning_rate_factor(options.scheduler, options.warmup_steps, total_steps))
+
+
+def apply_given_rates(optimizer: torch.optim.Optimizer, schedule: LambdaLR, options: Options) -> None:
+    """Put the options' learning rate and weight decay into a restored optimizer; the same values change no bit."""
+    schedule.base_lrs = [options.lr] * len(optimizer.param_groups)
+    factor = schedule.lr_lambdas[0](schedule.last_epoch)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = options.lr
+        group["lr"] = options.lr * factor
+        group["weight_decay"] = options.weight_decay

@@ -1,0 +1,104 @@
+"""From a TrainState to what is written: the payload for torch and the record for everybody else."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.checkpoint_record import CheckpointRecord, Kind
+from training.options import Options
+from training.state import TrainState
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What stays the same while a run trains, and belongs into each of its checkpoints.
+
+    `data` names the protocols' contents by hash; `environment` says where and with what it ran.
+    """
+
+    options: Options
+    data: Mapping[str, str]
+    front_end_config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Return where and with what this process trains. Bit-equal results on a CPU need the same number of threads."""
+    return {
+        "host": socket.gethostname(),
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),  # a TorchVersion would be refused by weights_only
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def _git_commit() -> str | None:
+    """Return the commit of this program's source, None where it is no git checkout or git is missing."""
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return asked.stdout.strip() or None
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[str, Any], CheckpointRecord]:
+    """Return the payload and the record of the state as it is now; the payload's tensors are the live ones."""
+    settings = facts.options.as_dict()
+    metadata = {
+        **facts.environment,
+        "saved_at": time.time(),
+        "num_parameters": sum(p.numel() for network in state.networks.values() for p in network.parameters()),
+        "training_seconds": state.training_seconds,
+    }
+    record = CheckpointRecord(
+        path=Path(),
+        bytes_on_disk=0,
+        kind=kind,
+        lineage=state.lineage,
+        epoch=state.epoch,
+        step=state.step,
+        batches_done=state.unfinished.batches_done,
+        batches_per_epoch=state.unfinished.batches_per_epoch,
+        learning_rate=state.learning_rate,
+        last=state.history[-1] if state.history else None,
+        best=state.best,
+        options=facts.options,
+        data=facts.data,
+        metadata=metadata,
+    )
+    payload = {
+        **state.to_payload(),
+        "args": settings,
+        "config": settings,
+        "data": dict(facts.data),
+        "front_end_config": dict(facts.front_end_config),
+        "metadata": metadata,
+    }
+    return payload, record

@@ -1,0 +1,209 @@
+"""All that must survive a restart, as one TrainState, and its way into and out of a checkpoint's payload.
+
+The position to go on from is read from the state and never passed around. A payload is what torch.save writes: tensors
+and plain Python values only, so that `torch.load(weights_only=True)` opens it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from training.checkpoint_record import EpochMetrics
+from training.history import best_epoch
+
+
+@dataclass
+class UnfinishedEpoch:
+    """What the epoch under way has gathered so far, so that its training loss and EER are exact after a resume.
+
+    `loss_sum` is the sum of batch losses, each times its number of utterances; `scores` (utterances,) float32 are
+    log-odds and `labels` (utterances,) int64, 1 = bona fide, in the order of training.
+    """
+
+    batches_per_epoch: int
+    batches_done: int = 0
+    utterances: int = 0
+    loss_sum: float = 0.0
+    scores: list[Tensor] = field(default_factory=list)
+    labels: list[Tensor] = field(default_factory=list)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the epoch's last batch is done."""
+        return self.batches_done == self.batches_per_epoch
+
+    @property
+    def mean_loss(self) -> float:
+        """The mean over utterances of the loss of their batch."""
+        return self.loss_sum / self.utterances
+
+    def add(self, loss: float, scores: Tensor, labels: Tensor) -> None:
+        """Take in one batch, whose `loss` is a mean over its utterances."""
+        self.batches_done += 1
+        self.utterances += len(labels)
+        self.loss_sum += loss * len(labels)
+        self.scores.append(scores)
+        self.labels.append(labels)
+
+    def all_scores(self) -> Tensor:
+        """Return (utterances,) float32."""
+        return torch.cat(self.scores) if self.scores else torch.empty(0)
+
+    def all_labels(self) -> Tensor:
+        """Return (utterances,) int64."""
+        return torch.cat(self.labels) if self.labels else torch.empty(0, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class EpochTime:
+    """When an epoch ended (seconds since 1970) and how long its training and validation took, in seconds."""
+
+    epoch: int
+    finished_at: float
+    seconds: float
+
+
+@dataclass
+class TrainState:
+    """Networks, optimizers and schedulers by name, the position, the figures so far.
+
+    Everything named here is saved as `<name>_state_dict` in one file, so parts that belong together (a generator and
+    its discriminators, say) cannot be saved apart. `times` and `training_seconds` say how long it took and differ from
+    machine to machine; all the rest has the same bits however often the run was stopped.
+    """
+
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+    schedulers: dict[str, LRScheduler]
+    unfinished: UnfinishedEpoch
+    lineage: tuple[tuple[str, int], ...]
+    epoch: int = 0
+    step: int = 0
+    history: list[EpochMetrics] = field(default_factory=list)
+    times: list[EpochTime] = field(default_factory=list)
+    training_seconds: float = 0.0
+    seconds_in_epoch: float = 0.0
+
+    @property
+    def best(self) -> EpochMetrics | None:
+        """The best epoch so far."""
+        return best_epoch(self.history)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        optimizer = next(iter(self.optimizers.values()))
+        return float(optimizer.param_groups[0]["lr"])
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            f"{name}_state_dict": part for name, part in (self.networks | self.optimizers | self.schedulers).items()
+        }
+
+    def to_payload(self) -> dict[str, Any]:
+        """Return everything as tensors and plain values; the tensors are the live ones, not copies."""
+        last, best = (self.history[-1] if self.history else None), self.best
+        figures = {
+            name: getattr(last, name, None) for name in ("train_loss", "train_eer", "val_loss", "val_acc", "val_eer")
+        }
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            **{key: part.state_dict() for key, part in self._parts().items()},
+            **figures,
+            "metrics": figures,
+            "best_val_eer": best.val_eer if best else None,
+            "history": [asdict(row) for row in self.history],
+            "unfinished_epoch": {
+                "batches_per_epoch": self.unfinished.batches_per_epoch,
+                "batches_done": self.unfinished.batches_done,
+                "utterances": self.unfinished.utterances,
+                "loss_sum": self.unfinished.loss_sum,
+                "scores": self.unfinished.all_scores(),
+                "labels": self.unfinished.all_labels(),
+            },
+            "lineage": [list(part) for part in self.lineage],
+            "times": [asdict(time) for time in self.times],
+            "training_seconds": self.training_seconds,
+            "seconds_in_epoch": self.seconds_in_epoch,
+            "random_states": random_states(),
+        }
+
+    def restore(self, payload: Mapping[str, Any]) -> None:
+        """Take over everything from a payload, strictly: a missing or foreign key raises KeyError or RuntimeError."""
+        for key, part in self._parts().items():
+            part.load_state_dict(payload[key])
+        self.epoch = payload["epoch"]
+        self.step = payload["step"]
+        self.history = [EpochMetrics(**row) for row in payload["history"]]
+        self.times = [EpochTime(**row) for row in payload["times"]]
+        self.training_seconds = payload["training_seconds"]
+        self.seconds_in_epoch = payload["seconds_in_epoch"]
+        self.lineage = tuple((run_id, step) for run_id, step in payload["lineage"])
+        under_way = payload["unfinished_epoch"]
+        if under_way["batches_done"]:  # else the epoch ahead may have another length, with other data
+            self.unfinished = UnfinishedEpoch(
+                under_way["batches_per_epoch"],
+                under_way["batches_done"],
+                under_way["utterances"],
+                under_way["loss_sum"],
+                [under_way["scores"]],
+                [under_way["labels"]],
+            )
+        restore_random_states(payload["random_states"])
+
+
+def seed_random_states(seed: int) -> None:
+    """Set every global random generator at the start of a fresh run."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_states() -> dict[str, Any]:
+    """Return the state of every global random generator as tensors and plain values.
+
+    Training draws nothing from them that its position does not determine (`utils.seeding`); they are kept for whatever
+    a detector or library may draw beside that.
+    """
+    _, keys, position, has_gauss, cached_gaussian = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": {
+            "keys": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "cached_gaussian": float(cached_gaussian),
+        },
+        "torch": torch.get_rng_state(),
+        "torch_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: Mapping[str, Any]) -> None:
+    """Set every global random generator; those of GPUs only where there are as many GPUs as there were."""
+    version, internal, gauss_next = states["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+    numpy_state = states["numpy"]
+    np.random.set_state(
+        (
+            "MT19937",
+            numpy_state["keys"].numpy().astype(np.uint32),
+            numpy_state["position"],
+            numpy_state["has_gauss"],
+            numpy_state["cached_gaussian"],
+        )
+    )
+    torch.set_rng_state(states["torch"])
+    if len(states["torch_cuda"]) == torch.cuda.device_count():
+        for device, state in enumerate(states["torch_cuda"]):
+            torch.cuda.set_rng_state(state, device)

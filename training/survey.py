@@ -1,0 +1,137 @@
+"""What is on disk, as facts: looks at run folders, changes nothing, needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.checkpoint_file import broken_seal
+from training.checkpoint_record import CheckpointRecord, UnusableFile, WeightsFile, examine
+from training.run_directory import (
+    BEST_CHECKPOINT_PREFIX,
+    LOCK_NAME,
+    LOGS_ROOT,
+    MOVE_JOURNAL_NAME,
+    RUNS_ROOT,
+    version_number,
+)
+from utils.atomic_files import TEMPORARY_PREFIX
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """What one run folder holds. `checkpoints` are ordered by position, without `best`, the file under the best name.
+
+    `versions` are the numbers N of the version_N folders here and among its logs, and `entries` the names of everything
+    that belongs to the run now, which is what moving it aside would move.
+    """
+
+    folder: Path
+    checkpoints: tuple[CheckpointRecord, ...] = ()
+    best: CheckpointRecord | None = None
+    weights: tuple[WeightsFile, ...] = ()
+    unusable: tuple[UnusableFile, ...] = ()
+    versions: tuple[int, ...] = ()
+    entries: tuple[str, ...] = ()
+
+    @property
+    def all_checkpoints(self) -> tuple[CheckpointRecord, ...]:
+        """Every readable checkpoint, the best one last."""
+        return self.checkpoints + ((self.best,) if self.best else ())
+
+    @property
+    def next_version(self) -> int:
+        """The N of the version_N folder that what is moved aside next goes to."""
+        return max(self.versions, default=0) + 1
+
+    @property
+    def latest(self) -> CheckpointRecord | None:
+        """The checkpoint that is furthest in training, by its record alone."""
+        return max(self.all_checkpoints, key=lambda record: record.position, default=None)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The latest checkpoint whose every bit is as written, and the newer or unreadable ones that are not."""
+
+    usable: CheckpointRecord | None
+    passed_over: tuple[UnusableFile, ...]
+
+
+def survey_folder(folder: Path) -> RunFolder:
+    """Read the record of every checkpoint in a run folder; a folder that does not exist is an empty one.
+
+    What an interrupted move has still to take into a version_N folder counts as moved already.
+    """
+    log_versions = _versions_in(LOGS_ROOT / folder.name)
+    if not folder.is_dir():
+        return RunFolder(folder, versions=tuple(sorted(log_versions)))
+    pending = _names_being_moved(folder)
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name not in pending)
+    entries = [name for name in names if version_number(name) is None and not _is_bookkeeping(name)]
+    files = [examine(folder / name) for name in entries if name.endswith(".pth") and _is_file_or_link(folder / name)]
+    records = [file for file in files if isinstance(file, CheckpointRecord)]
+    named_best = [record for record in records if record.path.name.startswith(BEST_CHECKPOINT_PREFIX)]
+    best = max(named_best, key=lambda record: record.position, default=None)
+    return RunFolder(
+        folder,
+        tuple(sorted((r for r in records if r is not best), key=lambda r: (r.position, r.path.name))),
+        best,
+        tuple(file for file in files if isinstance(file, WeightsFile)),
+        tuple(file for file in files if isinstance(file, UnusableFile)),
+        tuple(sorted(_versions_in(folder) | log_versions)),
+        tuple(entries),
+    )
+
+
+def _is_file_or_link(path: Path) -> bool:
+    """Whether this can be a checkpoint; a link that leads nowhere counts, so that it is named and not overlooked."""
+    return path.is_file() or path.is_symlink()
+
+
+def _versions_in(folder: Path) -> set[int]:
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return {number for number in map(version_number, names) if number is not None}
+
+
+def _is_bookkeeping(name: str) -> bool:
+    return name in (LOCK_NAME, MOVE_JOURNAL_NAME) or name.startswith(TEMPORARY_PREFIX)
+
+
+def _names_being_moved(folder: Path) -> Sequence[str]:
+    journal = folder / MOVE_JOURNAL_NAME
+    if not journal.exists():
+        return ()
+    names: Sequence[str] = json.loads(journal.read_text(encoding="utf-8"))["entries"]
+    return names
+
+
+def find_latest_usable(run: RunFolder) -> Candidates:
+    """Check the seals from the latest checkpoint back until one holds."""
+    passed_over = list(run.unusable)
+    for record in sorted(run.all_checkpoints, key=lambda r: (r.position, r is not run.best), reverse=True):
+        reason = broken_seal(record.path)
+        if reason is None:
+            return Candidates(record, tuple(passed_over))
+        passed_over.append(UnusableFile(record.path, reason))
+    return Candidates(None, tuple(passed_over))
+
+
+def other_run_folders(own: Path, root: Path = RUNS_ROOT) -> list[Path]:
+    """Return the folders under `root`, but `own`, that hold checkpoint files, sorted by name."""
+    if not root.is_dir():
+        return []
+    return sorted(
+        folder for folder in root.iterdir() if folder.is_dir() and folder != own and any(folder.glob("*.pth"))
+    )
+
+
+def newest_record(folder: Path) -> CheckpointRecord | None:
+    """Return a readable record of a run folder, the most recently written one, without reading all of them."""
+    for path in sorted(folder.glob("*.pth"), key=lambda file: file.lstat().st_mtime, reverse=True):
+        found = examine(path)
+        if isinstance(found, CheckpointRecord):
+            return found
+    return None

@@ -1,0 +1,1 @@
+"""Leaves that know nothing of training: files, audio, protocols, metrics, seeding."""

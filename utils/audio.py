@@ -1,0 +1,78 @@
+"""Waveforms: any FLAC or WAV file as 16 kHz mono float32, cut or repeat-padded to one length."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+from scipy.signal import resample_poly
+
+from utils.errors import UserError
+
+SAMPLE_RATE_HZ = 16_000
+CROP_SAMPLES = 64_600
+"""What the detectors of this field look at: 4.0375 s (clovaai/aasist data_utils.py, SSL_Anti-spoofing)."""
+
+Waveform = npt.NDArray[np.float32]
+
+
+def read_waveform(path: Path) -> Waveform:
+    """Return the sound of a FLAC or WAV file of any rate and channel count as float32 `(samples,)`, 16 kHz mono.
+
+    Full scale is 1. Channels are averaged; other rates are resampled by SciPy's polyphase filter. Raises UserError,
+    naming the file, where it cannot be read, holds no sample, or holds one that is NaN or infinite.
+    """
+    samples, sample_rate_hz = _decode(path)
+    if samples.shape[0] == 0:
+        raise UserError(f"{path}: the audio file holds no samples: copy it again or take it out of the protocol")
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    if not np.isfinite(mono).all():
+        first = int(np.flatnonzero(~np.isfinite(mono))[0])
+        raise UserError(
+            f"{path}: audio samples must be finite, found {mono[first]} at sample {first} (counted from 0): "
+            "make the file again or take it out of the protocol"
+        )
+    return np.ascontiguousarray(_resampled(mono, sample_rate_hz), dtype=np.float32)
+
+
+def fit_length(waveform: Waveform, crop_samples: int = CROP_SAMPLES, start: int = 0) -> Waveform:
+    """Return exactly `crop_samples` samples of `waveform`, from `start` on; a shorter one is repeated until it fills.
+
+    Repeating is how the field pads (clovaai/aasist data_utils.py). Raises ValueError for an empty waveform and for a
+    start past the last full crop.
+
+    >>> fit_length(np.array([1, 2, 3], dtype=np.float32), crop_samples=7)
+    array([1., 2., 3., 1., 2., 3., 1.], dtype=float32)
+    """
+    if waveform.size == 0:
+        raise ValueError("an empty waveform cannot be repeated")
+    last_start = max(0, waveform.size - crop_samples)
+    if not 0 <= start <= last_start:
+        raise ValueError(f"start must be from 0 to {last_start}, found {start}")
+    return np.resize(waveform[start:], crop_samples)
+
+
+def _decode(path: Path) -> tuple[Waveform, int]:
+    """Return `(frames, channels)` and the file's own rate in Hz; libsndfile reports cut or damaged FLAC."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            samples = file.read(dtype="float32", always_2d=True)
+            sample_rate_hz = int(file.samplerate)
+    except (soundfile.SoundFileError, OSError) as error:
+        reason = (
+            "there is no such file" if not path.exists() else getattr(error, "error_string", str(error)).rstrip(".")
+        )
+        raise UserError(f"{path}: the audio file cannot be read ({reason}): copy it again, as FLAC or WAV") from error
+    return samples, sample_rate_hz
+
+
+def _resampled(mono: npt.NDArray[np.floating], sample_rate_hz: int) -> npt.NDArray[np.floating]:
+    if sample_rate_hz == SAMPLE_RATE_HZ:
+        return mono
+    divisor = math.gcd(SAMPLE_RATE_HZ, sample_rate_hz)
+    return np.asarray(
+        resample_poly(mono.astype(np.float64), SAMPLE_RATE_HZ // divisor, sample_rate_hz // divisor), dtype=np.float64
+    )
