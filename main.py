@@ -70,7 +70,7 @@ def carry_out(plan: Plan) -> int:
 
 
 def prepare_output() -> None:
-    """Let no terminal, pipe or missing output end a run: one without emoji shows "?", one that is closed shows nothing."""
+    """Let no output end a run: a terminal without emoji shows "?", and one that was closed shows nothing."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115  (None if file descriptor 1 is closed)
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -78,7 +78,7 @@ def prepare_output() -> None:
 
 
 def drop_unread_output() -> None:
-    """Discard what a reader that went away (`| head -1`) did not take, so that the interpreter does not complain at exit."""
+    """Discard what a reader that went away (`| head -1`) did not take, which the interpreter would complain of."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -223,11 +223,13 @@ def test_a_record_under_a_wrong_compression_is_damage(whole: Path, tmp_path: Pat
     entry = data.rindex(b"PK\x01\x02")  # the record's, being the last of the zip directory
     data[entry + 10] = method
     damaged.write_bytes(data)
-    with pytest.raises(BadCheckpointFileError, match="cannot be read|bad block"):
+    with pytest.raises(BadCheckpointFileError, match=r"cannot be read|bad block"):
         read_record(damaged)
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "{", '"record"', "\udc80" * 2, "[" * 100_000], ids=lambda text: text[:8])
+@pytest.mark.parametrize(
+    "text", ["", "[1, 2]", "{", '"record"', "\udc80" * 2, "[" * 100_000], ids=lambda text: text[:8]
+)
 def test_a_record_that_is_no_json_object_is_damage(tmp_path: Path, text: str) -> None:
     path = tmp_path / "checkpoint_epoch_3.pth"
     with zipfile.ZipFile(path, "w") as archive:
@@ -268,7 +270,7 @@ def test_no_damage_raises_anything_but_the_named_error(
 ) -> None:
     original: Path = request.getfixturevalue(kind)
     data, damaged, chance = original.read_bytes(), tmp_path / "damaged.pth", random.Random(20260101)
-    for _ in range(1500):
+    for _ in range(700):
         damaged.write_bytes(damages(data, chance))
         found = complaint_about(damaged)
         if kind == "whole" and damaged.read_bytes() != data:

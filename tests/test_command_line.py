@@ -94,7 +94,7 @@ def test_typed_values_are_known_from_defaults_even_where_they_are_equal() -> Non
 
 def test_a_switch_can_be_turned_off_again() -> None:
     command = read_command(["--use_contrastive", "--no-use_contrastive"])
-    assert (command.options.use_contrastive, command.given) == (False, {"use_contrastive"})
+    assert (command.options.use_contrastive, command.given) == (False, frozenset({"use_contrastive"}))
 
 
 @pytest.mark.parametrize("typed", [["--lr", "2e-5"], ["--lr=2e-5"], ["--lr", "0.00002"]])
@@ -194,7 +194,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_every_setting_has_a_help_that_ends_with_its_default() -> None:
     told = {action.dest: action.help or "" for action in flags_of(build_parser())}
-    assert [name for name in [*DEFAULTS, "model_path", "load_checkpoint_type", "config"] if "default" not in told[name]] == []
+    assert [
+        name for name in [*DEFAULTS, "model_path", "load_checkpoint_type", "config"] if "default" not in told[name]
+    ] == []
     shown = {name: re.search(r"\(default: (.*)\)$", told[name]) for name in ("lr", "num_epochs", "track", "seed")}
     assert {name: found and found.group(1) for name, found in shown.items()} == {
         "lr": "1e-06",

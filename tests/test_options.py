@@ -113,9 +113,7 @@ def test_a_device_is_named_as_torch_names_it(device: str) -> None:
         ({"ssl_model": DEFAULT_FRONT_END}, DEFAULT_FRONT_END),
     ],
 )
-def test_the_front_end_is_compact_only_for_the_demo_corpus_or_on_request(
-    given: dict[str, Any], front_end: str
-) -> None:
+def test_the_front_end_is_compact_only_for_the_demo_corpus_or_on_request(given: dict[str, Any], front_end: str) -> None:
     assert Options(**given).ssl_model == front_end
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from tests.comparing import differences
 from tests.small_state import OPTIONS, seed_everything, small_state, train
-from training.schedule import apply_given_rates, learning_rate_factor, make_schedule
+from training.schedule import apply_given_rates, learning_rate_factor, make_schedule, planned_steps
 from training.state import TrainState
 
 HALF_COSINE = [1.0, 0.5 + math.sqrt(0.5) / 2, 0.5, 0.5 - math.sqrt(0.5) / 2, 0.0]
@@ -60,13 +61,33 @@ def test_more_epochs_stretch_the_schedule_from_where_it_stands(scheduler: str, e
     assert extended.param_groups[0]["lr"] == pytest.approx(0.5 * learning_rate_factor(scheduler, 0, 40)(11))
 
 
+@pytest.mark.parametrize(
+    ("step", "epoch", "batches_done", "batches_per_epoch_now", "expected", "why"),
+    [
+        (20, 2, 0, 10, 40, "between epochs, nothing changed"),
+        (24, 2, 4, 10, 40, "mid-epoch"),
+        (30, 2, 10, 10, 40, "trained, not validated"),
+        (20, 2, 0, 5, 30, "between epochs, then twice the batch size: 20 done and 2 epochs of 5"),
+        (30, 2, 10, 5, 35, "trained, not validated, then twice the batch size: 30 done and 1 epoch of 5"),
+        (30, 3, 0, 5, 35, "the same once it is validated: a stop in between must not change the schedule"),
+        (20, 2, 0, 25, 70, "between epochs, more data"),
+    ],
+)
+def test_the_planned_steps_do_not_depend_on_where_a_run_was_stopped(
+    step: int, epoch: int, batches_done: int, batches_per_epoch_now: int, expected: int, why: str
+) -> None:
+    under_way = {"batches_per_epoch": 10, "batches_done": batches_done}
+    payload = {"step": step, "epoch": epoch, "unfinished_epoch": under_way}
+    assert planned_steps(4, batches_per_epoch_now, payload) == expected, why
+
+
 def restored(lr: float, weight_decay: float) -> tuple[TrainState, TrainState]:
     """Return a state that trained 7 steps, and one restored from it under the given rates."""
     state = small_state()
     seed_everything(3)
     train(state, 7)
     other = small_state()
-    other.restore(state.to_payload())
+    other.restore(copy.deepcopy(state.to_payload()))  # its tensors are the live ones
     options = OPTIONS.replaced(lr=lr, weight_decay=weight_decay)
     apply_given_rates(other.optimizers["optimizer"], other.schedulers["scheduler"], options)  # type: ignore[arg-type]
     return state, other

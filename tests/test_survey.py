@@ -198,6 +198,13 @@ def test_what_an_interrupted_move_still_has_to_take_counts_as_moved() -> None:
     assert (names(run), run.entries) == (["checkpoint_epoch_2.pth"], ("checkpoint_epoch_2.pth",))
 
 
+def test_the_version_that_an_interrupted_move_goes_to_is_taken() -> None:
+    """The plan once announced version_1 again, and the next run's files then went to version_2."""
+    write_epoch(1)
+    (RUN / MOVE_JOURNAL_NAME).write_text(json.dumps({"version": 1, "entries": []}))
+    assert survey_folder(RUN).next_version == 2
+
+
 def test_the_latest_usable_checkpoint_is_the_latest_where_nothing_is_damaged() -> None:
     write_epoch(1)
     latest = write_epoch(2)

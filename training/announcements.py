@@ -37,7 +37,7 @@ def reached_text(plan: Plan) -> str:
     assert plan.checkpoint is not None
     return (
         f"Target epochs already reached: {plan.checkpoint.epoch} completed, --num_epochs is {plan.options.num_epochs}. "
-        "To train further, repeat the command with a higher --num_epochs."
+        "To train further, repeat the command with a higher --num_epochs; to start anew, use --fresh_start."
     )
 
 

@@ -102,7 +102,8 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
     model_path = typed.pop("model_path", None)
     if action is Action.RESUME and model_path is None:
         raise UserError(
-            "--resume needs a checkpoint: pass --model_path FILE, or use --auto_resume to continue the latest of this run",
+            "--resume needs a checkpoint: pass --model_path FILE, "
+            "or use --auto_resume to continue the latest of this run",
             EXIT_USAGE,
         )
     checkpoint_type = typed.pop("load_checkpoint_type", "last")
@@ -220,7 +221,7 @@ def _checked_settings(path: Path, content: Mapping[Any, Any]) -> Iterator[tuple[
 
 
 def _as_setting(path: Path, name: str, value: Any) -> Any:
-    """Return a YAML value in the setting's type. YAML 1.1 reads 1e-6 as text, so text that is a number is taken as one."""
+    """Return a YAML value in the setting's type. YAML 1.1 reads 1e-6 as text: text that is a number is one here."""
     kind = setting_type(name)
     if value is None and typing.get_type_hints(Options)[name] != kind:
         return None

@@ -88,8 +88,9 @@ def _facts_for_auto_resume(command: Command) -> Facts:
     longest = max((survey_folder(folder) for folder in same), key=_progress, default=None)
     other = find_latest_usable(longest) if longest else _NOTHING
     options = auto_resume_options(command, other.usable.options) if other.usable else command.options
-    wants_weights = command.model_path and not other.usable
-    source = find_source(command.model_path, command.load_checkpoint_type) if wants_weights else None
+    source = None
+    if command.model_path and not other.usable:
+        source = find_source(command.model_path, command.load_checkpoint_type)
     return Facts(options, run, source, None, candidates, other, longest, similar)
 
 

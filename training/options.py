@@ -65,7 +65,7 @@ class Options:
         DEMO_DATABASE,
         "data",
         OnChange.FREE,
-        "folder with ASVspoof2019_LA_train/ and _dev/, or its parent; `demo` is a small corpus the program makes itself",
+        "folder with ASVspoof2019_LA_train/ and _dev/, or its parent; `demo` is a small corpus made by the program",
     )
     protocols_path: str | None = setting(
         None, "data", OnChange.FREE, "folder with the protocol files (default: found under --database_path)"
@@ -78,7 +78,11 @@ class Options:
         choices=("LA", "DF", "In-the-Wild"),
     )
     num_examples: int | None = setting(
-        None, "data", OnChange.BREAKS_EPOCH, "use only N training utterances, of both classes (default: all)", at_least=2
+        None,
+        "data",
+        OnChange.BREAKS_EPOCH,
+        "use only N training utterances, of both classes (default: all)",
+        at_least=2,
     )
     crop: str = setting(
         "start",

@@ -94,7 +94,8 @@ def _plan_resume(command: Command, facts: Facts) -> Plan:
     if isinstance(facts.source, WeightsFile):
         raise UserError(
             f"--resume {facts.source.path}: this file holds weights only (an older format, or best_model_eer), and no "
-            "optimizer, epoch or random state to resume from: to start a new run from it, drop --resume, keep --model_path"
+            "optimizer, epoch or random state to resume from: to start a new run from it, drop --resume and "
+            "keep --model_path"
         )
     assert command.model_path is not None and facts.source is not None and facts.source_folder is not None
     reason = f"--resume --model_path {command.model_path}"

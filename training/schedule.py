@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -31,6 +32,23 @@ def learning_rate_factor(scheduler: str, warmup_steps: int, total_steps: int) ->
         return 1.0 - done if scheduler == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
     return factor
+
+
+def planned_steps(num_epochs: int, batches_per_epoch: int, payload: Mapping[str, Any] | None = None) -> int:
+    """Return how many steps a run will have made at its end, those before the checkpoint with `payload` included.
+
+    An epoch under way keeps its length, even where the data or the batch size of the epochs after it are others.
+
+    >>> planned_steps(num_epochs=4, batches_per_epoch=10)
+    40
+    """
+    if payload is None:
+        return num_epochs * batches_per_epoch
+    step, epoch, under_way = payload["step"], payload["epoch"], payload["unfinished_epoch"]
+    if under_way["batches_done"]:
+        step += under_way["batches_per_epoch"] - under_way["batches_done"]
+        epoch += 1
+    return int(step + (num_epochs - epoch) * batches_per_epoch)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, options: Options, total_steps: int) -> LambdaLR:

@@ -24,7 +24,7 @@ from training.moving_aside import complete_interrupted_move, move_aside
 from training.options import DEMO_DATABASE, Options
 from training.plan import Plan, Start, refuse_changed_data
 from training.run_lock import run_lock
-from training.schedule import apply_given_rates, make_schedule
+from training.schedule import apply_given_rates, make_schedule, planned_steps
 from training.snapshot import RunFacts, describe_environment
 from training.state import TrainState, UnfinishedEpoch, seed_random_states
 from training.survey import survey_folder
@@ -179,13 +179,7 @@ def _build_detector(plan: Plan) -> tuple[Detector, dict[str, Any] | None]:
 def _make_state(plan: Plan, detector: Detector, payload: dict[str, Any] | None, batches_per_epoch: int) -> TrainState:
     options = plan.options
     optimizer = torch.optim.Adam(detector.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    steps_before, epochs_before = (payload["step"], payload["epoch"]) if payload else (0, 0)
-    if payload and payload["unfinished_epoch"]["batches_done"]:  # it keeps its length, even where later epochs change
-        under_way = payload["unfinished_epoch"]
-        steps_before += under_way["batches_per_epoch"] - under_way["batches_done"]
-        epochs_before += 1
-    total_steps = steps_before + (options.num_epochs - epochs_before) * batches_per_epoch
-    schedule = make_schedule(optimizer, options, total_steps)
+    schedule = make_schedule(optimizer, options, planned_steps(options.num_epochs, batches_per_epoch, payload))
     state = TrainState(
         {"model": detector},
         {"optimizer": optimizer},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,8 +67,8 @@ def survey_folder(folder: Path) -> RunFolder:
     log_versions = _versions_in(LOGS_ROOT / folder.name)
     if not folder.is_dir():
         return RunFolder(folder, versions=tuple(sorted(log_versions)))
-    pending = _names_being_moved(folder)
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name not in pending)
+    being_moved, move_versions = _interrupted_move(folder)
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name not in being_moved)
     entries = [name for name in names if version_number(name) is None and not _is_bookkeeping(name)]
     files = [examine(folder / name) for name in entries if name.endswith(".pth") and _is_file_or_link(folder / name)]
     records = [file for file in files if isinstance(file, CheckpointRecord)]
@@ -81,7 +80,7 @@ def survey_folder(folder: Path) -> RunFolder:
         best,
         tuple(file for file in files if isinstance(file, WeightsFile)),
         tuple(file for file in files if isinstance(file, UnusableFile)),
-        tuple(sorted(_versions_in(folder) | log_versions)),
+        tuple(sorted(_versions_in(folder) | log_versions | move_versions)),
         tuple(entries),
     )
 
@@ -100,12 +99,13 @@ def _is_bookkeeping(name: str) -> bool:
     return name in (LOCK_NAME, MOVE_JOURNAL_NAME) or name.startswith(TEMPORARY_PREFIX)
 
 
-def _names_being_moved(folder: Path) -> Sequence[str]:
+def _interrupted_move(folder: Path) -> tuple[set[str], set[int]]:
+    """Return what an interrupted move has still to take and the version it goes to; nothing where there is none."""
     journal = folder / MOVE_JOURNAL_NAME
     if not journal.exists():
-        return ()
-    names: Sequence[str] = json.loads(journal.read_text(encoding="utf-8"))["entries"]
-    return names
+        return set(), set()
+    move = json.loads(journal.read_text(encoding="utf-8"))
+    return set(move["entries"]), {move["version"]}
 
 
 def find_latest_usable(run: RunFolder) -> Candidates:

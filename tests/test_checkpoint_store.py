@@ -1,0 +1,497 @@
+"""The invariants of training/checkpoint_store.py, each on real files of a two-layer net."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import os
+import pickle
+import re
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.comparing import differences
+from tests.small_state import FACTS, OPTIONS, complete_epoch, seed_everything, small_state, train
+from training import checkpoint_store
+from training.checkpoint_record import CheckpointRecord, Kind, WeightsFile, examine
+from training.checkpoint_store import (
+    CheckpointStore,
+    Weights,
+    load_into,
+    load_payload,
+    load_weights,
+    save_checkpoint,
+)
+from training.run_directory import RunDirectory
+from training.snapshot import take_snapshot
+from training.state import TrainState
+from utils.errors import UserError
+
+REPOSITORY = Path(__file__).parent.parent
+Payload = dict[str, Any]
+
+
+@pytest.fixture
+def store(workplace: Path) -> CheckpointStore:
+    """The store of an empty run folder."""
+    made = CheckpointStore(RunDirectory.of(OPTIONS))
+    made.run.folder.mkdir(parents=True)
+    return made
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def trained(epochs: int, val_eers: tuple[float, ...] = (5.0, 3.0, 4.0, 2.0)) -> TrainState:
+    state = small_state()
+    seed_everything(1)
+    for epoch in range(epochs):
+        train(state, 10)
+        complete_epoch(state, val_eers[epoch])
+    return state
+
+
+def commit(store: CheckpointStore, state: TrainState) -> tuple[Path, Payload, CheckpointRecord]:
+    """Save an epoch the way the loop does, but for the best files."""
+    payload, record = take_snapshot(state, FACTS, Kind.EPOCH)
+    return store.save(payload, record), payload, record
+
+
+def examined(path: Path) -> CheckpointRecord:
+    found = examine(path)
+    assert isinstance(found, CheckpointRecord), found
+    return found
+
+
+def test_a_checkpoint_comes_back_as_it_was_saved(store: CheckpointStore) -> None:
+    path, payload, record = commit(store, trained(2))
+    assert path == store.run.folder / "checkpoint_epoch_2.pth"
+    assert differences(load_payload(path), payload) == []
+    assert examined(path) == replace(record, path=path, bytes_on_disk=path.stat().st_size)
+
+
+def test_a_checkpoint_holds_the_keys_of_every_documented_system(store: CheckpointStore) -> None:
+    path, *_ = commit(store, trained(2))
+    loaded = torch.load(path, weights_only=True)
+    documented = {  # requirements A5
+        "epoch": int,
+        "model_state_dict": collections.OrderedDict,
+        "optimizer_state_dict": dict,
+        "train_loss": float,
+        "train_eer": float,
+        "val_loss": float,
+        "val_acc": float,
+        "val_eer": float,
+        "best_val_eer": float,
+        "args": dict,
+    } | {  # B6 and C2
+        "step": int,
+        "scheduler_state_dict": dict,
+        "config": dict,
+        "random_states": dict,
+        "metrics": dict,
+    }
+    assert {key: type(loaded[key]) for key in documented} == documented
+    assert set(loaded["random_states"]) == {"python", "numpy", "torch", "torch_cuda"}
+    assert (loaded["epoch"], loaded["val_eer"], loaded["best_val_eer"]) == (2, 3.0, 3.0)
+
+
+def test_the_metadata_say_when_where_and_with_what(store: CheckpointStore) -> None:
+    """Requirement C5: what of it the environment does not supply is worked out from the state."""
+    path, *_ = commit(store, trained(1))
+    metadata = torch.load(path, weights_only=True)["metadata"]
+    assert metadata["num_parameters"] == 3 * 4 + 4 + 4 * 2 + 2
+    assert {"saved_at", "training_seconds", "torch", "num_threads"} <= set(metadata)
+    assert examined(path).metadata == metadata
+
+
+def test_a_step_checkpoint_is_named_for_its_step(store: CheckpointStore) -> None:
+    state = trained(1)
+    train(state, 4)
+    path = store.save(*take_snapshot(state, FACTS, Kind.STEP))
+    assert path.name == "checkpoint_step_14.pth"
+    assert examined(path).is_mid_epoch
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (np.float64(1.0), "is a float64"),
+        (np.zeros(3), "is a ndarray"),
+        (Path("models"), "is a PosixPath"),
+        (torch.float32, "is a dtype"),
+        ({1, 2}, "is a set"),
+        (collections.defaultdict(int), "is a defaultdict"),
+        (collections.ChainMap(), "is a ChainMap"),
+        (Kind.EPOCH, "is a Kind"),
+        (OPTIONS, "is a Options"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_that_is_not_plain_is_refused_before_anything_is_written(
+    store: CheckpointStore, value: object, named: str
+) -> None:
+    payload, record = take_snapshot(trained(1), FACTS, Kind.EPOCH)
+    with pytest.raises(TypeError, match=r"checkpoint_epoch_1.pth\['config'\]\['deep'\] " + named):
+        store.save(payload | {"config": {"deep": [("x", value)]}}, record)
+    assert names_in(store.run.folder) == []
+
+
+def test_the_best_checkpoint_is_the_same_file_as_its_epoch(store: CheckpointStore) -> None:
+    state = trained(2)
+    path, payload, record = commit(store, state)
+    store.mark_best(path, payload, record)
+    assert store.run.best_checkpoint.samefile(path)
+    assert names_in(store.run.folder) == ["best_checkpoint_eer.pth", "best_model_eer.pth", "checkpoint_epoch_2.pth"]
+
+
+def test_the_best_weights_alone_start_a_run_and_resume_none(store: CheckpointStore) -> None:
+    state = trained(2)
+    path, payload, record = commit(store, state)
+    store.mark_best(path, payload, record)
+    found = examine(store.run.best_weights)
+    assert isinstance(found, WeightsFile)
+    assert (found.epoch, found.val_eer) == (2, 3.0)
+    weights = load_weights(store.run.best_weights)
+    assert differences(dict(weights.state_dict), dict(state.networks["model"].state_dict())) == []
+    assert weights.payload["front_end_config"] == FACTS.front_end_config
+    with pytest.raises(UserError, match="not a full checkpoint: it lacks optimizer_state_dict"):
+        load_payload(store.run.best_weights)
+
+
+def killed_before(store: CheckpointStore, what: str) -> CheckpointRecord:
+    """Leave the folder as a process killed in the middle of committing epoch 2, the new best, leaves it."""
+    for epoch in (1, 2):
+        path, payload, record = commit(store, trained(epoch))
+        if epoch == 1 or what == "nothing":
+            store.mark_best(path, payload, record)
+    if what == "the best weights":
+        store.run.best_checkpoint.unlink()
+        store.run.best_checkpoint.hardlink_to(path)
+    return examined(path)
+
+
+@pytest.mark.parametrize("what", ["the best link", "the best weights", "nothing"])
+def test_a_kill_between_a_checkpoint_and_its_best_files_is_mended(store: CheckpointStore, what: str) -> None:
+    resumed = killed_before(store, what)
+    assert store.restore_best(resumed, [store.run.folder]) is None
+    assert store.run.best_checkpoint.samefile(resumed.path)
+    best = examine(store.run.best_weights)
+    assert isinstance(best, WeightsFile)
+    assert best.epoch == 2
+
+
+def test_a_best_file_that_was_damaged_is_made_again_from_its_epoch(store: CheckpointStore) -> None:
+    resumed = killed_before(store, "nothing")
+    flip_bit(store.run.best_weights)
+    assert store.restore_best(resumed, [store.run.folder]) is None
+    load_weights(store.run.best_weights)
+
+
+def test_intact_best_files_are_not_written_again(store: CheckpointStore) -> None:
+    resumed = killed_before(store, "nothing")
+    before = store.run.best_weights.stat()
+    assert store.restore_best(resumed, [store.run.folder]) is None
+    assert store.run.best_weights.stat() == before
+
+
+def test_resuming_from_before_the_best_brings_back_the_earlier_best(store: CheckpointStore) -> None:
+    """Its file was moved aside with what lies past the checkpoint, so other folders are searched too."""
+    killed_before(store, "nothing")
+    first = examined(store.run.epoch_checkpoint(1))
+    aside = store.run.version_folder(1)
+    aside.mkdir()
+    for path in (store.run.epoch_checkpoint(2), store.run.best_checkpoint, store.run.best_weights):
+        path.rename(aside / path.name)
+    assert store.restore_best(first, [store.run.folder, aside]) is None
+    assert store.run.best_checkpoint.samefile(first.path)
+
+
+def test_a_best_epoch_that_is_gone_is_said(store: CheckpointStore) -> None:
+    resumed = killed_before(store, "the best link")
+    resumed.path.unlink()
+    said = store.restore_best(resumed, [store.run.folder])
+    assert said is not None
+    assert "the best epoch so far is 2" in said
+    assert "best_checkpoint_eer.pth appears when" in said
+
+
+def test_the_same_figures_of_another_run_are_not_taken_for_the_best(store: CheckpointStore) -> None:
+    path, payload, record = commit(store, trained(2))
+    stranger = replace(record, lineage=(("run-b", 0),))
+    save_checkpoint(path, payload, stranger)
+    assert store.restore_best(replace(record, path=path), [store.run.folder]) is not None
+    assert not store.run.best_checkpoint.exists()
+
+
+def test_before_the_first_epoch_there_is_no_best_to_restore(store: CheckpointStore) -> None:
+    state = small_state()
+    train(state, 2)
+    _, record = take_snapshot(state, FACTS, Kind.STEP)
+    assert store.restore_best(record, [store.run.folder]) is None
+    assert names_in(store.run.folder) == []
+
+
+@pytest.mark.parametrize(("steps", "name"), [(0, "checkpoint_epoch_2.pth"), (4, "checkpoint_step_24.pth")])
+def test_a_checkpoint_of_another_folder_is_brought_along_whole(store: CheckpointStore, steps: int, name: str) -> None:
+    elsewhere = CheckpointStore(RunDirectory("elsewhere"))
+    elsewhere.run.folder.mkdir()
+    state = trained(2)
+    train(state, steps)
+    path = elsewhere.save(*take_snapshot(state, FACTS, Kind.STEP if steps else Kind.EPOCH))
+    for _ in range(2):  # a start that was killed right after is repeated
+        store.bring_along(examined(path))
+    assert names_in(store.run.folder) == [name]
+    assert differences(load_payload(store.run.folder / name), load_payload(path)) == []
+    assert path.exists()
+
+
+def test_bringing_along_what_is_gone_is_a_sentence(store: CheckpointStore) -> None:
+    path, *_ = commit(store, trained(1))
+    found = examined(path)
+    path.unlink()
+    with pytest.raises(UserError, match="could not be saved: No such file or directory"):
+        store.bring_along(found)
+
+
+@pytest.fixture
+def room_for() -> Iterator[Callable[[int], None]]:
+    """Return a function that limits every file to so many bytes, as a disk that fills up does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_failed_save_leaves_the_earlier_file_whole(store: CheckpointStore, room_for: Callable[[int], None]) -> None:
+    """However far it got: in torch's part, in the record or in the seal."""
+    path, payload, record = commit(store, trained(1))
+    earlier = path.read_bytes()
+    payload["args"] = payload["args"] | {"comment": "another"}
+    for room in [*range(0, len(earlier), 997), len(earlier) - 1]:
+        room_for(room)
+        with pytest.raises(
+            UserError, match=r"checkpoint_epoch_1.pth could not be saved: File too large.*--auto_resume"
+        ):
+            store.save(payload, record)
+    assert path.read_bytes() == earlier
+    assert names_in(store.run.folder) == [path.name]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("needs leave to mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_a_sentence_and_nothing_is_lost(tiny_disk: Path) -> None:
+    path = tiny_disk / "checkpoint_epoch_1.pth"
+    payload, record = take_snapshot(trained(1), FACTS, Kind.EPOCH)
+    save_checkpoint(path, payload, record)
+    earlier = path.read_bytes()
+    with pytest.raises(UserError, match="could not be saved: No space left on device"):
+        save_checkpoint(path, payload | {"more": torch.zeros(60_000)}, record)
+    assert path.read_bytes() == earlier
+    assert names_in(tiny_disk) == [path.name]
+
+
+def test_a_folder_that_is_gone_is_a_sentence(store: CheckpointStore) -> None:
+    payload, record = take_snapshot(trained(1), FACTS, Kind.EPOCH)
+    store.run.folder.rmdir()
+    with pytest.raises(UserError, match="could not be saved: No such file or directory"):
+        store.save(payload, record)
+
+
+def flip_bit(path: Path, where: float = 0.5) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * where)] ^= 4
+    path.unlink()  # the same inode may have a second name
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("where", [0.01, 0.2, 0.4, 0.6, 0.8, 0.9999])
+@pytest.mark.parametrize("load", [load_payload, load_weights])
+def test_a_flipped_bit_is_never_loaded(store: CheckpointStore, where: float, load: Callable[[Path], object]) -> None:
+    path, *_ = commit(store, trained(1))
+    flip_bit(path, where)
+    with pytest.raises(UserError, match=r"checkpoint_epoch_1.pth is damaged: "):
+        load(path)
+
+
+class _RunsCode:
+    """What a hostile file holds: unpickling it makes a file named `proof`."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return os.mkdir, ("proof",)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip format", "old pickle format"])
+@pytest.mark.parametrize("load", [load_payload, load_weights])
+def test_a_pickle_that_runs_code_is_refused(workplace: Path, zipped: bool, load: Callable[[Path], object]) -> None:
+    path = workplace / "hostile.pth"
+    torch.save({"model_state_dict": {"weight": _RunsCode()}}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=r"posix\.mkdir.*could run code, so it is refused"):
+        load(path)
+    assert not (workplace / "proof").exists()
+    torch.load(path, weights_only=False)
+    assert (workplace / "proof").exists(), "the file is not as hostile as this test believes"
+
+
+def test_a_damaged_file_without_checksums_is_a_sentence_whatever_torch_raises(tmp_path: Path) -> None:
+    """The old pickle format protects nothing: struct.error, IndexError, AssertionError and more came out of it."""
+    path = tmp_path / "old.pth"
+    torch.save({"weight": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    for length in range(10, len(data), 7):
+        path.write_bytes(data[:length])
+        with pytest.raises(UserError, match=r"cannot be read by torch|could run code"):
+            load_weights(path)
+
+
+def test_a_plain_pickle_is_not_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "plain.pth"
+    path.write_bytes(pickle.dumps({"weight": [1.0]}, protocol=2))
+    with pytest.raises(UserError):
+        load_weights(path)
+
+
+STATE_DICT = nn.Linear(2, 3).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (STATE_DICT, "bare"),
+        ({"model_state_dict": STATE_DICT, "epoch": 3}, "ours, and the field's usual key"),
+        ({"model": STATE_DICT}, "detection toolkits"),
+        ({"model_state": STATE_DICT}, "model_state"),
+        ({"state_dict": STATE_DICT, "optimizer": {}}, "Lightning"),
+        ({f"module.{name}": tensor for name, tensor in STATE_DICT.items()}, "bare, from DataParallel"),
+        (
+            {"model": {f"module.{name}": tensor for name, tensor in STATE_DICT.items()}},
+            "under a key, from DataParallel",
+        ),
+    ],
+)
+def test_weights_are_found_in_every_usual_layout(tmp_path: Path, content: Payload, why: str) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(content, path)
+    found = load_weights(path).state_dict
+    assert differences(dict(found), dict(STATE_DICT)) == [], why
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({}, "found the keys none"),
+        ({"epoch": 3, "lr": 0.1}, "found the keys epoch, lr"),
+        ({"model_state_dict": {}}, "found the keys model_state_dict"),
+        ({0: torch.zeros(2)}, "found the keys 0"),
+        ({"weight": torch.zeros(2), "epoch": 3}, "found the keys weight, epoch"),
+        ([torch.zeros(2)], "holds a list, not a checkpoint or state dict"),
+        (torch.zeros(2), "holds a Tensor, not a checkpoint or state dict"),
+    ],
+    ids=["nothing", "no tensors", "empty", "nameless", "mixed", "a list", "a tensor"],
+)
+def test_a_file_without_weights_says_what_it_holds(tmp_path: Path, content: object, named: str) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(content, path)
+    with pytest.raises(UserError, match=named):
+        load_weights(path)
+
+
+@pytest.mark.parametrize("key", checkpoint_store._PAYLOAD_KEYS)
+def test_a_checkpoint_that_lacks_a_key_is_refused_by_name(store: CheckpointStore, key: str) -> None:
+    payload, record = take_snapshot(trained(1), FACTS, Kind.EPOCH)
+    del payload[key]
+    path = store.save(payload, record)
+    with pytest.raises(UserError, match=f"not a full checkpoint: it lacks {key}"):
+        load_payload(path)
+
+
+class SmallDetector(nn.Module):
+    """Layers under the names that a real detector has."""
+
+    def __init__(self, width: int = 4, layers: int = 2, projection: bool = False) -> None:
+        super().__init__()
+        front_end = {"feature_projection": nn.Linear(2, width), "layers": nn.ModuleList()}
+        self.front_end = nn.ModuleDict(front_end)
+        for _ in range(layers):
+            self.front_end["layers"].append(nn.Linear(width, width))  # type: ignore[operator]
+        self.back_end = nn.ModuleDict({"classifier": nn.Linear(width, 2)})
+        if projection:
+            self.back_end["projection"] = nn.Linear(width, 8)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "named"),
+    [
+        (
+            SmallDetector(width=6),
+            r"7 layers of another size \(front_end.feature_projection.weight is \(6, 2\) there and \(4, 2\) here, "
+            r".*\.\.\.\)\. Most likely --ssl_model is not the front-end",
+        ),
+        (
+            SmallDetector(projection=True),
+            r"2 unknown \(back_end.projection.weight, back_end.projection.bias\)\. Most likely --use_contrastive",
+        ),
+        (
+            SmallDetector(layers=3),
+            r"2 unknown \(front_end.layers.2.weight, .*\)\. Most likely --ssl_model or --model_type",
+        ),
+        (
+            nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)),
+            r"8 missing \(.*\.\.\.\); 6 unknown \(0.weight, .*\)\. Most likely the file is of another --model_type, "
+            "or of another program",
+        ),
+    ],
+    ids=["another width", "with a projection head", "one layer more", "another program"],
+)
+def test_weights_that_do_not_fit_list_the_layers_and_the_likely_flag(theirs: nn.Module, named: str) -> None:
+    detector = SmallDetector()
+    before = copy.deepcopy(detector.state_dict())
+    with pytest.raises(UserError, match=rf"weights.pth does not fit this detector: {named}"):
+        load_into(detector, Weights(Path("weights.pth"), theirs.state_dict(), {}))
+    assert differences(dict(detector.state_dict()), dict(before)) == []
+
+
+def test_a_missing_projection_head_points_at_its_flag() -> None:
+    detector = SmallDetector(projection=True)
+    with pytest.raises(UserError, match=r"2 missing .*--use_contrastive differs"):
+        load_into(detector, Weights(Path("weights.pth"), SmallDetector().state_dict(), {}))
+
+
+def test_weights_that_fit_are_copied_whole() -> None:
+    source, target = SmallDetector(), SmallDetector()
+    load_into(target, Weights(Path("weights.pth"), source.state_dict(), {}))
+    assert differences(dict(target.state_dict()), dict(source.state_dict())) == []
+
+
+def test_every_test_that_the_invariants_name_exists() -> None:
+    quoted = re.findall(r"(test_\w+)(?:\s+\((tests/\w+\.py)\))?", checkpoint_store.__doc__ or "")
+    named = [(test, file) for test, file in quoted if test != "test_checkpoint_store"]
+    assert len(named) >= 6
+    missing = []
+    for test, file in named:
+        text = (REPOSITORY / (file or "tests/test_checkpoint_store.py")).read_text()
+        if f"def {test}(" not in text:
+            missing.append(test)
+    assert missing == []

@@ -1,0 +1,148 @@
+"""The logs show one line, no overlap, however often the run was stopped: they are rebuilt from the history."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+
+from tests.records import metrics
+from tests.small_state import small_state
+from training.logs import CSV_COLUMNS, RunLogs
+from training.run_directory import RunDirectory
+from training.state import EpochTime, TrainState
+
+RUN = RunDirectory("run")
+SCALARS = ["train/eer", "train/learning_rate", "train/loss", "val/accuracy", "val/eer", "val/loss"]
+
+
+@pytest.fixture
+def folder(workplace: Path) -> Path:
+    RUN.folder.mkdir(parents=True)
+    return RUN.folder
+
+
+def state_after(epochs: int, offset: float = 0.0) -> TrainState:
+    """Return a state whose epoch N has a validation EER of N plus `offset` percent."""
+    state = small_state()
+    for _ in range(epochs):
+        complete(state, offset)
+    return state
+
+
+def complete(state: TrainState, offset: float = 0.0) -> None:
+    state.epoch += 1
+    state.history.append(metrics(state.epoch, val_eer=state.epoch + offset))
+    state.times.append(EpochTime(state.epoch, 1_790_000_000.0 + 60 * state.epoch, 12.34))
+
+
+def process(state: TrainState, epochs: int, *, closed: bool = True) -> None:
+    """Log as one process does: from a state, for some more epochs, to its end or until it is killed."""
+    logs = RunLogs(RUN, state)
+    for _ in range(epochs):
+        complete(state)
+        logs.epoch_completed(state)
+    if closed:
+        logs.close()
+
+
+def rows() -> list[dict[str, str]]:
+    with RUN.training_log.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def scalars(tag: str) -> list[tuple[int, float]]:
+    board = EventAccumulator(str(RUN.logs_folder))
+    board.Reload()
+    return [(event.step, event.value) for event in board.Scalars(tag)]
+
+
+def test_the_csv_has_a_header_and_one_row_per_epoch(folder: Path) -> None:
+    process(state_after(0), 3)
+    lines = RUN.training_log.read_text().splitlines()
+    assert lines[0] == ",".join(CSV_COLUMNS)
+    assert len(lines) == 1 + 3
+    assert lines[1].startswith("1,2026-09-21T")
+    assert [row["epoch"] for row in rows()] == ["1", "2", "3"]
+
+
+def test_the_columns_of_the_csv_are_pinned() -> None:
+    """People's plotting scripts read them: a change is a decision."""
+    assert CSV_COLUMNS == (
+        "epoch",
+        "timestamp",
+        "seconds",
+        "step",
+        "train_loss",
+        "train_eer",
+        "val_loss",
+        "val_acc",
+        "val_eer",
+        "learning_rate",
+    )
+
+
+def test_the_csv_gives_every_figure_back_to_the_last_bit(folder: Path) -> None:
+    state = small_state()
+    complete(state)
+    state.history[0] = replace(state.history[0], val_eer=0.1 + 0.2, val_loss=1 / 3, learning_rate=1e-06)
+    RunLogs(RUN, state).close()
+    written = {name: float(rows()[0][name]) for name in asdict(state.history[0])}
+    assert written == asdict(state.history[0])
+
+
+def test_a_run_that_has_no_epoch_yet_has_a_header_alone(folder: Path) -> None:
+    process(state_after(0), 0)
+    assert RUN.training_log.read_text() == ",".join(CSV_COLUMNS) + "\n"
+
+
+def test_rebuilding_removes_what_came_after_the_checkpoint(folder: Path) -> None:
+    process(state_after(0, offset=0.5), 0)
+    process(state_after(5, offset=0.5), 0)
+    process(state_after(2), 0)
+    assert [row["val_eer"] for row in rows()] == ["1.0", "2.0"]
+    assert scalars("val/eer") == [(1, 1.0), (2, 2.0)]
+
+
+def test_after_three_restarts_the_board_holds_each_epoch_exactly_once(folder: Path) -> None:
+    process(state_after(0), 2)
+    process(state_after(2), 1)
+    process(state_after(1), 2, closed=False)  # resumed from an older checkpoint, then killed
+    process(state_after(3), 2)
+    board = EventAccumulator(str(RUN.logs_folder))
+    board.Reload()
+    assert sorted(board.Tags()["scalars"]) == SCALARS
+    assert scalars("val/eer") == [(epoch, float(epoch)) for epoch in range(1, 6)]
+    assert all([step for step, _ in scalars(tag)] == [1, 2, 3, 4, 5] for tag in SCALARS)
+    assert [row["epoch"] for row in rows()] == ["1", "2", "3", "4", "5"]
+
+
+def test_an_epoch_is_on_the_board_as_soon_as_it_is_completed(folder: Path) -> None:
+    """A process that is killed later must not take it along."""
+    state = state_after(1)
+    logs = RunLogs(RUN, state)
+    complete(state)
+    logs.epoch_completed(state)
+    assert scalars("val/eer") == [(1, 1.0), (2, 2.0)]
+    assert len(rows()) == 2
+    logs.close()
+
+
+def test_rebuilt_points_keep_the_time_at_which_their_epoch_ended(folder: Path) -> None:
+    process(state_after(2), 0)
+    board = EventAccumulator(str(RUN.logs_folder))
+    board.Reload()
+    assert [event.wall_time for event in board.Scalars("val/eer")] == [1_790_000_060.0, 1_790_000_120.0]
+
+
+def test_the_logs_of_earlier_versions_and_files_of_others_are_left_alone(folder: Path) -> None:
+    earlier = RUN.logs_version_folder(1)
+    earlier.mkdir(parents=True)
+    kept = [earlier / "events.out.tfevents.1", RUN.logs_folder / "notes.txt"]
+    for path in kept:
+        path.write_text("kept")
+    process(state_after(1), 1)
+    assert [path.read_text() for path in kept] == ["kept", "kept"]
