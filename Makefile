@@ -18,7 +18,7 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@touch $@
 
 # Trains on the built-in corpus and lists the checkpoints. Run it again: it says that the target is reached.
-DEMO := --database_path demo --lr 1e-3 --warmup_steps 50 --num_epochs 6 --comment demo
+DEMO := --database_path demo --batch_size 8 --lr 1e-3 --warmup_steps 50 --num_epochs 8 --comment demo
 demo: $(VENV)/.installed
 	$(RUN) main.py $(DEMO) --auto_resume
 	$(RUN) main.py $(DEMO) --list_checkpoints

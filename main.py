@@ -6,8 +6,6 @@ can be read whole; torch is imported only where training begins, which keeps --h
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 from collections.abc import Sequence
 
@@ -18,7 +16,7 @@ from training.listing import list_text
 from training.plan import Plan, Start, decide
 from training.run_directory import RunDirectory
 from training.survey import other_run_folders, survey_folder
-from utils.console import say
+from utils.console import drop_unread_output, prepare_output, say
 from utils.errors import UserError
 
 EXIT_INTERRUPTED = 130
@@ -44,8 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def list_checkpoints(command: Command) -> int:
-    """Print the checkpoints of the run that the flags name."""
-    folder = RunDirectory.of(command.options).folder
+    """Print the checkpoints of the run that the flags name, or of the folder that --model_path names."""
+    folder = command.model_path or RunDirectory.of(command.options).folder
+    folder = folder.parent if folder.is_file() else folder
     say(list_text(survey_folder(folder), other_run_folders(folder)))
     return 0
 
@@ -63,26 +62,14 @@ def carry_out(plan: Plan) -> int:
     """Do what was announced."""
     if plan.start is Start.REACHED:
         say(reached_text(plan))
-        return 0
+        if not plan.options.visualize_attention:
+            return 0
     from training import session  # noqa: PLC0415  (imports torch, 2 s)
 
+    if plan.start is Start.REACHED:
+        session.draw_heatmaps(plan)
+        return 0
     return session.carry_out(plan)
-
-
-def prepare_output() -> None:
-    """Let no output end a run: a terminal without emoji shows "?", and one that was closed shows nothing."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115  (None if file descriptor 1 is closed)
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-
-
-def drop_unread_output() -> None:
-    """Discard what a reader that went away (`| head -1`) did not take, which the interpreter would complain of."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ def write_corpus(folder: Path, train: int = 12, dev: int = 8) -> Path:
             is_bona_fide = number % 2 == 0
             name = f"LA_{letter}_{number:07d}"
             soundfile.write(audio / f"{name}.flac", _waveform(generator, is_bona_fide), RATE)
-            lines.append(f"S{number % 3} {name} - {'-' if is_bona_fide else 'A01'} {'bonafide' if is_bona_fide else 'spoof'}")
+            lines.append(
+                f"S{number % 3} {name} - {'-' if is_bona_fide else 'A01'} {'bonafide' if is_bona_fide else 'spoof'}"
+            )
         (protocols / f"ASVspoof2019.LA.cm.{part}.{ending}.txt").write_text("\n".join(lines) + "\n")
     return folder
 

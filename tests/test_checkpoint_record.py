@@ -159,7 +159,7 @@ def test_a_file_is_judged_by_its_record_and_not_by_its_name(tmp_path: Path) -> N
         save_checkpoint(path, {"model_state_dict": {}}, replace(made, kind=kind))
         size = path.stat().st_size
         expected = replace(made, kind=kind, bytes_on_disk=size)
-        weights = WeightsFile(path, size, epoch=3, val_eer=AWKWARD.val_eer)
+        weights = WeightsFile(path, size, epoch=3, val_eer=AWKWARD.val_eer, options=made.options)
         assert examine(path) == (weights if kind is Kind.WEIGHTS else expected)
 
 

@@ -144,7 +144,7 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
         ("lr: 1e-3", "lr", 1e-3),
         ("lr: 1.0e-3", "lr", 1e-3),
         ("lr: 1", "lr", 1.0),
-        ("comment: 2", "comment", "2"),
+        ("comment: '2'", "comment", "2"),
         ("comment: null", "comment", None),
         ("num_examples: null", "num_examples", None),
         ("use_contrastive: true", "use_contrastive", True),

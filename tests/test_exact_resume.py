@@ -90,7 +90,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits(
     stop_after: Callable[..., None],
 ) -> None:
     stop_after(steps, validation_batches)
-    codes = []
+    codes: list[int] = []
     while not codes or codes[-1] == 143:
         codes.append(train(tmp_path, corpus, "--auto_resume"))
         assert len(codes) <= 1 + len(steps) + len(validation_batches)

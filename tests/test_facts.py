@@ -54,7 +54,7 @@ def test_looking_creates_nothing() -> None:
 def test_a_file_is_what_it_names() -> None:
     written = write_epoch(3)
     found = facts("--resume", "--model_path", written.path)
-    assert (found.source, found.source_folder) == (written, found.run)
+    assert found.source == written
 
 
 def test_a_folder_means_its_last_checkpoint() -> None:
@@ -245,9 +245,7 @@ def test_auto_resume_does_not_look_at_a_model_path_that_it_does_not_use(options:
     assert "--model_path deleted.pth is not used" in plan.notes[0]
 
 
-def test_the_source_folder_of_a_file_elsewhere_is_surveyed() -> None:
-    best = write_epoch(2, Options(comment="a"), "best_checkpoint_eer_a.pth")
+def test_a_file_elsewhere_goes_on_in_the_folder_that_the_given_flags_name() -> None:
     last = write_epoch(3, Options(comment="a"))
     found = facts("--resume", "--model_path", last.path, "--comment", "b")
-    assert found.source_folder is not None and found.source_folder.best == best
     assert found.run == RunFolder(RunDirectory.of(Options(comment="b")).folder)

@@ -46,8 +46,8 @@ def facts(run: RunFolder = NOTHING, **found: object) -> Facts:
     return Facts(Options(), run, **found)  # type: ignore[arg-type]
 
 
-def from_file(source: CheckpointRecord | WeightsFile, run: RunFolder, folder: RunFolder = TRAINED) -> Facts:
-    return facts(run, source=source, source_folder=folder)
+def from_file(source: CheckpointRecord | WeightsFile, run: RunFolder) -> Facts:
+    return facts(run, source=source)
 
 
 TABLE = [
@@ -141,7 +141,7 @@ TABLE = [
     Row(
         "--resume FILE into another folder: FILE comes along",
         Action.RESUME,
-        from_file(ELSEWHERE, NOTHING, OTHER_FOLDER),
+        from_file(ELSEWHERE, NOTHING),
         Start.RESUME,
         ELSEWHERE,
         ELSEWHERE.path,
@@ -150,7 +150,7 @@ TABLE = [
     Row(
         "--resume FILE into the folder of another run: that run is moved aside whole",
         Action.RESUME,
-        from_file(ELSEWHERE, TRAINED, OTHER_FOLDER),
+        from_file(ELSEWHERE, TRAINED),
         Start.RESUME,
         ELSEWHERE,
         ELSEWHERE.path,
@@ -222,7 +222,7 @@ def test_a_finished_run_goes_on_with_more_epochs_in_the_folder_that_names_them()
     done = record(RUN / "checkpoint_epoch_100.pth", 100)
     longer = Options(num_epochs=150)
     run = RunFolder(RunDirectory.of(longer).folder)
-    found = Facts(longer, run, done, RunFolder(RUN, (done,)))
+    found = Facts(longer, run, done)
     plan = decide(Command(longer, frozenset({"num_epochs"}), Action.RESUME, done.path), found)
     assert (plan.start, plan.bring_along) == (Start.RESUME, True)
     assert plan.changes == (Change("num_epochs", 100, 150),)
@@ -251,7 +251,7 @@ def test_a_changed_setting_is_refused_or_reported_by_what_it_does(
 ) -> None:
     source = record(RUN / "c.pth", 5, batches_done=3 if mid_epoch else 0)
     options = Options(**{name: new})  # type: ignore[arg-type]
-    found = Facts(options, RunFolder(RunDirectory.of(options).folder), source, TRAINED)
+    found = Facts(options, RunFolder(RunDirectory.of(options).folder), source)
     command = Command(options, frozenset({name}), Action.RESUME, source.path)
     if refusal:
         with pytest.raises(UserError, match=refusal):
@@ -264,7 +264,7 @@ def test_a_changed_setting_is_refused_or_reported_by_what_it_does(
 def test_a_setting_without_effect_on_the_results_is_not_reported(setting: str) -> None:
     new = {"num_workers": 0, "device": "cpu", "database_path": "/data/LA", "comment": "x", "viz_samples": 3}[setting]
     options = Options(ssl_model="compact", **{setting: new})  # type: ignore[arg-type]
-    found = Facts(options, NOTHING, EPOCH_5, TRAINED)
+    found = Facts(options, NOTHING, EPOCH_5)
     assert decide(Command(options, action=Action.RESUME, model_path=EPOCH_5.path), found).changes == ()
 
 

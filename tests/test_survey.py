@@ -12,6 +12,7 @@ import pytest
 
 from tests.records import cut, flip_a_bit, metrics, record, write_checkpoint, write_foreign_weights
 from training.checkpoint_record import CheckpointRecord, Kind, WeightsFile
+from training.options import Options
 from training.run_directory import LOCK_NAME, LOGS_ROOT, MOVE_JOURNAL_NAME
 from training.survey import RunFolder, find_latest_usable, newest_record, other_run_folders, survey_folder
 from utils.atomic_files import TEMPORARY_PREFIX
@@ -85,7 +86,13 @@ def test_weights_alone_are_no_checkpoints() -> None:
     run = survey_folder(RUN)
     assert run.all_checkpoints == ()
     assert run.weights == (
-        WeightsFile(RUN / "best_model_eer.pth", (RUN / "best_model_eer.pth").stat().st_size, 4, metrics(4).val_eer),
+        WeightsFile(
+            RUN / "best_model_eer.pth",
+            (RUN / "best_model_eer.pth").stat().st_size,
+            epoch=4,
+            val_eer=metrics(4).val_eer,
+            options=Options(),
+        ),
         WeightsFile(RUN / "pretrained.pth", (RUN / "pretrained.pth").stat().st_size),
     )
 

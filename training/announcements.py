@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from training.checkpoint_record import CheckpointRecord, EpochMetrics
 from training.listing import RULE, progress_in_epoch
+from training.options import Options
 from training.plan import Change, Plan, Start
 
 
@@ -29,7 +32,7 @@ def _what(plan: Plan) -> str:
             return f"resume {plan.checkpoint.path} at {_resuming_from(plan.checkpoint)}"
         case Start.REACHED:
             assert plan.checkpoint is not None
-            return f"nothing to train: {plan.checkpoint.path} has completed {plan.checkpoint.epoch} epochs"
+            return f"nothing to train: {plan.checkpoint.path} has completed {_epochs(plan.checkpoint.epoch)}"
 
 
 def reached_text(plan: Plan) -> str:
@@ -69,6 +72,33 @@ def _val_eer(row: EpochMetrics | None) -> str:
     return f"{row.val_eer:.2f}% (epoch {row.epoch})" if row else "none yet"
 
 
+def training_text(options: Options, num_parameters: int, environment: Mapping[str, Any]) -> str:
+    """Say what trains where; printed right before the first step."""
+    return (
+        f"Training {options.model_type} ({options.ssl_model}, {num_parameters / 1e6:.1f} M parameters) on "
+        f"{environment['device']}, {environment['num_threads']} threads, {options.precision}"
+    )
+
+
+def stopped_text(signal_name: str, epoch: int, batches_done: int, saved: Path | None) -> str:
+    """Say where a stopped run stands and how to go on with it."""
+    if saved is None:
+        return f"Stopped by {signal_name} before the first step: nothing to save."
+    where = f"in epoch {epoch + 1}, after {batches_done} batches" if batches_done else f"after epoch {epoch}"
+    return (
+        f"Stopped by {signal_name} {where}; saved in {saved}\n"
+        f"To go on: the same command with --auto_resume, or --resume --model_path {saved}"
+    )
+
+
+def ended_text(epochs: int, seconds: float, best: EpochMetrics, path: Path) -> str:
+    """Say how a run ended."""
+    return (
+        f"Done: {_epochs(epochs)} in {seconds:.0f} s of training. Best: epoch {best.epoch} with val EER "
+        f"{best.val_eer:.2f}%, in {path}"
+    )
+
+
 def changes_text(changes: Sequence[Change]) -> str:
     """Return the block of settings that differ from the checkpoint's, one `name: old -> new` per line."""
     return "\n".join(
@@ -78,3 +108,7 @@ def changes_text(changes: Sequence[Change]) -> str:
             "These changes may affect training consistency.",
         ]
     )
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"

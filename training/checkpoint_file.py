@@ -26,6 +26,7 @@ RECORD_NAME = "record.json"
 _SEAL = b"bonafide sealed crc32:%08x"
 _SEAL_BYTES = len(_SEAL % 0)
 _CHUNK_BYTES = 1 << 22
+_RECORD_LIMIT_BYTES = 1 << 24
 # What zipfile raises beside BadZipFile: a changed flag makes an entry encrypted, or of another compression.
 _BAD_ENTRY = (
     ValueError,
@@ -100,6 +101,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
             names = archive.namelist()
             top = names[0].split("/", 1)[0] if names else ""
             if f"{top}/{RECORD_NAME}" in names:
+                if archive.getinfo(f"{top}/{RECORD_NAME}").file_size > _RECORD_LIMIT_BYTES:
+                    raise BadCheckpointFileError("its record is larger than any that bonafide writes")
                 record = json.loads(archive.read(f"{top}/{RECORD_NAME}"))
                 if not isinstance(record, dict):
                     raise BadCheckpointFileError("its record is not a JSON object")

@@ -120,12 +120,13 @@ class CheckpointRecord:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file that can start a run and not resume one; `epoch` and `val_eer` are known if bonafide wrote it."""
+    """A file that can start a run and not resume one; epoch, EER and options are known if bonafide wrote it."""
 
     path: Path
     bytes_on_disk: int
     epoch: int | None = None
     val_eer: float | None = None
+    options: Options | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ def examine(path: Path) -> CheckpointRecord | WeightsFile | UnusableFile:
     except (BadCheckpointFileError, UserError) as error:
         return UnusableFile(path, str(error))
     if record.kind is Kind.WEIGHTS:
-        return WeightsFile(path, size, record.epoch, record.last.val_eer if record.last else None)
+        val_eer = record.last.val_eer if record.last else None
+        return WeightsFile(path, size, record.epoch, val_eer, record.options)
     return record
 
 

@@ -230,8 +230,6 @@ def _as_setting(path: Path, name: str, value: Any) -> Any:
             return float(value)
         except ValueError:
             pass
-    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
     if type(value) is not kind:
         raise UserError(f"--config {path}: {name} must be {_TYPE_WORDS[kind]}, found {value!r}", EXIT_USAGE)
     return value

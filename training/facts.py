@@ -47,7 +47,6 @@ class Facts:
     options: Options
     run: RunFolder
     source: CheckpointRecord | WeightsFile | None = None
-    source_folder: RunFolder | None = None
     candidates: Candidates = _NOTHING
     other_length: Candidates = _NOTHING
     other_length_folder: RunFolder | None = None
@@ -65,10 +64,9 @@ def collect_facts(command: Command) -> Facts:
     if command.action is Action.RESUME and isinstance(source, CheckpointRecord):
         options = effective_options(command, source.options)
     run = survey_folder(RunDirectory.of(options).folder)
-    source_folder = survey_folder(source.path.parent)
-    if run.folder.is_dir() and run.folder.samefile(source_folder.folder):  # however --model_path was typed
-        source, source_folder = replace(source, path=run.folder / source.path.name), run
-    return Facts(options, run, source, source_folder)
+    if run.folder.is_dir() and run.folder.samefile(source.path.parent):  # however --model_path was typed
+        source = replace(source, path=run.folder / source.path.name)
+    return Facts(options, run, source)
 
 
 def _facts_for_auto_resume(command: Command) -> Facts:
@@ -91,7 +89,7 @@ def _facts_for_auto_resume(command: Command) -> Facts:
     source = None
     if command.model_path and not other.usable:
         source = find_source(command.model_path, command.load_checkpoint_type)
-    return Facts(options, run, source, None, candidates, other, longest, similar)
+    return Facts(options, run, source, candidates, other, longest, similar)
 
 
 def _progress(run: RunFolder) -> tuple[int, int]:

@@ -65,9 +65,13 @@ class HeatmapWriter:
         if not self.options.visualize_attention:
             return
         for folder in self._folders_due(state.epoch):
-            folder.mkdir(parents=True, exist_ok=True)
-            written = write_attention_heatmaps(self.detector, self._samples(), folder, self.device)
-            say(f"Attention heatmaps: {len(written)} figures in {folder}")
+            self.draw(folder)
+
+    def draw(self, folder: Path) -> None:
+        """Draw the detector as it is into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        written = write_attention_heatmaps(self.detector, self._samples(), folder, self.device)
+        say(f"Attention heatmaps: {len(written)} figures in {folder}")
 
     def _folders_due(self, epochs_completed: int) -> list[Path]:
         due = []

@@ -1,8 +1,6 @@
 """Ctrl-C and SIGTERM as a request to stop: the loop finishes its step and saves, then leaves with the usual exit code.
 
     with stop_on_signals() as stop:
-        with signals_held():
-            batches = iter(DataLoader(..., worker_init_fn=leave_signals_to_the_trainer))
         for batch in batches:
             step(batch)
             if stop.requested:
@@ -16,9 +14,8 @@ What each signal does, and the test in tests/test_interruption.py that holds it:
 2. A second Ctrl-C raises KeyboardInterrupt where the program stands, saving nothing
    (`test_a_second_ctrl_c_stops_at_once`).
 3. Any number of SIGTERM, as schedulers repeat it, still lets the step finish (`test_repeated_sigterm_still_saves`).
-4. Child processes that were forked, such as those that load data, leave the decision to this one
-   (`test_forked_children_neither_announce_nor_swallow`, `test_loading_workers_survive_a_signal_to_the_whole_group`,
-   `test_a_worker_survives_a_signal_that_came_before_it_was_ready`).
+4. Child processes that were forked neither announce nor swallow it
+   (`test_forked_children_neither_announce_nor_swallow`); those that load data ignore both (training/loading.py).
 5. A signal that the process was started to ignore stays ignored, as for a script's background job
    (`test_a_signal_ignored_from_the_start_stays_ignored`).
 
@@ -83,41 +80,6 @@ def stop_on_signals() -> Iterator[StopRequest]:
         yield stop
     finally:
         handlers.restore()
-
-
-@contextmanager
-def signals_held() -> Iterator[None]:
-    """Let SIGINT and SIGTERM wait while the block starts worker processes, and have these start with both held.
-
-    Without it a signal that comes before a worker has called `leave_signals_to_the_trainer` ends that worker. A worker
-    that never calls it keeps SIGTERM held, and cannot be terminated.
-    """
-    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
-
-
-def leave_signals_to_the_trainer(_worker: int = 0) -> None:
-    """Let only the parent process end this one: the `worker_init_fn` of a DataLoader, before the worker has threads.
-
-    Ctrl-C in a terminal and the SIGTERM of Slurm or `timeout` reach every process of a run. A worker that ended then
-    would take the step with it that the trainer is finishing. SIGTERM from the parent must still work: multiprocessing
-    sends it at exit and waits without end. Where the sender cannot be known (macOS), SIGTERM keeps its effect.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_exit_when_the_parent_says_so, daemon=True).start()
-    else:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-
-
-def _exit_when_the_parent_says_so() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
 
 
 class _Handlers:

@@ -6,11 +6,11 @@ decides when to stop, and die with it. They draw nothing: what a batch holds fol
 
 from __future__ import annotations
 
-import atexit
 import ctypes
+import os
 import signal
 import sys
-import weakref
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -142,9 +142,6 @@ class BatchReader:
         self._loader = None
 
     def _new_loader(self) -> DataLoader[Any]:
-        if self._num_workers > 0:
-            # multiprocessing's own clean-up at exit sends SIGTERM, which workers ignore, and waits: be earlier.
-            atexit.register(_close_at_exit, weakref.ref(self))
         # Its generator gives the workers' base seed, which would else be drawn from torch's global one.
         return DataLoader(
             self._dataset,
@@ -158,12 +155,6 @@ class BatchReader:
         )
 
 
-def _close_at_exit(reader: weakref.ref[BatchReader]) -> None:
-    alive = reader()
-    if alive is not None:
-        alive.close()
-
-
 @contextmanager
 def _stop_signals_held() -> Iterator[None]:
     """Hold SIGINT and SIGTERM back while workers start: they inherit the mask and so never see the default action."""
@@ -175,12 +166,24 @@ def _stop_signals_held() -> Iterator[None]:
 
 
 def _prepare_worker(worker: int) -> None:  # noqa: ARG001 - torch passes the worker's number
-    """Ignore SIGINT and SIGTERM, use one thread, and (Linux) die at once with the process that made this one.
+    """Ignore SIGINT, take SIGTERM from the parent only, compute in one thread, and (Linux) die at once with the parent.
 
-    A worker that outlived its SIGKILLed parent would hold what it inherited: a lock, the other end of a pipe.
+    The parent's SIGTERM must work: multiprocessing sends it at exit and waits without end. A worker that outlived its
+    SIGKILLed parent would hold what it inherited: the other end of a pipe, say. Where the sender of a signal cannot be
+    known (macOS), SIGTERM keeps its effect.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_when_the_parent_says_so, daemon=True).start()
+    else:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     torch.set_num_threads(1)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _exit_when_the_parent_says_so() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

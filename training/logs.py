@@ -11,6 +11,7 @@ from training.checkpoint_record import EpochMetrics
 from training.run_directory import RunDirectory
 from training.state import EpochTime, TrainState
 from utils.atomic_files import make_folder, write_text_atomically
+from utils.console import say
 
 CSV_COLUMNS = ("epoch", "timestamp", "seconds", *(f.name for f in fields(EpochMetrics) if f.name != "epoch"))
 _SCALARS = {
@@ -43,10 +44,14 @@ class RunLogs:
         self._write_csv(state)
 
     def epoch_completed(self, state: TrainState) -> None:
-        """Add the epoch that the state has just completed."""
-        self._add_to_board(state.history[-1], state.times[-1])
-        self._board.flush()
-        self._write_csv(state)
+        """Add the epoch that the state has just completed; a disk that refuses costs a warning and not the run."""
+        try:
+            self._add_to_board(state.history[-1], state.times[-1])
+            self._board.flush()
+            self._write_csv(state)
+        except OSError as error:
+            reason = error.strerror or error
+            say(f"[WARNING] The logs lack epoch {state.epoch} ({reason}); they are rebuilt from the next checkpoint.")
 
     def close(self) -> None:
         """Finish the event file."""

@@ -27,7 +27,11 @@ from utils.metrics import accuracy_percent, equal_error_rate
 
 @dataclass
 class Trainer:
-    """Everything one run needs while it trains; `after_epoch` is called once an epoch is safely on disk."""
+    """Everything one run needs while it trains.
+
+    `last_saved` is the checkpoint that the state came from or was last written to, None before the first; `after_epoch`
+    is called once an epoch is safely on disk.
+    """
 
     state: TrainState
     task: DetectionTask
@@ -37,22 +41,21 @@ class Trainer:
     logs: RunLogs
     facts: RunFacts
     stop: StopRequest
+    last_saved: Path | None
     after_epoch: Callable[[TrainState], None]
     _clock: float = field(default_factory=time.monotonic)
 
-    def train(self) -> Path | None:
-        """Train until --num_epochs are completed; return None, or where it was saved if it was asked to stop.
-
-        When a stop is asked for between two epochs there is nothing to save: the path is that of the last epoch's
-        checkpoint, or of the run folder before the first.
-        """
+    def train(self) -> None:
+        """Train until --num_epochs are completed or a stop is asked for; then `last_saved` is the state as it is."""
         self._clock = time.monotonic()
         while self.state.epoch < self.facts.options.num_epochs and not self.stop.requested:
             if not self.state.unfinished.is_trained:
                 self._train_epoch()
             if not self.stop.requested:
                 self._validate_and_commit()
-        return self._save_where_it_stands() if self.stop.requested else None
+        if self.stop.requested and self.state.unfinished.batches_done:
+            self._read_clock()
+            self.last_saved = self.store.save(*take_snapshot(self.state, self.facts, Kind.STEP))
 
     def _train_epoch(self) -> None:
         state, under_way = self.state, self.state.unfinished
@@ -114,18 +117,10 @@ class Trainer:
     def _commit(self) -> None:
         """Make the epoch durable: its checkpoint first, then the best files, then the logs, which can be rebuilt."""
         payload, record = take_snapshot(self.state, self.facts, Kind.EPOCH)
-        path = self.store.save(payload, record)
+        self.last_saved = self.store.save(payload, record)
         if record.best == record.last:
-            self.store.mark_best(path, payload, record)
+            self.store.mark_best(self.last_saved, payload, record)
         self.logs.epoch_completed(self.state)
-
-    def _save_where_it_stands(self) -> Path:
-        self._read_clock()
-        if self.state.unfinished.batches_done:
-            return self.store.save(*take_snapshot(self.state, self.facts, Kind.STEP))
-        if self.state.epoch:
-            return self.store.run.epoch_checkpoint(self.state.epoch)
-        return self.store.run.folder
 
     def _read_clock(self) -> None:
         now = time.monotonic()

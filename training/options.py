@@ -14,12 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.names import MODEL_TYPES
+from models.names import COMPACT, MODEL_TYPES, TEMPORAL_BIASES, XLS_R_300M
 from utils.errors import EXIT_USAGE, UserError
 
 DEMO_DATABASE = "demo"
-COMPACT_FRONT_END = "compact"
-DEFAULT_FRONT_END = "facebook/wav2vec2-xls-r-300m"
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
 
@@ -42,6 +40,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     above: float = -math.inf
     at_least: float = -math.inf
+    at_most: float = math.inf
 
 
 def setting(default: Any, group: str, on_change: OnChange, text: str, **limits: Any) -> Any:
@@ -97,7 +96,7 @@ class Options:
         "detector",
         OnChange.REFUSED,
         "front-end: hub name or local folder of a wav2vec2-family model, or `compact`, a small one with random weights "
-        f"(default: {DEFAULT_FRONT_END}; `compact` with the demo corpus)",
+        f"(default: {XLS_R_300M}; `compact` with the demo corpus)",
     )
     group_size: int = setting(3, "detector", OnChange.REFUSED, "front-end layers per attention group", at_least=1)
     temporal_bias: str = setting(
@@ -105,7 +104,7 @@ class Options:
         "detector",
         OnChange.REFUSED,
         "prior of the temporal attention: the published inverted U that favours the middle of an utterance, or none",
-        choices=("centre", "none"),
+        choices=TEMPORAL_BIASES,
     )
     normalize_waveform: bool = setting(
         False,
@@ -143,7 +142,9 @@ class Options:
     warmup_steps: int = setting(
         0, "training", OnChange.REPORTED, "steps over which the learning rate rises from 0 to --lr", at_least=0
     )
-    seed: int = setting(1234, "training", OnChange.BREAKS_EPOCH, "seed of every random draw", at_least=0)
+    seed: int = setting(
+        1234, "training", OnChange.BREAKS_EPOCH, "seed of every random draw", at_least=0, at_most=2**63 - 1
+    )
     precision: str = setting(
         "fp32",
         "machine",
@@ -170,7 +171,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if not self.ssl_model:
-            chosen = COMPACT_FRONT_END if self.database_path == DEMO_DATABASE else DEFAULT_FRONT_END
+            chosen = COMPACT if self.database_path == DEMO_DATABASE else XLS_R_300M
             object.__setattr__(self, "ssl_model", chosen)
         for name, declared in SETTINGS.items():
             _check(name, getattr(self, name), declared)
@@ -211,6 +212,8 @@ def _check(name: str, value: Any, declared: Setting) -> None:
         raise UserError(f"--{name} must be a finite number, found {value}", EXIT_USAGE)
     if value < declared.at_least:
         raise UserError(f"--{name} must be at least {declared.at_least:g}, found {value}", EXIT_USAGE)
+    if value > declared.at_most:
+        raise UserError(f"--{name} must be at most {declared.at_most}, found {value}", EXIT_USAGE)
     if value <= declared.above:
         raise UserError(f"--{name} must be above {declared.above:g}, found {value}", EXIT_USAGE)
 

@@ -59,6 +59,11 @@ class Plan:
         return RunDirectory.of(self.options)
 
     @property
+    def continues_here(self) -> bool:
+        """Whether the run in this folder goes on, so that its logs are its own."""
+        return self.start is Start.RESUME and not self.bring_along
+
+    @property
     def checkpoint(self) -> CheckpointRecord | None:
         """The checkpoint whose training goes on, if one does."""
         resumed = self.start in (Start.RESUME, Start.REACHED) and isinstance(self.source, CheckpointRecord)
@@ -97,7 +102,7 @@ def _plan_resume(command: Command, facts: Facts) -> Plan:
             "optimizer, epoch or random state to resume from: to start a new run from it, drop --resume and "
             "keep --model_path"
         )
-    assert command.model_path is not None and facts.source is not None and facts.source_folder is not None
+    assert command.model_path is not None and facts.source is not None
     reason = f"--resume --model_path {command.model_path}"
     if command.model_path.name != facts.source.path.name:
         reason += f" (its {command.load_checkpoint_type} checkpoint)"
@@ -168,7 +173,7 @@ def _refuse_breaking(changes: Sequence[Change], source: CheckpointRecord) -> Non
             case OnChange.REFUSED:
                 raise UserError(
                     f"{told}: that is another detector, which these weights do not fit; "
-                    f"drop --{change.name}, or start a new run without --resume"
+                    f"drop --{change.name}, or start a new run with --fresh_start"
                 )
             case OnChange.BREAKS_EPOCH if source.is_mid_epoch:
                 raise UserError(
@@ -228,7 +233,7 @@ def _is_best(file: WeightsFile) -> bool:
 
 
 def _architecture_notes(source: CheckpointRecord | WeightsFile, options: Options) -> list[str]:
-    if not isinstance(source, CheckpointRecord):
+    if source.options is None:
         return []
     changes = changed_settings(source.options, options)
     return [

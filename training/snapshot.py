@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import platform
-import socket
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from training.checkpoint_record import CheckpointRecord, Kind
 from training.options import Options
@@ -29,43 +24,6 @@ class RunFacts:
     data: Mapping[str, str]
     front_end_config: Mapping[str, Any]
     environment: Mapping[str, Any]
-
-
-def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Return where and with what this process trains. Bit-equal results on a CPU need the same number of threads."""
-    return {
-        "host": socket.gethostname(),
-        "git_commit": _git_commit(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),  # a TorchVersion would be refused by weights_only
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "num_threads": torch.get_num_threads(),
-    }
-
-
-def _git_commit() -> str | None:
-    """Return the commit of this program's source, None where it is no git checkout or git is missing."""
-    try:
-        asked = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return asked.stdout.strip() or None
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[str, Any], CheckpointRecord]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
 
@@ -15,3 +17,19 @@ def say(text: str = "") -> None:
         sys.stdout.flush()
     except OSError:
         pass
+
+
+def prepare_output() -> None:
+    """Let no output end a run: a terminal without emoji shows "?", and one that was closed shows nothing."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115  (None if file descriptor 1 is closed)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def drop_unread_output() -> None:
+    """Discard what a reader that went away (`| head -1`) did not take, which the interpreter would complain of."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,45 @@
+"""Brings a locked run folder into the shape that the plan says; each part may be cut off by a kill, and is repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.checkpoint_store import CheckpointStore
+from training.moving_aside import complete_interrupted_move, move_aside
+from training.plan import Plan
+from training.survey import RunFolder, survey_folder
+from utils.atomic_files import remove_stray_temporaries
+from utils.console import say
+from utils.errors import UserError
+
+
+def prepare_folder(plan: Plan, store: CheckpointStore) -> None:
+    """Clean up after killed processes, move aside what the plan says, and put source and best checkpoint in place.
+
+    Raises UserError where the folder is not as it was when the plan was made.
+    """
+    complete_interrupted_move(plan.run)
+    for name in remove_stray_temporaries(plan.run.folder):
+        say(f"Removed {plan.run.folder / name}, left by a process that was killed while it wrote.")
+    found = survey_folder(plan.run.folder)
+    if set(found.entries) != set(plan.seen):
+        raise UserError(f"{plan.run.folder} was changed by another process since this one looked: start again")
+    if plan.move_aside or (not plan.continues_here and _has_logs(plan)):
+        move_aside(plan.run, plan.move_aside, found.next_version)
+    if plan.checkpoint:
+        _put_in_place(plan, store, found)
+
+
+def _put_in_place(plan: Plan, store: CheckpointStore, found: RunFolder) -> None:
+    assert plan.checkpoint is not None
+    if plan.bring_along:
+        store.bring_along(plan.checkpoint)
+    versions = [plan.run.version_folder(number) for number in range(found.next_version, 0, -1)]
+    missing = store.restore_best(plan.checkpoint, [plan.checkpoint.path.parent, plan.run.folder, *versions])
+    if missing:
+        say(f"[NOTE] {missing}")
+
+
+def _has_logs(plan: Plan) -> bool:
+    folder: Path = plan.run.logs_folder
+    return folder.is_dir() and any(path.is_file() for path in folder.iterdir())
