@@ -1,0 +1,138 @@
+"""Whole runs in this process: what a plan does to the run folder, and that nothing is lost on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from main import main
+from tests.conftest import SMALL_RUN
+from training.inference import load_detector
+
+
+@pytest.fixture(autouse=True)
+def in_the_workplace(workplace: Path) -> None:
+    """Run in an empty folder."""
+
+
+def train(corpus: Path, *arguments: str, epochs: int = 1) -> int:
+    return main([*SMALL_RUN, "--database_path", str(corpus), "--num_epochs", str(epochs), *arguments])
+
+
+def the_run() -> Path:
+    (folder,) = Path("models").iterdir()
+    return folder
+
+
+def test_a_fresh_start_moves_the_earlier_run_aside_with_its_logs_and_says_how_to_resume_it(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(corpus) == 0
+    weights = (the_run() / "checkpoint_epoch_1.pth").read_bytes()
+    assert train(corpus, "--fresh_start") == 0
+    moved = the_run() / "version_1"
+    assert (moved / "checkpoint_epoch_1.pth").read_bytes() == weights
+    assert (moved / "training_log.csv").exists()
+    assert len(list((Path("logs") / the_run().name / "version_1").iterdir())) == 1
+    assert f"--resume --model_path {moved}/checkpoint_epoch_1.pth" in capsys.readouterr().out
+    assert main(["--resume", "--model_path", str(moved / "checkpoint_epoch_1.pth"), "--num_epochs", "1"]) == 0
+
+
+def test_logs_whose_checkpoints_are_gone_are_moved_aside_and_not_deleted(corpus: Path) -> None:
+    assert train(corpus) == 0
+    (events,) = (Path("logs") / the_run().name).iterdir()
+    content = events.read_bytes()
+    the_run().rename("elsewhere")
+    assert train(corpus) == 0
+    assert (events.parent / "version_1" / events.name).read_bytes() == content
+
+
+def test_auto_resume_goes_on_from_the_newest_undamaged_checkpoint_and_names_the_damaged_one(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(corpus, epochs=2) == 0
+    second = the_run() / "checkpoint_epoch_2.pth"
+    state = torch.load(second, weights_only=True)["model_state_dict"]
+    damaged = bytearray(second.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    second.write_bytes(damaged)
+    capsys.readouterr()
+    assert train(corpus, "--auto_resume", epochs=2) == 0
+    said = capsys.readouterr().out
+    assert f"passed over {second}: its checksum does not match" in said
+    assert "resume models" in said and "checkpoint_epoch_1.pth at epoch 2" in said
+    again = torch.load(second, weights_only=True)["model_state_dict"]
+    assert all(torch.equal(state[name], again[name]) for name in state)
+
+
+def test_weights_of_another_run_start_a_new_one_at_epoch_1_with_a_new_optimizer(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(corpus, "--comment", "first") == 0
+    best = the_run() / "best_model_eer_first.pth"
+    assert train(corpus, "--fresh_start", "--model_path", str(best), "--comment", "second", "--group_size", "2") == 0
+    assert "was trained with --group_size 3, this run has 2" in capsys.readouterr().out
+    (second,) = Path("models").glob("*_second")
+    payload = torch.load(second / "checkpoint_epoch_1_second.pth", weights_only=True)
+    steps = {int(moments["step"]) for moments in payload["optimizer_state_dict"]["state"].values()}
+    assert (payload["epoch"], steps) == (1, {3})
+
+
+def test_weights_of_another_front_end_are_refused_and_never_taken_for_the_one_asked_for(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(corpus) == 0
+    best = the_run() / "best_model_eer.pth"
+    code = main(["--database_path", str(corpus), "--model_path", str(best), "--ssl_model", str(tmp_path / "gone")])
+    assert code == 1
+    assert "--ssl_model" in capsys.readouterr().err
+
+
+def test_heatmaps_of_any_checkpoint_are_drawn_beside_it(corpus: Path) -> None:
+    assert train(corpus, epochs=2) == 0
+    first = the_run() / "checkpoint_epoch_1.pth"
+    flags = ["--resume", "--model_path", str(first), "--num_epochs", "1", "--visualize_attention", "--viz_samples", "2"]
+    before = {path.name for path in the_run().iterdir()}
+    assert main(flags) == 0
+    assert {path.name for path in the_run().iterdir()} - before == {"attention_epoch_1"}
+    assert len(list((the_run() / "attention_epoch_1").glob("*.png"))) > 2
+
+
+def test_a_trained_detector_loads_for_inference_with_its_settings_and_figures(corpus: Path) -> None:
+    assert train(corpus) == 0
+    trained = load_detector(the_run() / "best_model_eer.pth")
+    assert not trained.detector.training
+    assert trained.options.group_size == 3
+    record = torch.load(the_run() / "checkpoint_epoch_1.pth", weights_only=True)
+    assert trained.metrics is not None and trained.metrics.val_eer == record["val_eer"]
+    with torch.inference_mode():
+        scores = trained.detector(torch.zeros(2, 64_600))
+    assert scores.shape == (2, 2)
+
+
+def test_a_run_that_diverges_says_at_which_step_and_saves_nothing_over(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(corpus) == 0
+    saved = {path.name: path.read_bytes() for path in the_run().glob("*.pth")}
+    assert main(["--resume", "--model_path", str(the_run()), "--num_epochs", "3", "--lr", "1e30"]) == 1
+    message = capsys.readouterr().err
+    assert "training diverged" in message and "step 5" in message
+    assert {name: (the_run_named("_1_") / name).read_bytes() for name in saved} == saved
+
+
+def the_run_named(part: str) -> Path:
+    (folder,) = (path for path in Path("models").iterdir() if part in path.name.partition("CCE")[2])
+    return folder
+
+
+def test_the_record_of_a_checkpoint_is_plain_json_in_its_zip(corpus: Path) -> None:
+    import zipfile  # noqa: PLC0415
+
+    assert train(corpus) == 0
+    with zipfile.ZipFile(the_run() / "checkpoint_epoch_1.pth") as archive:
+        record = json.loads(archive.read("archive/record.json"))
+    assert (record["kind"], record["epoch"], record["step"]) == ("epoch", 1, 3)
