@@ -14,8 +14,9 @@ from training.plan import Change, Plan, Start
 
 def plan_text(plan: Plan) -> str:
     """Return the plan as it is printed before the first write."""
-    lines = [f"Plan: {_what(plan)}", f"  why:         {plan.reason}", f"  run folder:  {plan.run.folder}"]
-    lines += [f"  logs:        {plan.run.logs_folder}"]
+    lines = [f"Plan: {_what(plan)}", f"  why:         {plan.reason}"]
+    if plan.start is not Start.REACHED:  # which writes nothing
+        lines += [f"  run folder:  {plan.run.folder}", f"  logs:        {plan.run.logs_folder}"]
     lines += [f"  note:        {note}" for note in plan.notes]
     return "\n".join(lines)
 
@@ -89,6 +90,12 @@ def stopped_text(signal_name: str, epoch: int, batches_done: int, saved: Path | 
         f"Stopped by {signal_name} {where}; saved in {saved}\n"
         f"To go on: the same command with --auto_resume, or --resume --model_path {saved}"
     )
+
+
+def unsaved_text(reason: str, saved: Path | None) -> str:
+    """Say that the state at the end is on no disk, and what is."""
+    on_disk = f"the last one is {saved}" if saved else "there is none"
+    return f"{reason}; {on_disk}. Make room or mend the disk, then continue with --auto_resume"
 
 
 def ended_text(epochs: int, seconds: float, best: EpochMetrics, path: Path) -> str:

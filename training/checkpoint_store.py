@@ -175,11 +175,12 @@ def _require_plain(value: Any, name: str) -> None:
         raise TypeError(f"{name} is a {type(value).__qualname__}: a checkpoint holds tensors and plain values only")
 
 
-def _cannot_save(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{path} could not be saved: {error.strerror or error}. Earlier checkpoints are untouched: "
-        "mend that and continue with --auto_resume"
-    )
+class CannotSaveError(UserError):
+    """The disk refused a checkpoint; what was there before is untouched."""
+
+
+def _cannot_save(path: Path, error: OSError) -> CannotSaveError:
+    return CannotSaveError(f"{path} could not be saved: {error.strerror or error}; earlier checkpoints are untouched")
 
 
 def load_payload(path: Path) -> dict[str, Any]:

@@ -65,7 +65,10 @@ class HeatmapWriter:
         if not self.options.visualize_attention:
             return
         for folder in self._folders_due(state.epoch):
-            self.draw(folder)
+            try:
+                self.draw(folder)
+            except OSError as error:  # figures can be drawn from a checkpoint later; the run goes on
+                say(f"[WARNING] No attention heatmaps in {folder}: {error.strerror or error}")
 
     def draw(self, folder: Path) -> None:
         """Draw the detector as it is into `folder`."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from training.checkpoint_record import EpochMetrics, Kind
-from training.checkpoint_store import CheckpointStore
+from training.checkpoint_store import CannotSaveError, CheckpointStore
 from training.data import TrainingBatches, ValidationBatches
 from training.interruption import StopRequest
 from training.logs import RunLogs
@@ -30,7 +30,8 @@ class Trainer:
     """Everything one run needs while it trains.
 
     `last_saved` is the checkpoint that the state came from or was last written to, None before the first; `after_epoch`
-    is called once an epoch is safely on disk.
+    is called at the end of each epoch. A disk that refuses a checkpoint does not end the run: `not_saved` then says why
+    the state as it is now is on no disk, and the next save tries again.
     """
 
     state: TrainState
@@ -43,6 +44,7 @@ class Trainer:
     stop: StopRequest
     last_saved: Path | None
     after_epoch: Callable[[TrainState], None]
+    not_saved: str = ""
     _clock: float = field(default_factory=time.monotonic)
 
     def train(self) -> None:
@@ -55,7 +57,7 @@ class Trainer:
                 self._validate_and_commit()
         if self.stop.requested and self.state.unfinished.batches_done:
             self._read_clock()
-            self.last_saved = self.store.save(*take_snapshot(self.state, self.facts, Kind.STEP))
+            self._save(Kind.STEP)
 
     def _train_epoch(self) -> None:
         state, under_way = self.state, self.state.unfinished
@@ -116,11 +118,20 @@ class Trainer:
 
     def _commit(self) -> None:
         """Make the epoch durable: its checkpoint first, then the best files, then the logs, which can be rebuilt."""
-        payload, record = take_snapshot(self.state, self.facts, Kind.EPOCH)
-        self.last_saved = self.store.save(payload, record)
-        if record.best == record.last:
-            self.store.mark_best(self.last_saved, payload, record)
+        self._save(Kind.EPOCH)
+        if self.not_saved and self.state.epoch < self.facts.options.num_epochs:
+            say(f"[WARNING] {self.not_saved}. Training goes on, and saves again after the next epoch.")
         self.logs.epoch_completed(self.state)
+
+    def _save(self, kind: Kind) -> None:
+        payload, record = take_snapshot(self.state, self.facts, kind)
+        try:
+            self.last_saved = self.store.save(payload, record)
+            self.not_saved = ""
+            if kind is Kind.EPOCH and record.best == record.last:
+                self.store.mark_best(self.last_saved, payload, record)
+        except CannotSaveError as error:
+            self.not_saved = str(error)
 
     def _read_clock(self) -> None:
         now = time.monotonic()

@@ -11,7 +11,7 @@ from typing import cast
 import torch
 
 from models.detector import Detector
-from training.announcements import changes_text, ended_text, stopped_text, training_text
+from training.announcements import changes_text, ended_text, stopped_text, training_text, unsaved_text
 from training.checkpoint_store import CheckpointStore
 from training.data import Crop, TrainingBatches, ValidationBatches
 from training.folder_preparation import prepare_folder
@@ -35,7 +35,7 @@ from utils.atomic_files import make_folder
 from utils.console import say
 from utils.corpora import AsvspoofCorpus, CorpusPart, find_asvspoof_2019_la, limit_examples
 from utils.demo_corpus import demo_corpus_folder, demo_corpus_location
-from utils.errors import UserError
+from utils.errors import EXIT_FAILURE, UserError
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ def carry_out(plan: Plan) -> int:
         )
         say(training_text(options, sum(p.numel() for p in detector.parameters()), facts.environment))
         trainer.train()
+    if trainer.not_saved:
+        raise UserError(unsaved_text(trainer.not_saved, trainer.last_saved), stop.exit_code or EXIT_FAILURE)
     if state.epoch < options.num_epochs:
         assert stop.signal is not None
         say(stopped_text(stop.signal.name, state.epoch, state.unfinished.batches_done, trainer.last_saved))

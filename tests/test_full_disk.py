@@ -1,0 +1,99 @@
+"""A disk that is full, for a while or for good: training goes on, the last good checkpoint stays, the user is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from main import main
+from tests.conftest import SMALL_RUN
+from training.checkpoint_file import broken_seal
+from training.task import DetectionTask
+from utils.atomic_files import TEMPORARY_PREFIX
+
+CHECKPOINT_MB = 4
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Run on a file system of its own with room for a few checkpoints."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(disk)], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("needs leave to mount a file system")
+    monkeypatch.chdir(disk)
+    yield disk
+    monkeypatch.undo()
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave less room on the disk than a checkpoint needs."""
+    filler = disk / "somebody_elses_file"
+    free = shutil.disk_usage(disk).free
+    filler.write_bytes(os.urandom(max(0, free - CHECKPOINT_MB * 2**18)))
+    return filler
+
+
+@pytest.fixture
+def during_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, Callable[[], object]]], None]:
+    """Do something right after given training steps, counted from the start."""
+
+    def arrange(events: dict[int, Callable[[], object]]) -> None:
+        original, seen = DetectionTask.training_step, [0]
+
+        def watched(*arguments: object) -> object:
+            result = original(*arguments)  # type: ignore[arg-type]
+            seen[0] += 1
+            events.get(seen[0], lambda: None)()
+            return result
+
+        monkeypatch.setattr(DetectionTask, "training_step", watched)
+
+    return arrange
+
+
+def train(corpus: Path, epochs: int) -> int:
+    return main([*SMALL_RUN, "--database_path", str(corpus), "--num_epochs", str(epochs), "--auto_resume"])
+
+
+def checkpoints(disk: Path) -> list[str]:
+    assert not list(disk.rglob(f"{TEMPORARY_PREFIX}*"))
+    found = sorted(disk.glob("models/*/*.pth"))
+    assert [broken_seal(path) for path in found] == [None] * len(found)
+    return [path.name for path in found if path.name.startswith("checkpoint")]
+
+
+def test_a_disk_that_is_full_for_an_epoch_costs_that_checkpoint_and_not_the_run(
+    small_disk: Path, corpus: Path, during_step: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    filler = small_disk / "somebody_elses_file"
+    during_step({5: lambda: fill(small_disk), 8: filler.unlink})  # three steps an epoch: full at the end of the second
+    assert train(corpus, epochs=3) == 0
+    assert checkpoints(small_disk) == ["checkpoint_epoch_1.pth", "checkpoint_epoch_3.pth"]
+    said = capsys.readouterr().out
+    assert "checkpoint_epoch_2.pth could not be saved: No space left on device" in said
+    assert "Training goes on, and saves again after the next epoch" in said
+    (log,) = small_disk.glob("models/*/training_log.csv")
+    assert [line.split(",")[0] for line in log.read_text().splitlines()] == ["epoch", "1", "2", "3"]
+
+
+def test_a_state_that_could_not_be_saved_at_the_end_makes_the_exit_code_1_and_can_be_trained_again(
+    small_disk: Path, corpus: Path, during_step: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    during_step({5: lambda: fill(small_disk)})
+    assert train(corpus, epochs=2) == 1
+    message = capsys.readouterr().err
+    assert "checkpoint_epoch_2.pth could not be saved" in message
+    assert "checkpoint_epoch_1.pth" in message and "--auto_resume" in message
+    (small_disk / "somebody_elses_file").unlink()
+    assert train(corpus, epochs=2) == 0
+    assert checkpoints(small_disk) == ["checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth"]
