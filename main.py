@@ -7,17 +7,21 @@ can be read whole; torch is imported only where training begins, which keeps --h
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from training.announcements import changes_text, plan_text, reached_text, resume_summary
-from training.command_line import Action, Command, read_command
+from training.checkpoint_validation import find_files
+from training.command_line import Action, Command, Look, read_command
 from training.facts import collect_facts
-from training.listing import list_text
+from training.inspection import find_file, inspect_file, inspection_document, inspection_text
+from training.json_document import json_text
+from training.listing import list_document, list_text
 from training.plan import Plan, Start, decide
 from training.run_directory import RunDirectory
 from training.survey import other_run_folders, survey_folder
+from training.validation_report import report_as_json, report_in_lines
 from utils.console import drop_unread_output, prepare_output, say
-from utils.errors import UserError
+from utils.errors import EXIT_FAILURE, UserError
 
 EXIT_INTERRUPTED = 130
 
@@ -26,8 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 usage, 130 Ctrl-C, 143 SIGTERM."""
     try:
         command = read_command(arguments)
-        if command.action is Action.LIST_CHECKPOINTS:
-            return list_checkpoints(command)
+        look = LOOKS.get(command.look or command.action)
+        if look:
+            return look(command)
         plan = decide(command, collect_facts(command))
         announce(plan)
         return carry_out(plan)
@@ -45,8 +50,34 @@ def list_checkpoints(command: Command) -> int:
     """Print the checkpoints of the run that the flags name, or of the folder that --model_path names."""
     folder = command.model_path or RunDirectory.of(command.options).folder
     folder = folder.parent if folder.is_file() else folder
-    say(list_text(survey_folder(folder), other_run_folders(folder)))
+    run, other_runs = survey_folder(folder), other_run_folders(folder)
+    say(json_text(list_document(run, other_runs)) if command.as_json else list_text(run, other_runs))
     return 0
+
+
+def inspect_checkpoint(command: Command) -> int:
+    """Print what one checkpoint file holds, and fail if something is wrong with it."""
+    assert command.looked_at is not None
+    found = inspect_file(find_file(command.looked_at, command.load_checkpoint_type))
+    say(json_text(inspection_document(found)) if command.as_json else inspection_text(found))
+    if found.problems:
+        raise UserError(f"{found.path} cannot be used: {'; '.join(found.problems)}")
+    return 0
+
+
+def validate_checkpoints(command: Command) -> int:
+    """Check every bit of a file, of a run folder's files or of the run that the flags name; fail if any is bad."""
+    groups = find_files(command.looked_at or RunDirectory.of(command.options).folder)
+    report = report_as_json if command.as_json else report_in_lines
+    return 0 if report(groups) else EXIT_FAILURE
+
+
+LOOKS: Mapping[Action | Look, Callable[[Command], int]] = {
+    Action.LIST_CHECKPOINTS: list_checkpoints,
+    Look.INSPECT_CHECKPOINT: inspect_checkpoint,
+    Look.VALIDATE_CHECKPOINTS: validate_checkpoints,
+}
+"""Commands that only look: nothing is created, changed or trained, and torch is not imported."""
 
 
 def announce(plan: Plan) -> None:

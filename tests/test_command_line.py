@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from tests.test_options import DEFAULTS
-from training.command_line import Action, build_parser, read_command
+from training.command_line import Action, Look, build_parser, read_command
 from training.options import Options
 from utils.errors import EXIT_USAGE, UserError
 
 CHECKPOINT_FLAGS = ["--resume", "--fresh_start", "--auto_resume", "--list_checkpoints"]
-OTHER_FLAGS = ["--model_path", "--load_checkpoint_type", "--config", "--help"]
+LOOKS = ["--inspect_checkpoint", "--validate_checkpoints"]
+OTHER_FLAGS = ["--json", "--model_path", "--load_checkpoint_type", "--config", "--help"]
 
 
 def refusal(*arguments: str) -> str:
@@ -39,7 +40,7 @@ def flags_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 def test_the_flags_are_these() -> None:
     typed = {action.option_strings[-1 if action.dest == "help" else 0] for action in flags_of(build_parser())}
-    assert typed == {*CHECKPOINT_FLAGS, *OTHER_FLAGS, *(f"--{name}" for name in DEFAULTS)}
+    assert typed == {*CHECKPOINT_FLAGS, *LOOKS, *OTHER_FLAGS, *(f"--{name}" for name in DEFAULTS)}
 
 
 def test_nothing_typed_is_a_fresh_run_with_the_defaults() -> None:
@@ -74,6 +75,63 @@ def test_two_of_the_four_flags_are_refused_naming_both(first: str, second: str) 
     message = refusal(first, second, "--model_path", "a.pth")
     assert first in message and second in message
     assert "contradict each other: pass one of them" in message
+
+
+def with_path(flag: str) -> list[str]:
+    return [flag, "a.pth"] if flag in LOOKS else [flag]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(a, b) for a, b in itertools.permutations([*CHECKPOINT_FLAGS, *LOOKS], 2) if {a, b} & set(LOOKS)],
+)
+def test_a_flag_that_looks_at_files_is_refused_beside_any_of_the_others(first: str, second: str) -> None:
+    message = refusal(*with_path(first), *with_path(second))
+    assert first in message and second in message
+    assert "contradict each other: pass one of them" in message
+
+
+@pytest.mark.parametrize(
+    ("typed", "look", "looked_at"),
+    [
+        (["--inspect_checkpoint", "a.pth"], Look.INSPECT_CHECKPOINT, Path("a.pth")),
+        (["--validate_checkpoints", "a.pth"], Look.VALIDATE_CHECKPOINTS, Path("a.pth")),
+        (["--validate_checkpoints"], Look.VALIDATE_CHECKPOINTS, None),
+        (["--validate_checkpoints", "--comment", "x"], Look.VALIDATE_CHECKPOINTS, None),
+        (["--list_checkpoints"], None, None),
+    ],
+    ids=str,
+)
+def test_what_is_to_be_looked_at_is_named_behind_the_flag(
+    typed: list[str], look: Look | None, looked_at: Path | None
+) -> None:
+    command = read_command(typed)
+    assert (command.look, command.looked_at) == (look, looked_at)
+
+
+def test_inspection_needs_a_path() -> None:
+    assert "--inspect_checkpoint: expected one argument" in refusal("--inspect_checkpoint")
+
+
+@pytest.mark.parametrize("flag", LOOKS)
+def test_a_model_path_beside_a_flag_that_looks_is_refused_with_the_way_to_write_it(flag: str) -> None:
+    message = refusal(*with_path(flag), "--model_path", "b.pth")
+    assert f"{flag} does not use --model_path: write the path behind it, {flag} b.pth" in message
+
+
+@pytest.mark.parametrize("flag", ["--list_checkpoints", *LOOKS])
+def test_json_goes_with_each_flag_that_looks(flag: str) -> None:
+    assert read_command([*with_path(flag), "--json"]).as_json
+    assert not read_command(with_path(flag)).as_json
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [[], ["--auto_resume"], ["--fresh_start"], ["--resume", "--model_path", "a.pth"], ["--model_path", "a.pth"]],
+)
+def test_json_is_refused_with_anything_else(typed: list[str]) -> None:
+    message = refusal(*typed, "--json")
+    assert "--json goes with --list_checkpoints, --inspect_checkpoint or --validate_checkpoints" in message
 
 
 @pytest.mark.parametrize("more", [[], ["--num_epochs", "5"], ["--load_checkpoint_type", "best"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -153,6 +154,49 @@ def test_a_folder_with_nothing_but_damaged_files_is_listed(capsys: pytest.Captur
     )
 
 
+def test_json_holds_everything_that_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    write_documented_run()
+    write(RUN.best_weights, EPOCH_20, EPOCH_20, Kind.WEIGHTS)
+    RUN.epoch_checkpoint(30).touch()
+    RUN.version_folder(1).mkdir()
+    Path("models/other").mkdir()
+    write(Path("models/other/checkpoint_epoch_1.pth"), EPOCH_10, EPOCH_10)
+    document = json.loads(listed(capsys, "--comment", "my_experiment", "--json"))
+    assert [(item["path"], item["epoch"]) for item in document.pop("checkpoints")] == [
+        (str(RUN.epoch_checkpoint(10)), 10),
+        (str(RUN.epoch_checkpoint(20)), 20),
+        (str(RUN.best_checkpoint), 20),
+    ]
+    assert document == {
+        "folder": str(RUN.folder),
+        "best_checkpoint": str(RUN.best_checkpoint),
+        "weights": [
+            {
+                "path": str(RUN.best_weights),
+                "bytes": RUN.best_weights.stat().st_size,
+                "epoch": 20,
+                "val_eer": 0.12,
+            }
+        ],
+        "unusable": [{"path": str(RUN.epoch_checkpoint(30)), "reason": "it is empty"}],
+        "earlier_runs": [str(RUN.version_folder(1))],
+        "other_runs": ["models/other"],
+    }
+
+
+def test_json_of_a_checkpoint_has_its_metrics_options_and_size(capsys: pytest.CaptureFixture[str]) -> None:
+    write_documented_run()
+    first = json.loads(listed(capsys, "--comment", "my_experiment", "--json"))["checkpoints"][0]
+    assert (first["last"]["val_eer"], first["best"]["val_eer"], first["kind"]) == (0.16, 0.16, "epoch")
+    assert first["options"] == OPTIONS.as_dict()
+    assert first["bytes"] == RUN.epoch_checkpoint(10).stat().st_size
+
+
+def test_json_of_nothing_is_a_document_too(capsys: pytest.CaptureFixture[str]) -> None:
+    document = json.loads(listed(capsys, "--json"))
+    assert (document["checkpoints"], document["best_checkpoint"]) == ([], None)
+
+
 def test_listing_changes_nothing_on_disk(capsys: pytest.CaptureFixture[str]) -> None:
     write_documented_run()
     before = {path: path.lstat().st_mtime_ns for path in Path().rglob("*")}
@@ -178,6 +222,8 @@ print("exit", code, "heavy:", *sorted(set(sys.modules) & set({HEAVY})))
     ("arguments", "code"),
     [
         (["--list_checkpoints", "--comment", "my_experiment"], 0),
+        (["--list_checkpoints", "--json"], 0),
+        (["--validate_checkpoints", "--comment", "my_experiment"], 1),  # its files lack most keys
         (["--help"], 0),
         (["--resume"], 2),
         (["--resume", "--fresh_start"], 2),

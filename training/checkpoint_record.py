@@ -13,6 +13,25 @@ from training.options import Options, options_from_record
 from utils.errors import UserError
 
 FORMAT = 1
+# The keys without which a file cannot be resumed, whatever its record says.
+REQUIRED_KEYS = (
+    "model_state_dict",
+    "optimizer_state_dict",
+    "scheduler_state_dict",
+    "epoch",
+    "step",
+    "metrics",
+    "history",
+    "times",
+    "training_seconds",
+    "seconds_in_epoch",
+    "unfinished_epoch",
+    "lineage",
+    "random_states",
+    "args",
+    "config",
+    "front_end_config",
+)
 # What the JSON of a record must hold, beside what is checked where it is taken apart.
 _STORED_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "lineage": (list, tuple),

@@ -29,29 +29,18 @@ from typing import Any
 import torch
 
 from training.checkpoint_file import BadCheckpointFileError, broken_seal, read_record, write_sealed
-from training.checkpoint_record import CheckpointRecord, EpochMetrics, Kind, examine, record_from_dict
+from training.checkpoint_record import (
+    REQUIRED_KEYS,
+    CheckpointRecord,
+    EpochMetrics,
+    Kind,
+    examine,
+    record_from_dict,
+)
 from training.run_directory import RunDirectory
 from utils.atomic_files import atomic_write, disk_error_behind, link_or_copy
 from utils.errors import UserError
 
-_PAYLOAD_KEYS = (
-    "model_state_dict",
-    "optimizer_state_dict",
-    "scheduler_state_dict",
-    "epoch",
-    "step",
-    "metrics",
-    "history",
-    "times",
-    "training_seconds",
-    "seconds_in_epoch",
-    "unfinished_epoch",
-    "lineage",
-    "random_states",
-    "args",
-    "config",
-    "front_end_config",
-)
 _PLAIN_TYPES = (type(None), bool, int, float, str, torch.Tensor, torch.nn.Parameter)
 # A damaged pickle, or one made to be, can ask for anything; files of other programs may have no checksum.
 _BAD_PICKLE = (
@@ -189,7 +178,7 @@ def load_payload(path: Path) -> dict[str, Any]:
     Raises UserError where the file is damaged, is no checkpoint, or lacks a key.
     """
     payload = _load_verified(path)
-    missing = [key for key in _PAYLOAD_KEYS if key not in payload]
+    missing = [key for key in REQUIRED_KEYS if key not in payload]
     if missing:
         raise UserError(f"{path} is not a full checkpoint: it lacks {', '.join(missing)}")
     return payload

@@ -28,6 +28,7 @@ examples:
 
   # what is there, and going on from one file, or from the best of a folder
   python main.py --list_checkpoints --comment xlsr
+  python main.py --validate_checkpoints models/RUN
   python main.py --resume --model_path models/RUN/checkpoint_epoch_10.pth
   python main.py --resume --model_path models/RUN --load_checkpoint_type best
 
@@ -57,15 +58,29 @@ class Action(enum.Enum):
     LIST_CHECKPOINTS = "--list_checkpoints"
 
 
+class Look(enum.Enum):
+    """Which of the flags was given that look at checkpoint files, whatever run they belong to, and train nothing."""
+
+    INSPECT_CHECKPOINT = "--inspect_checkpoint"
+    VALIDATE_CHECKPOINTS = "--validate_checkpoints"
+
+
 @dataclass(frozen=True)
 class Command:
-    """What was asked for: settings, which of them were given by flag or file, and what to do with checkpoints."""
+    """What was asked for: settings, which of them were given by flag or file, and what to do with checkpoints.
+
+    `looked_at` is the path behind the flag that `look` names, None where there is none. With a `look`, `action` is
+    DEFAULT and means nothing.
+    """
 
     options: Options
     given: frozenset[str] = frozenset()
     action: Action = Action.DEFAULT
     model_path: Path | None = None
     load_checkpoint_type: str = "last"
+    look: Look | None = None
+    looked_at: Path | None = None
+    as_json: bool = False
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -93,23 +108,49 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
     Raises UserError with exit code 2 for what contradicts itself, and SystemExit after --help.
     """
     typed = vars(build_parser().parse_args(arguments))
-    flags = [action for action in Action if typed.pop(action.name.lower(), False)]
+    actions = [action for action in Action if typed.pop(action.name.lower(), False)]
+    looked_at = {look: typed.pop(look.name.lower()) for look in Look if look.name.lower() in typed}
+    action = actions[0] if actions else Action.DEFAULT
+    look = next(iter(looked_at), None)
+    model_path = typed.pop("model_path", None)
+    as_json = typed.pop("json", False)
+    _refuse_contradictions([*actions, *looked_at], model_path, as_json)
+    checkpoint_type = typed.pop("load_checkpoint_type", "last")
+    config = typed.pop("config", None)
+    given = (read_config(config) if config else {}) | typed
+    return Command(
+        options=Options(**given),
+        given=frozenset(given),
+        action=action,
+        model_path=model_path,
+        load_checkpoint_type=checkpoint_type,
+        look=look,
+        looked_at=looked_at[look] if look else None,
+        as_json=as_json,
+    )
+
+
+def _refuse_contradictions(flags: Sequence[Action | Look], model_path: Path | None, as_json: bool) -> None:
     if len(flags) > 1:
         raise UserError(
             f"{flags[0].value} and {flags[1].value} contradict each other: pass one of them, see --help", EXIT_USAGE
         )
-    action = flags[0] if flags else Action.DEFAULT
-    model_path = typed.pop("model_path", None)
-    if action is Action.RESUME and model_path is None:
+    flag = flags[0] if flags else Action.DEFAULT
+    if flag is Action.RESUME and model_path is None:
         raise UserError(
             "--resume needs a checkpoint: pass --model_path FILE, "
             "or use --auto_resume to continue the latest of this run",
             EXIT_USAGE,
         )
-    checkpoint_type = typed.pop("load_checkpoint_type", "last")
-    config = typed.pop("config", None)
-    given = (read_config(config) if config else {}) | typed
-    return Command(Options(**given), frozenset(given), action, model_path, checkpoint_type)
+    if isinstance(flag, Look) and model_path is not None:
+        raise UserError(
+            f"{flag.value} does not use --model_path: write the path behind it, {flag.value} {model_path}", EXIT_USAGE
+        )
+    if as_json and flag is not Action.LIST_CHECKPOINTS and not isinstance(flag, Look):
+        raise UserError(
+            f"--json goes with --list_checkpoints, {' or '.join(look.value for look in Look)}: pass one of them",
+            EXIT_USAGE,
+        )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -141,7 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "checkpoints",
-        "At most one of the first four. Without any of them a fresh run starts at epoch 1; "
+        "At most one of the first six. Without any of them a fresh run starts at epoch 1; "
         "an earlier run of the same name is moved aside, never deleted.",
     )
     group.add_argument("--resume", action="store_true", help="continue from --model_path, to the same bits")
@@ -154,6 +195,21 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--list_checkpoints", action="store_true", help="print the checkpoints of the run that the flags name, and exit"
     )
+    group.add_argument(
+        Look.INSPECT_CHECKPOINT.value,
+        type=Path,
+        metavar="PATH",
+        help="print what a file holds, or the last checkpoint of a run folder, and exit (default: none)",
+    )
+    group.add_argument(
+        Look.VALIDATE_CHECKPOINTS.value,
+        type=Path,
+        nargs="?",
+        const=None,
+        metavar="PATH",
+        help="check every bit of a file or run folder, and exit, with 1 if any is bad (default: the run of the flags)",
+    )
+    group.add_argument("--json", action="store_true", help="with one of these last three flags: print JSON for scripts")
     group.add_argument(
         "--model_path",
         type=Path,

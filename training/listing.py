@@ -1,11 +1,13 @@
-"""The text of --list_checkpoints: the documented block, then a line for everything else that lies in the run folder."""
+"""What --list_checkpoints prints: the documented block and a line for all else in the folder, or everything as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from training.checkpoint_record import CheckpointRecord
+from training.json_document import record_document
 from training.survey import RunFolder
 
 RULE = "=" * 70
@@ -21,6 +23,28 @@ def list_text(run: RunFolder, other_runs: Sequence[Path]) -> str:
     if not run.all_checkpoints and other_runs:
         lines += ["Runs that have checkpoints:", *(f"  {folder}" for folder in other_runs)]
     return "\n".join(lines)
+
+
+def list_document(run: RunFolder, other_runs: Sequence[Path]) -> dict[str, Any]:
+    """Return what --list_checkpoints --json prints.
+
+    `folder`; `checkpoints` in the order of the list, see record_document; `best_checkpoint`, the path of the one under
+    the best name or null; `weights` with path, bytes, epoch and val_eer (percent; null where unknown); `unusable` with
+    path and reason; `earlier_runs`, the version_N folders; `other_runs`, folders of other runs that have checkpoints.
+    """
+    moved = [run.folder / f"version_{number}" for number in run.versions]
+    return {
+        "folder": str(run.folder),
+        "checkpoints": [record_document(record) for record in run.all_checkpoints],
+        "best_checkpoint": str(run.best.path) if run.best else None,
+        "weights": [
+            {"path": str(file.path), "bytes": file.bytes_on_disk, "epoch": file.epoch, "val_eer": file.val_eer}
+            for file in run.weights
+        ],
+        "unusable": [{"path": str(file.path), "reason": file.reason} for file in run.unusable],
+        "earlier_runs": [str(folder) for folder in moved if folder.is_dir()],
+        "other_runs": [str(folder) for folder in other_runs],
+    }
 
 
 def _block(run: RunFolder) -> list[str]:

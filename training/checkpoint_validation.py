@@ -1,0 +1,200 @@
+"""What --validate_checkpoints does: checks whole checkpoint files, every bit of them. Changes nothing, needs no torch.
+
+A file is `ok` if its seal holds, its record is one that this version reads, every key of its kind is there, and its
+weights are not empty. Files of other programs have no seal: their zip checksums, the length of every tensor's values
+and that there are tensors at all is what can be checked, and what loading would refuse is named.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from training.checkpoint_file import BadCheckpointFileError, broken_seal
+from training.checkpoint_record import REQUIRED_KEYS, CheckpointRecord, UnusableFile, WeightsFile, examine
+from training.inspection import code_complaints
+from training.run_directory import BEST_CHECKPOINT_PREFIX, BEST_WEIGHTS_PREFIX, version_number
+from training.survey import other_run_folders
+from training.tensor_table import TensorTable, read_tensor_table
+from utils.errors import UserError
+from utils.terminal_text import bytes_text, printable
+
+WEIGHTS_KEY = "model_state_dict"
+_SUFFIXES = (".pth", ".pt", ".ckpt")
+
+
+class Verdict(enum.Enum):
+    """What a file turned out to be."""
+
+    OK = "ok"  # training can resume from it
+    WEIGHTS_ONLY = "weights only: ok"  # a run can start from it
+    DAMAGED = "DAMAGED"  # it is not as it was written
+    UNUSABLE = "UNUSABLE"  # it is as it was written, and training would refuse it
+
+    @property
+    def is_good(self) -> bool:
+        """Whether training can make use of such a file."""
+        return self in (Verdict.OK, Verdict.WEIGHTS_ONLY)
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """One file, its verdict, the reason for a bad one, and what a person should know about a good one."""
+
+    path: Path
+    bytes_on_disk: int
+    verdict: Verdict
+    reason: str = ""
+    note: str = ""
+
+    def line(self) -> str:
+        """Return the line of this file.
+
+        >>> CheckedFile(Path("a.pth"), 5, Verdict.DAMAGED, "it is empty").line()
+        'a.pth: DAMAGED: it is empty'
+        """
+        reason = f": {self.reason}" if self.reason else ""
+        return printable(f"{self.path}: {self.verdict.value}{reason}{f' ({self.note})' if self.note else ''}")
+
+    def as_document(self) -> dict[str, Any]:
+        """Return this file for --json: path, bytes, verdict (a lower-case name), reason and note (null for none)."""
+        return {
+            "path": str(self.path),
+            "bytes": self.bytes_on_disk,
+            "verdict": self.verdict.name.lower(),
+            "reason": self.reason or None,
+            "note": self.note or None,
+        }
+
+
+@dataclass(frozen=True)
+class FileGroup:
+    """Checkpoint files of one folder; `title` is a line to print before them, if there is one."""
+
+    title: str
+    paths: tuple[Path, ...]
+
+
+def find_files(place: Path) -> list[FileGroup]:
+    """Return the files to check: `place` itself, or those of a run folder and of its version_N folders.
+
+    Raises UserError where there are none, so that a mistyped path is not taken for good news.
+    """
+    if not place.is_dir():
+        if not place.exists() and not place.is_symlink():
+            raise UserError(f"--validate_checkpoints: {place} does not exist{_runs_to_name(place)}")
+        return [FileGroup("", (place,))]
+    versions = sorted((n, entry) for entry in place.iterdir() if (n := version_number(entry.name)) and entry.is_dir())
+    groups = [FileGroup("", _checkpoints_in(place))]
+    for _, folder in versions:
+        paths = _checkpoints_in(folder)
+        files = "1 file" if len(paths) == 1 else f"{len(paths)} files"
+        groups.append(FileGroup(f"{folder}: an earlier run, moved aside, {files}", paths))
+    if not any(group.paths for group in groups):
+        raise UserError(f"--validate_checkpoints: there is no checkpoint in {place}{_runs_to_name(place)}")
+    return groups
+
+
+def _checkpoints_in(folder: Path) -> tuple[Path, ...]:
+    """Return the checkpoint files of a folder, epoch 2 before epoch 10 and the best last.
+
+    A link that leads nowhere is one of them, so that it is named.
+    """
+    found = [path for path in folder.iterdir() if path.suffix in _SUFFIXES and (path.is_file() or path.is_symlink())]
+    return tuple(sorted(found, key=_natural_order))
+
+
+def _natural_order(path: Path) -> tuple[bool, list[tuple[str, int]]]:
+    is_best = path.name.startswith((BEST_CHECKPOINT_PREFIX, BEST_WEIGHTS_PREFIX))
+    return is_best, [(text, int(number or 0)) for text, number in re.findall(r"([^0-9]*)([0-9]*)", path.name)]
+
+
+def _runs_to_name(place: Path) -> str:
+    others = other_run_folders(place)
+    return f"; runs that have some: {', '.join(map(str, others))}" if others else ""
+
+
+def check_files(paths: Iterable[Path]) -> Iterator[CheckedFile]:
+    """Check files one after the other; a file under two names (the best checkpoint is a link) is read once."""
+    known: dict[tuple[int, int], CheckedFile] = {}
+    for path in paths:
+        identity = _identity(path)
+        earlier = known.get(identity) if identity else None
+        if earlier:
+            yield replace(earlier, path=path, note=f"the same file as {earlier.path.name}")
+            continue
+        checked = check_file(path)
+        if identity:
+            known[identity] = checked
+        yield checked
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_file(path: Path) -> CheckedFile:
+    """Read one file from its first byte to its last and say what it is good for."""
+    size = size_of(path)
+    damage = broken_seal(path)
+    if damage:
+        return CheckedFile(path, size, Verdict.DAMAGED, damage)
+    found = examine(path)
+    if isinstance(found, UnusableFile):
+        return CheckedFile(path, size, Verdict.UNUSABLE, found.reason)
+    try:
+        table = read_tensor_table(path)
+    except BadCheckpointFileError as error:
+        return CheckedFile(path, size, Verdict.DAMAGED, str(error))
+    complaints = [*code_complaints(table), *_missing_parts(found, table)]
+    if complaints:
+        return CheckedFile(path, size, Verdict.UNUSABLE, "; ".join(complaints))
+    if isinstance(found, CheckpointRecord):
+        return CheckedFile(path, size, Verdict.OK)
+    note = "" if table.has_checksums else "a format without checksums: only its structure was checked"
+    return CheckedFile(path, size, Verdict.WEIGHTS_ONLY, note=note)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, 0 for a link that leads nowhere."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _missing_parts(found: CheckpointRecord | WeightsFile, table: TensorTable) -> list[str]:
+    """Return what a file of its kind should hold and this one does not."""
+    if isinstance(found, WeightsFile) and found.epoch is None:
+        return [] if table.tensors else ["it holds no tensor"]
+    required = REQUIRED_KEYS if isinstance(found, CheckpointRecord) else (WEIGHTS_KEY,)
+    missing = [key for key in required if key not in table.keys]
+    if missing:
+        return [f"it lacks {', '.join(missing)}"]
+    return [] if table.under(WEIGHTS_KEY) else [f"its {WEIGHTS_KEY} is empty"]
+
+
+def summary_text(checked: Sequence[CheckedFile], seconds: float) -> str:
+    """Return the last line: how many files, how fast, how many of them are bad."""
+    bad = [file for file in checked if not file.verdict.is_good]
+    size = sum(file.bytes_on_disk for file in checked if not file.note.startswith("the same file"))
+    files = "1 file" if len(checked) == 1 else f"{len(checked)} files"
+    rate = f", {bytes_text(int(size / seconds))}/s" if seconds > 0 else ""
+    return f"{files} checked, {bytes_text(size)} in {seconds:.1f} s{rate}: {f'{len(bad)} BAD' if bad else 'all good'}"
+
+
+def validation_document(checked: Sequence[CheckedFile], seconds: float) -> dict[str, Any]:
+    """Return what --json prints: files (see CheckedFile.as_document), bad (their number) and seconds."""
+    return {
+        "files": [file.as_document() for file in checked],
+        "bad": sum(not file.verdict.is_good for file in checked),
+        "seconds": seconds,
+    }

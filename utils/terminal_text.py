@@ -1,0 +1,28 @@
+"""Text for a terminal: sizes as a person reads them, and lines that cannot act on the terminal they are shown on."""
+
+from __future__ import annotations
+
+
+def bytes_text(count: int) -> str:
+    """Return a number of bytes in decimal units, as disks are sold.
+
+    >>> bytes_text(999), bytes_text(3_812_345_678)
+    ('999 bytes', '3.8 GB')
+    """
+    if count < 1000:
+        return f"{count} bytes"
+    size = float(count)
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 999.95:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1000:.1f} TB"
+
+
+def printable(line: str) -> str:
+    """Return one line with "?" for everything that is no printable character: names in a file may be made to harm.
+
+    >>> printable("layer\\x1b[2J.weight")
+    'layer?[2J.weight'
+    """
+    return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
