@@ -40,15 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
-        print(
-            "\nStopped at once; what was saved before is there: --auto_resume continues it", file=sys.stderr, flush=True
-        )
+        print("\nStopped at once; --auto_resume goes on from the last checkpoint", file=sys.stderr, flush=True)
         return EXIT_INTERRUPTED
 
 
 def list_checkpoints(command: Command) -> int:
     """Print the checkpoints of the run that the flags name, or of the folder that --model_path names."""
     folder = command.model_path or RunDirectory.of(command.options).folder
+    if command.model_path and not command.model_path.exists():
+        raise UserError(f"--model_path {command.model_path} does not exist: pass a run folder or a file in it")
     folder = folder.parent if folder.is_file() else folder
     run, other_runs = survey_folder(folder), other_run_folders(folder)
     say(json_text(list_document(run, other_runs)) if command.as_json else list_text(run, other_runs))

@@ -7,12 +7,13 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from main import main
 from tests.conftest import SMALL_RUN
-from training.checkpoint_file import broken_seal
+from training.checkpoint_file import broken_seal, read_record
 from training.task import DetectionTask
 from utils.atomic_files import TEMPORARY_PREFIX
 
@@ -84,6 +85,28 @@ def test_a_disk_that_is_full_for_an_epoch_costs_that_checkpoint_and_not_the_run(
     assert "Training goes on, and saves again after the next epoch" in said
     (log,) = small_disk.glob("models/*/training_log.csv")
     assert [line.split(",")[0] for line in log.read_text().splitlines()] == ["epoch", "1", "2", "3"]
+
+
+def test_the_best_files_are_those_of_the_best_epoch_that_is_on_disk(
+    small_disk: Path, corpus: Path, during_step: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Epochs 2 and 3 are lost; whichever of all four was the best, the best file is one of those that exist."""
+    during_step({5: lambda: fill(small_disk), 10: (small_disk / "somebody_elses_file").unlink})
+    assert train(corpus, epochs=4) == 0
+    kept = {path.name: record_of(path) for path in small_disk.glob("models/*/checkpoint_epoch_*.pth")}
+    assert sorted(kept) == ["checkpoint_epoch_1.pth", "checkpoint_epoch_4.pth"]
+    best = min(kept.values(), key=lambda row: (row["val_eer"], row["val_loss"]))
+    (file,) = small_disk.glob("models/*/best_checkpoint_eer.pth")
+    (weights,) = small_disk.glob("models/*/best_model_eer.pth")
+    assert record_of(file) == record_of(weights) == best
+    assert f"Best: epoch {best['epoch']} with" in capsys.readouterr().out
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    stored = read_record(path)
+    assert stored is not None
+    last: dict[str, Any] = stored["last"]
+    return last
 
 
 def test_a_state_that_could_not_be_saved_at_the_end_makes_the_exit_code_1_and_can_be_trained_again(

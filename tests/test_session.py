@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from main import main
-from tests.conftest import SMALL_RUN
+from tests.conftest import SMALL_RUN, write_corpus
 from training.inference import load_detector
+from training.task import DetectionTask
 
 
 @pytest.fixture(autouse=True)
@@ -136,3 +139,48 @@ def test_the_record_of_a_checkpoint_is_plain_json_in_its_zip(corpus: Path) -> No
     with zipfile.ZipFile(the_run() / "checkpoint_epoch_1.pth") as archive:
         record = json.loads(archive.read("archive/record.json"))
     assert (record["kind"], record["epoch"], record["step"]) == ("epoch", 1, 3)
+
+
+def test_another_detector_is_refused_even_where_only_figures_are_drawn(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(corpus) == 0
+    flags = ["--resume", "--model_path", str(the_run()), "--temporal_bias", "none", "--visualize_attention"]
+    assert main(flags) == 1
+    assert "--temporal_bias is centre" in capsys.readouterr().err
+
+
+def test_audio_that_goes_away_in_mid_run_stops_it_with_all_that_was_trained_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    step = DetectionTask.training_step
+
+    def training_step(*arguments: Any) -> Any:
+        (corpus / "ASVspoof2019_LA_dev" / "flac" / "LA_D_0000005.flac").unlink(missing_ok=True)
+        return step(*arguments)
+
+    monkeypatch.setattr(DetectionTask, "training_step", training_step)
+    assert train(corpus) == 1
+    message = capsys.readouterr().err
+    assert "LA_D_0000005.flac" in message and "--auto_resume goes on from" in message
+    assert [path.name for path in the_run().glob("*.pth")] == ["checkpoint_step_3.pth"]
+    write_corpus(tmp_path / "mended")
+    assert train(tmp_path / "mended", "--auto_resume") == 0
+    assert "epoch 1 trained, not validated" in capsys.readouterr().out
+
+
+def test_a_worker_that_dies_is_told_in_a_sentence(
+    corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = DetectionTask.training_step
+
+    def training_step(*arguments: Any) -> Any:
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
+        return step(*arguments)
+
+    monkeypatch.setattr(DetectionTask, "training_step", training_step)
+    assert train(corpus, "--num_workers", "2", epochs=30) == 1
+    assert "a process that reads audio died" in capsys.readouterr().err

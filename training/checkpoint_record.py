@@ -22,6 +22,7 @@ REQUIRED_KEYS = (
     "step",
     "metrics",
     "history",
+    "lost_epochs",
     "times",
     "training_seconds",
     "seconds_in_epoch",

@@ -214,7 +214,8 @@ def _load_verified(path: Path) -> dict[str, Any]:
         found = _FORBIDDEN_GLOBAL.search(str(error))
         what = f"it refers to {found.group(1)}" if found else _first_line(error)
         raise UserError(
-            f"{path} holds more than tensors and plain values ({what}): loading it could run code, so it is refused"
+            f"{path} holds more than tensors and plain values ({what}): loading it could run code, so it is refused. "
+            "If you trust it, save its state dict alone with torch.save and pass that file"
         ) from error
     except _BAD_PICKLE as error:
         raise UserError(f"{path} cannot be read by torch: {_first_line(error)}") from error

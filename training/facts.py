@@ -32,6 +32,7 @@ _TAG_SETTINGS = (
     "comment",
 )
 _NEAR_SETTINGS = frozenset({"lr", "batch_size", "comment"})
+_NAMES_SHOWN = 12
 _NOTHING = Candidates(None, ())
 
 
@@ -142,4 +143,5 @@ def _what_is_in(folder: Path) -> str:
     if not folder.is_dir():
         return f"there is no folder {folder}; --list_checkpoints shows the checkpoints of a run"
     names = sorted(path.name for path in folder.iterdir() if path.suffix == ".pth" or path.is_dir())
-    return f"{folder} holds {', '.join(names)}" if names else f"{folder} holds no checkpoint"
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"{folder} holds {', '.join(names[:_NAMES_SHOWN])}{more}" if names else f"{folder} holds no checkpoint"

@@ -146,9 +146,9 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
     """Plan to continue from a checkpoint, in its own folder or another one."""
     options = facts.options
     changes = changed_settings(source.options, options)
+    _refuse_breaking(changes, source)
     if source.epoch >= options.num_epochs:
         return Plan(Start.REACHED, reason, options, source, changes=changes, notes=tuple(notes))
-    _refuse_breaking(changes, source)
     elsewhere = source.path.parent != facts.run.folder
     aside = entries_past(source, facts.run)
     if aside:

@@ -100,7 +100,10 @@ def draw_heatmaps(plan: Plan) -> None:
     detector, _ = build_detector(plan)
     validation_part = _open_corpus(plan.options).dev
     folder = plan.checkpoint.path.parent / plan.run.attention_folder(plan.checkpoint.epoch).name
-    HeatmapWriter(plan.options, plan.run, detector.to(device), validation_part, device).draw(folder)
+    try:
+        HeatmapWriter(plan.options, plan.run, detector.to(device), validation_part, device).draw(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}): mend that and try again") from error
 
 
 @contextmanager

@@ -77,8 +77,9 @@ class TrainState:
     """Networks, optimizers and schedulers by name, the position, the figures so far.
 
     Everything named here is saved as `<name>_state_dict` in one file, so parts that belong together (a generator and
-    its discriminators, say) cannot be saved apart. `times` and `training_seconds` say how long it took and differ from
-    machine to machine; all the rest has the same bits however often the run was stopped.
+    its discriminators, say) cannot be saved apart. `lost_epochs` are those whose checkpoint a full disk refused.
+    `times` and `training_seconds` say how long it took and differ from machine to machine; all the rest has the same
+    bits however often the run was stopped.
     """
 
     networks: dict[str, nn.Module]
@@ -89,14 +90,15 @@ class TrainState:
     epoch: int = 0
     step: int = 0
     history: list[EpochMetrics] = field(default_factory=list)
+    lost_epochs: list[int] = field(default_factory=list)
     times: list[EpochTime] = field(default_factory=list)
     training_seconds: float = 0.0
     seconds_in_epoch: float = 0.0
 
     @property
     def best(self) -> EpochMetrics | None:
-        """The best epoch so far."""
-        return best_epoch(self.history)
+        """The best epoch so far, of those whose checkpoint could be saved."""
+        return best_epoch([row for row in self.history if row.epoch not in self.lost_epochs])
 
     @property
     def learning_rate(self) -> float:
@@ -123,6 +125,7 @@ class TrainState:
             "metrics": figures,
             "best_val_eer": best.val_eer if best else None,
             "history": [asdict(row) for row in self.history],
+            "lost_epochs": list(self.lost_epochs),
             "unfinished_epoch": {
                 "batches_per_epoch": self.unfinished.batches_per_epoch,
                 "batches_done": self.unfinished.batches_done,
@@ -145,6 +148,7 @@ class TrainState:
         self.epoch = payload["epoch"]
         self.step = payload["step"]
         self.history = [EpochMetrics(**row) for row in payload["history"]]
+        self.lost_epochs = list(payload["lost_epochs"])
         self.times = [EpochTime(**row) for row in payload["times"]]
         self.training_seconds = payload["training_seconds"]
         self.seconds_in_epoch = payload["seconds_in_epoch"]

@@ -17,6 +17,7 @@ from training.run_directory import (
     version_number,
 )
 from utils.atomic_files import TEMPORARY_PREFIX
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,14 @@ def _interrupted_move(folder: Path) -> tuple[set[str], set[int]]:
     journal = folder / MOVE_JOURNAL_NAME
     if not journal.exists():
         return set(), set()
-    move = json.loads(journal.read_text(encoding="utf-8"))
-    return set(move["entries"]), {move["version"]}
+    try:
+        move = json.loads(journal.read_text(encoding="utf-8"))
+        return set(move["entries"]), {move["version"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{journal}, which says what is being moved aside, is damaged ({error}): look what of {folder} is in its "
+            "newest version_N folder, move the rest there by hand, and remove that file"
+        ) from error
 
 
 def find_latest_usable(run: RunFolder) -> Candidates:
