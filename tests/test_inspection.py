@@ -52,7 +52,7 @@ def test_epoch_step_metrics_options_and_metadata_are_told(capsys: pytest.Capture
         "Epoch: 3",
         "Step: 30",
         "Learning rate: 1e-06",
-        "   val_eer                  5         1.5",
+        "   val_eer                    5           1.5",
         "   group_size           3",
         "   device       cpu",
     ):

@@ -27,6 +27,13 @@ _SEAL = b"bonafide sealed crc32:%08x"
 _SEAL_BYTES = len(_SEAL % 0)
 _CHUNK_BYTES = 1 << 22
 _RECORD_LIMIT_BYTES = 1 << 24
+_TAIL_BYTES = 1 << 19  # the record, the directory of some thousand tensors and the end
+_LOCAL = struct.Struct("<4s5H3L2H")
+_ENTRY = struct.Struct("<4s6H3L5H2L")
+_END = struct.Struct("<4s4H2LH")
+_ZIP64_END_BYTES = 56 + 20
+_ZIP64_OFFSET_BYTES = 4 + 8
+_IN_EXTRA = 0xFFFFFFFF
 # What zipfile raises beside BadZipFile: a changed flag makes an entry encrypted, or of another compression.
 _BAD_ENTRY = (
     ValueError,
@@ -97,6 +104,9 @@ def read_record(path: Path) -> dict[str, Any] | None:
     Raises BadCheckpointFileError where the file is cut short, is no torch file at all, or its record is damaged.
     """
     try:
+        record = _sealed_record(path)
+        if record is not None:
+            return record
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             top = names[0].split("/", 1)[0] if names else ""
@@ -117,6 +127,53 @@ def read_record(path: Path) -> dict[str, Any] | None:
         raise BadCheckpointFileError(f"its record cannot be read ({error})") from error
     except OSError as error:
         raise BadCheckpointFileError(f"it cannot be read ({error.strerror or error})") from error
+
+
+def _sealed_record(path: Path) -> dict[str, Any] | None:
+    """Return the record of a file as `write_sealed` leaves it, or None for zipfile to judge.
+
+    The record is the last entry of such a file, so the hundreds of tensors before it need not be listed: a hundred
+    checkpoints of XLS-R are read in a third of the time. Whatever is not exactly as expected is left to zipfile.
+    Format: PKWARE APPNOTE 6.3.3, sections 4.3.7 (local header), 4.3.12 (directory entry), 4.3.14-16 (ends) and 4.5.3.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        tail_start = max(0, size - _TAIL_BYTES)
+        file.seek(tail_start)
+        tail = file.read()
+    end = len(tail) - _END.size - _SEAL_BYTES
+    if end < _ZIP64_END_BYTES or tail[end : end + 4] != b"PK\x05\x06":
+        return None
+    if tail[end - _ZIP64_END_BYTES :][:4] == b"PK\x06\x06":  # files from 2 GiB on have a second end before the end
+        end -= _ZIP64_END_BYTES
+    entry = tail.rfind(b"PK\x01\x02", 0, end)
+    if entry < 0 or end - entry < _ENTRY.size:
+        return None
+    fields = _ENTRY.unpack_from(tail, entry)
+    crc, stored_bytes, content_bytes, name_bytes, extra_bytes, comment_bytes, header = (*fields[7:13], fields[16])
+    name = tail[entry + _ENTRY.size : entry + _ENTRY.size + name_bytes]
+    extra = tail[entry + _ENTRY.size + name_bytes : end]
+    if header == _IN_EXTRA and extra[:4] == b"\1\0\x08\0" and len(extra) == _ZIP64_OFFSET_BYTES:
+        header = int.from_bytes(extra[4:], "little")
+    start = header - tail_start
+    content_start = start + _LOCAL.size + name_bytes
+    is_as_written = (
+        len(extra) == extra_bytes
+        and comment_bytes == 0
+        and fields[3:5] == (0, 0)  # no flags, not compressed
+        and stored_bytes == content_bytes
+        and name.count(b"/") == 1
+        and name.endswith(b"/" + RECORD_NAME.encode())
+        and start >= 0
+        and tail[start : start + 4] == b"PK\x03\x04"
+        and tail[start + _LOCAL.size : content_start] == name
+        and tail[start + _LOCAL.size - 2 : start + _LOCAL.size] == b"\0\0"
+    )
+    content = tail[content_start : content_start + content_bytes]
+    if not is_as_written or zlib.crc32(content) != crc:
+        return None
+    record = json.loads(content)
+    return record if isinstance(record, dict) else None
 
 
 def _refuse_unless_old_pickle(path: Path, complaint: str) -> None:

@@ -150,14 +150,18 @@ def _metrics(record: CheckpointRecord) -> list[str]:
     return [
         "",
         "Metrics (EERs and accuracy in percent)",
-        f"{_INDENT}{'':14}{'last':>12}{'best':>12}",
-        *(f"{_INDENT}{name:14}{_short(last):>12}{_short(best):>12}" for name, last, best in rows),
+        f"{_INDENT}{'':14}{'last':>14}{'best':>14}",
+        *(f"{_INDENT}{name:14}{_figure(last):>14}{_figure(best):>14}" for name, last, best in rows),
     ]
 
 
 def _block(title: str, values: Mapping[str, Any]) -> list[str]:
     width = max(map(len, values), default=0)
     return ["", title, *(f"{_INDENT}{name:{width}}  {_short(value)}" for name, value in values.items())]
+
+
+def _figure(value: float) -> str:
+    return f"{value:.6g}"
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,87 @@
+"""Why the compact front-end normalises over time in its first convolution only: both variants, trained side by side.
+
+    python -m benchmarks.compact_front_end [EPOCHS]
+
+Both are `COMPACT_CONFIG` with random weights. "group" has wav2vec2-base's norm, over time in the first convolution;
+"layer" has XLS-R's, over channels in each convolution. A norm over channels at every frame takes away how loud a frame
+is beside its neighbours, and with random weights what is left is nearly the same vector for every utterance. Trained
+on the demo corpus as `make demo` trains, with one seed; nothing is saved.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measuring import machine_text
+from models.build import DETECTORS
+from models.front_end import COMPACT_CONFIG, rebuild_front_end
+from training.data import TrainingBatches, ValidationBatches
+from training.options import Options
+from training.schedule import make_schedule
+from training.starting_state import detector_settings
+from training.state import TrainState, UnfinishedEpoch, seed_random_states
+from training.task import DetectionTask, StepResult, ValidationResult
+from utils.corpora import AsvspoofCorpus, find_asvspoof_2019_la
+from utils.demo_corpus import demo_corpus_folder
+from utils.metrics import equal_error_rate
+
+OPTIONS = Options(batch_size=8, lr=1e-3, warmup_steps=50, num_workers=0)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "group": COMPACT_CONFIG,
+    "layer": COMPACT_CONFIG | {"feat_extract_norm": "layer", "conv_bias": True},
+}
+
+
+def train(config: dict[str, Any], corpus: AsvspoofCorpus) -> Iterator[tuple[float, float]]:
+    """Train a detector with the front-end of `config` and yield training and dev EER in percent after each epoch."""
+    seed_random_states(OPTIONS.seed)
+    detector = DETECTORS[OPTIONS.model_type](detector_settings(OPTIONS), rebuild_front_end(config))
+    training = TrainingBatches(corpus.train, batch_size=OPTIONS.batch_size, seed=OPTIONS.seed)
+    validation = ValidationBatches(corpus.dev, batch_size=OPTIONS.batch_size)
+    optimizer = torch.optim.Adam(detector.parameters(), lr=OPTIONS.lr, weight_decay=OPTIONS.weight_decay)
+    schedule = make_schedule(optimizer, OPTIONS, OPTIONS.num_epochs * training.num_batches_per_epoch)
+    task = DetectionTask(OPTIONS, torch.device("cpu"))
+    state = TrainState(
+        {"model": detector},
+        {"optimizer": optimizer},
+        {"scheduler": schedule},
+        UnfinishedEpoch(training.num_batches_per_epoch),
+        (("benchmark", 0),),
+    )
+    while True:
+        detector.train()
+        trained = []
+        for batch in training.batches(state.epoch + 1):
+            trained.append(task.training_step(state, batch))
+            state.step += 1
+        state.epoch += 1
+        detector.eval()
+        validated = [task.validation_step(state, batch) for batch in validation.batches()]
+        yield _eer_percent(trained), _eer_percent(validated)
+
+
+def _eer_percent(results: Sequence[StepResult | ValidationResult]) -> float:
+    scores = np.concatenate([result.scores.numpy() for result in results])
+    labels = np.concatenate([result.labels.numpy() for result in results])
+    return equal_error_rate(scores, labels == 1).eer_percent
+
+
+def main(epochs: int) -> None:
+    """Train both variants in turn, epoch by epoch, and print a row for each epoch."""
+    print(machine_text())
+    print("EER in % on the demo corpus, chance is 50")
+    print("epoch" + "".join(f"   {name + ' train':>11}  {name + ' dev':>9}" for name in VARIANTS))
+    corpus = find_asvspoof_2019_la(demo_corpus_folder())
+    runs = {name: train(config, corpus) for name, config in VARIANTS.items()}
+    for epoch in range(1, epochs + 1):
+        figures = [next(run) for run in runs.values()]
+        print(f"{epoch:5d}" + "".join(f"   {train_eer:11.1f}  {dev_eer:9.1f}" for train_eer, dev_eer in figures))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 8)

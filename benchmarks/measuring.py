@@ -1,0 +1,73 @@
+"""Runs a command as a whole process and says what it cost; imports no torch, whose memory the child would inherit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent
+PROGRAM = (sys.executable, str(REPOSITORY / "main.py"))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one process took from its start to its end: wall and processor time, peak resident memory in MiB, output.
+
+    Processor time, the sum over cores, says what it costs where other programs keep the machine busy.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+    output: str
+
+
+def run_once(command: Sequence[str], folder: Path, exit_code: int = 0) -> Cost:
+    """Run a command in `folder` and return its cost; raises RuntimeError where it ends with another exit code."""
+    before = time.perf_counter()
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - before
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != exit_code:
+        raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}:\n{output}")
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, KiB on Linux
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 2**20, output)
+
+
+def run_repeatedly(command: Sequence[str], folder: Path, repeats: int, exit_code: int = 0) -> Cost:
+    """Run a command once unmeasured, so that its files are in memory, then return the median of `repeats` runs."""
+    run_once(command, folder, exit_code)
+    costs = [run_once(command, folder, exit_code) for _ in range(repeats)]
+    return Cost(
+        statistics.median(cost.seconds for cost in costs),
+        statistics.median(cost.cpu_seconds for cost in costs),
+        statistics.median(cost.peak_mib for cost in costs),
+        costs[-1].output,
+    )
+
+
+def machine_text() -> str:
+    """Return one line: processor, cores, Python, torch, date, and how busy the machine is."""
+    return (
+        f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, torch {version('torch')}; "
+        f"{datetime.now(UTC):%Y-%m-%d}; load average {os.getloadavg()[0]:.2f} at the start"
+    )
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
