@@ -35,7 +35,7 @@ _ZIP64_END_BYTES = 56 + 20
 _ZIP64_OFFSET_BYTES = 4 + 8
 _IN_EXTRA = 0xFFFFFFFF
 # What zipfile raises beside BadZipFile: a changed flag makes an entry encrypted, or of another compression.
-_BAD_ENTRY = (
+BAD_ENTRY = (
     ValueError,
     NotImplementedError,
     RuntimeError,
@@ -123,7 +123,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     except zipfile.BadZipFile as error:
         _refuse_unless_old_pickle(path, str(error))
         return None
-    except _BAD_ENTRY as error:
+    except BAD_ENTRY as error:
         raise BadCheckpointFileError(f"its record cannot be read ({error})") from error
     except OSError as error:
         raise BadCheckpointFileError(f"it cannot be read ({error.strerror or error})") from error
@@ -235,6 +235,6 @@ def _broken_entry(path: Path) -> str | None:
             entry = archive.testzip()
     except BadCheckpointFileError as error:
         return str(error)
-    except (zipfile.BadZipFile, *_BAD_ENTRY) as error:
+    except (zipfile.BadZipFile, *BAD_ENTRY) as error:
         return f"it is damaged ({error})"
     return f"its entry {entry} is damaged" if entry else None

@@ -9,38 +9,22 @@ reads such a pickle as data, so nothing in the file is run, whatever it asks for
 from __future__ import annotations
 
 import io
-import lzma
 import math
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from training.checkpoint_file import BadCheckpointFileError
+from training.checkpoint_file import BAD_ENTRY, BadCheckpointFileError
 from utils.inert_pickle import Call, Global, InertPickle, InertPickleError, Reference, read_inert_pickle
 
 _PICKLE_LIMIT_BYTES = 1 << 26
 _DEPTH_LIMIT = 50
 _SIZE_LIMIT = 1 << 63
 _DIMENSIONS_LIMIT = 64  # torch's own
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    OSError,
-    LookupError,
-    TypeError,
-    ValueError,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    lzma.LZMAError,
-)
+_UNREADABLE = (zipfile.BadZipFile, OSError, LookupError, TypeError, *BAD_ENTRY)
 # What torch.load(weights_only=True) takes; everything else might be code (torch/_weights_only_unpickler.py).
 _PLAIN_NAME = re.compile(
     r"collections\.(OrderedDict|Counter)|builtins\.(set|bytearray|complex)|_codecs\.encode"
