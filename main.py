@@ -10,16 +10,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from training.announcements import changes_text, plan_text, reached_text, resume_summary
-from training.checkpoint_validation import find_files
+from training.checkpoints.inspection import find_file, inspect_file, inspection_document, inspection_text
+from training.checkpoints.validation import find_files
+from training.checkpoints.validation_report import report_as_json, report_in_lines
 from training.command_line import Action, Command, Look, read_command
 from training.facts import collect_facts
-from training.inspection import find_file, inspect_file, inspection_document, inspection_text
 from training.json_document import json_text
-from training.listing import list_document, list_text
 from training.plan import Plan, Start, decide
-from training.run_directory import RunDirectory
-from training.survey import other_run_folders, survey_folder
-from training.validation_report import report_as_json, report_in_lines
+from training.runs.directory import RunDirectory
+from training.runs.listing import list_document, list_text
+from training.runs.survey import other_run_folders, survey_folder
 from utils.console import drop_unread_output, prepare_output, say
 from utils.errors import EXIT_FAILURE, UserError
 

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from benchmarks.measuring import PROGRAM, REPOSITORY, machine_text, run_once, run_repeatedly
-from training.checkpoint_file import RECORD_NAME
-from training.checkpoint_record import CheckpointRecord, EpochMetrics, Kind
+from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind
+from training.checkpoints.sealed_file import RECORD_NAME
 from training.options import Options
-from training.run_directory import RunDirectory
+from training.runs.directory import RunDirectory
 
 NUM_CHECKPOINTS = 100
 STEPS_PER_EPOCH = 1587  # 25,380 utterances of ASVspoof 2019 LA in batches of 16

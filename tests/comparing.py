@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from training.checkpoint_store import load_payload
+from training.checkpoints.store import load_payload
 from training.options import SETTINGS, OnChange
 
 # Where, when and how long: the only things in a checkpoint that may differ between two equal trainings.

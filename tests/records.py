@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from training.checkpoint_file import write_sealed
-from training.checkpoint_record import CheckpointRecord, EpochMetrics, Kind
+from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind
+from training.checkpoints.sealed_file import write_sealed
 from training.options import Options
 
 STEPS_PER_EPOCH = 10

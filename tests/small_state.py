@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from tests.records import metrics
+from training.checkpoints.snapshot import RunFacts
 from training.options import Options
 from training.schedule import make_schedule
-from training.snapshot import RunFacts
 from training.state import EpochTime, TrainState, UnfinishedEpoch
 
 OPTIONS = Options(lr=1e-2, weight_decay=1e-4, scheduler="cosine", warmup_steps=3, num_epochs=4)

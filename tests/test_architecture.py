@@ -14,21 +14,21 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 LAYERS = ("main", "training", "models", "utils")  # each may import those after it, and itself
 SOURCES = sorted(
-    [REPOSITORY / "main.py", *(path for layer in LAYERS[1:] for path in (REPOSITORY / layer).glob("*.py"))]
+    [REPOSITORY / "main.py", *(path for layer in LAYERS[1:] for path in (REPOSITORY / layer).rglob("*.py"))]
 )
 # What --help, usage errors, listing and planning import: they must be instant.
 WITHOUT_TORCH = (
     "main",
     "training.announcements",
-    "training.checkpoint_file",
-    "training.checkpoint_record",
+    "training.checkpoints.sealed_file",
+    "training.checkpoints.record",
     "training.command_line",
     "training.facts",
-    "training.listing",
+    "training.runs.listing",
     "training.options",
     "training.plan",
-    "training.run_directory",
-    "training.survey",
+    "training.runs.directory",
+    "training.runs.survey",
     "utils.atomic_files",
 )
 SLOW = ("torch", "numpy", "transformers", "matplotlib", "sklearn", "tensorboard", "soundfile", "tqdm")
@@ -78,7 +78,7 @@ def test_only_the_command_line_imports_argparse() -> None:
 def test_only_the_store_calls_torch_save() -> None:
     users = {module_name(path) for path in SOURCES if "torch.save" in {name for name, _ in calls_in(path)}}
     users |= {module_name(path) for path in SOURCES if "torch.save" in imported_by(path)}
-    assert users == {"training.checkpoint_store"}
+    assert users == {"training.checkpoints.store"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)

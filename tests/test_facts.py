@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.records import cut, flip_a_bit, record, write_checkpoint, write_foreign_weights
-from training.checkpoint_record import CheckpointRecord, WeightsFile
+from training.checkpoints.record import CheckpointRecord, WeightsFile
 from training.command_line import read_command
 from training.facts import Facts, collect_facts, find_source
 from training.options import Options
 from training.plan import Start, decide
-from training.run_directory import RunDirectory
-from training.survey import RunFolder
+from training.runs.directory import RunDirectory
+from training.runs.survey import RunFolder
 from utils.errors import UserError
 
 OPTIONS = Options()

@@ -13,7 +13,7 @@ import pytest
 
 from main import main
 from tests.conftest import SMALL_RUN
-from training.checkpoint_file import broken_seal, read_record
+from training.checkpoints.sealed_file import broken_seal, read_record
 from training.task import DetectionTask
 from utils.atomic_files import TEMPORARY_PREFIX
 

@@ -27,7 +27,7 @@ from training.heatmap_figures import (
 )
 from training.heatmaps import HeatmapWriter, Sample, choose_balanced, write_attention_heatmaps
 from training.options import Options
-from training.run_directory import RunDirectory
+from training.runs.directory import RunDirectory
 from training.state import TrainState, UnfinishedEpoch
 from utils.corpora import CorpusPart
 from utils.protocols import Protocol, Trial

@@ -14,11 +14,11 @@ import torch
 from main import main
 from tests.conftest import SMALL_RUN
 from tests.records import cut, metrics, record, write_foreign_weights
-from tests.test_checkpoint_validation import MODEL, write_whole
-from training.checkpoint_file import BadCheckpointFileError
+from tests.test_validation import MODEL, write_whole
+from training.checkpoints.sealed_file import BadCheckpointFileError
+from training.checkpoints.tensor_table import read_tensor_table
 from training.options import Options
-from training.run_directory import RunDirectory
-from training.tensor_table import read_tensor_table
+from training.runs.directory import RunDirectory
 from utils.errors import UserError
 
 RUN = RunDirectory.of(Options())

@@ -13,7 +13,7 @@ import pytest
 
 from tests.comparing import assert_same_training, log_rows
 from tests.conftest import SMALL_RUN, command_line
-from training.checkpoint_file import broken_seal
+from training.checkpoints.sealed_file import broken_seal
 from utils.atomic_files import TEMPORARY_PREFIX
 
 EPOCHS = 12

@@ -12,10 +12,10 @@ import pytest
 from main import main
 from tests.conftest import REPOSITORY
 from tests.records import cut, metrics, record, write_checkpoint, write_foreign_weights
-from training.checkpoint_record import EpochMetrics, Kind
+from training.checkpoints.record import EpochMetrics, Kind
 from training.options import Options
-from training.run_directory import RunDirectory
-from training.survey import survey_folder
+from training.runs.directory import RunDirectory
+from training.runs.survey import survey_folder
 
 OPTIONS = Options(comment="my_experiment")
 RUN = RunDirectory.of(OPTIONS)

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.records import metrics
 from tests.small_state import small_state
 from training.logs import CSV_COLUMNS, RunLogs
-from training.run_directory import RunDirectory
+from training.runs.directory import RunDirectory
 from training.state import EpochTime, TrainState
 
 RUN = RunDirectory("run")

@@ -14,7 +14,7 @@ from main import main
 from tests.conftest import SMALL_RUN, Run, command_line, write_corpus
 from tests.records import record, write_checkpoint
 from training.options import Options
-from training.run_directory import RunDirectory
+from training.runs.directory import RunDirectory
 
 RUN = RunDirectory.of(Options())
 

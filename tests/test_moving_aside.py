@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from training.moving_aside import complete_interrupted_move, move_aside
-from training.run_directory import RunDirectory
-from training.survey import survey_folder
+from training.runs.directory import RunDirectory
+from training.runs.moving_aside import complete_interrupted_move, move_aside
+from training.runs.survey import survey_folder
 
 RUN = RunDirectory("run")
 ENTRIES = ("attention_epoch_1", "checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth", "training_log.csv")
@@ -132,7 +132,7 @@ STEPS = [*(("rename", number) for number in range(1, 8)), ("unlink", 1)]
 def test_a_kill_at_any_step_is_completed_at_the_next_start(trained: RunDirectory, call: str, number: int) -> None:
     before, logs_before = contents(RUN.folder), contents(RUN.logs_folder)
     code = (
-        "from training.moving_aside import move_aside; from training.run_directory import RunDirectory; "
+        "from training.runs.moving_aside import move_aside; from training.runs.directory import RunDirectory; "
         f"move_aside(RunDirectory('run'), {ENTRIES!r}, 1)"
     )
     inject = f"inject=/^{call}:signal=KILL:error=EINTR:when={number}"

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.records import record
-from training.checkpoint_record import CheckpointRecord, UnusableFile, WeightsFile
+from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
 from training.command_line import Action, Command
 from training.facts import Facts
 from training.options import Options
 from training.plan import Change, Start, decide, entries_past, refuse_changed_data
-from training.run_directory import RunDirectory
-from training.survey import Candidates, RunFolder
+from training.runs.directory import RunDirectory
+from training.runs.survey import Candidates, RunFolder
 from utils.errors import UserError
 
 RUN = RunDirectory.of(Options()).folder

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from training.run_lock import run_lock
+from training.runs.lock import run_lock
 from utils.errors import UserError
 
 HOLD = "with run_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.readline()"
@@ -30,7 +30,7 @@ HOLD_AND_FORK = (
 
 @contextmanager
 def another_process(code: str, lock: Path) -> Iterator[subprocess.Popen[str]]:
-    program = f"import os, sys, time\nfrom pathlib import Path\nfrom training.run_lock import run_lock\n{code}"
+    program = f"import os, sys, time\nfrom pathlib import Path\nfrom training.runs.lock import run_lock\n{code}"
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(lock)],
         cwd=REPOSITORY,

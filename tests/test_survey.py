@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.records import cut, flip_a_bit, metrics, record, write_checkpoint, write_foreign_weights
-from training.checkpoint_record import CheckpointRecord, Kind, WeightsFile
+from training.checkpoints.record import CheckpointRecord, Kind, WeightsFile
 from training.options import Options
-from training.run_directory import LOCK_NAME, LOGS_ROOT, MOVE_JOURNAL_NAME
-from training.survey import RunFolder, find_latest_usable, newest_record, other_run_folders, survey_folder
+from training.runs.directory import LOCK_NAME, LOGS_ROOT, MOVE_JOURNAL_NAME
+from training.runs.survey import RunFolder, find_latest_usable, newest_record, other_run_folders, survey_folder
 from utils.atomic_files import TEMPORARY_PREFIX
 
 RUN = Path("models/run")

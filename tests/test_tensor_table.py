@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch._weights_only_unpickler import _get_allowed_globals
 
-from training.checkpoint_file import BadCheckpointFileError
-from training.tensor_table import _PLAIN_NAME, TensorEntry, TensorTable, read_tensor_table, stored_bytes
+from training.checkpoints.sealed_file import BadCheckpointFileError
+from training.checkpoints.tensor_table import _PLAIN_NAME, TensorEntry, TensorTable, read_tensor_table, stored_bytes
 
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128),

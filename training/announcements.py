@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint_record import CheckpointRecord, EpochMetrics
-from training.listing import RULE, progress_in_epoch
+from training.checkpoints.record import CheckpointRecord, EpochMetrics
 from training.options import Options
 from training.plan import Change, Plan, Start
+from training.runs.listing import RULE, progress_in_epoch
 
 
 def plan_text(plan: Plan) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from training.checkpoint_file import broken_seal
-from training.checkpoint_record import CheckpointRecord, UnusableFile, WeightsFile, examine
+from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
+from training.checkpoints.sealed_file import broken_seal
 from training.command_line import Action, Command
 from training.options import Options
-from training.run_directory import RunDirectory, run_tag
-from training.survey import (
+from training.runs.directory import RunDirectory, run_tag
+from training.runs.survey import (
     Candidates,
     RunFolder,
     find_latest_usable,

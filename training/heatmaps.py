@@ -27,7 +27,7 @@ from training.heatmap_figures import (
     sample_figure,
 )
 from training.options import Options
-from training.run_directory import RunDirectory
+from training.runs.directory import RunDirectory
 from training.state import TrainState
 from utils.atomic_files import atomic_write
 from utils.audio import SAMPLE_RATE_HZ, Waveform, read_waveform

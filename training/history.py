@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from training.checkpoint_record import EpochMetrics
+from training.checkpoints.record import EpochMetrics
 
 
 def best_epoch(history: Sequence[EpochMetrics]) -> EpochMetrics | None:

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from training.checkpoint_record import CheckpointRecord
+from training.checkpoints.record import CheckpointRecord
 
 
 def json_text(document: dict[str, Any]) -> str:

@@ -7,8 +7,8 @@ import io
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 
-from training.checkpoint_record import EpochMetrics
-from training.run_directory import RunDirectory
+from training.checkpoints.record import EpochMetrics
+from training.runs.directory import RunDirectory
 from training.state import EpochTime, TrainState
 from utils.atomic_files import make_folder, write_text_atomically
 from utils.console import say

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from training.checkpoint_record import CheckpointRecord, EpochMetrics, Kind
-from training.checkpoint_store import CannotSaveError, CheckpointStore
+from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind
+from training.checkpoints.snapshot import RunFacts, take_snapshot
+from training.checkpoints.store import CannotSaveError, CheckpointStore
 from training.data import Batch, TrainingBatches, ValidationBatches
 from training.interruption import StopRequest
 from training.logs import RunLogs
 from training.progress import progress
-from training.snapshot import RunFacts, take_snapshot
 from training.state import EpochTime, TrainState, UnfinishedEpoch
 from training.task import DetectionTask, ValidationResult
 from utils.console import say

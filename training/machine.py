@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from training.checkpoint_record import CheckpointRecord
+from training.checkpoints.record import CheckpointRecord
 from utils.errors import UserError
 
 

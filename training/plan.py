@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint_record import CheckpointRecord, UnusableFile, WeightsFile
+from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
 from training.command_line import Action, Command
 from training.facts import Facts
 from training.options import SETTINGS, OnChange, Options
-from training.run_directory import BEST_WEIGHTS_PREFIX, RunDirectory
-from training.survey import Candidates, RunFolder
+from training.runs.directory import BEST_WEIGHTS_PREFIX, RunDirectory
+from training.runs.survey import Candidates, RunFolder
 from utils.errors import UserError
 
 

@@ -12,9 +12,9 @@ import torch
 
 from models.detector import Detector
 from training.announcements import changes_text, ended_text, stopped_text, training_text, unsaved_text
-from training.checkpoint_store import CheckpointStore
+from training.checkpoints.snapshot import RunFacts
+from training.checkpoints.store import CheckpointStore
 from training.data import Crop, TrainingBatches, ValidationBatches
-from training.folder_preparation import prepare_folder
 from training.interruption import stop_on_signals
 from training.logs import RunLogs
 from training.loop import Trainer
@@ -26,8 +26,8 @@ from training.machine import (
 )
 from training.options import DEMO_DATABASE, Options
 from training.plan import Plan, refuse_changed_data
-from training.run_lock import run_lock
-from training.snapshot import RunFacts
+from training.runs.lock import run_lock
+from training.runs.preparation import prepare_folder
 from training.starting_state import build_detector, starting_state
 from training.state import TrainState
 from training.task import DetectionTask

@@ -9,7 +9,7 @@ import torch
 
 from models.build import create_detector, rebuild_detector
 from models.detector import Detector, DetectorSettings
-from training.checkpoint_store import Weights, load_into, load_payload, load_weights
+from training.checkpoints.store import Weights, load_into, load_payload, load_weights
 from training.options import Options
 from training.plan import Plan
 from training.schedule import apply_given_rates, make_schedule, planned_steps

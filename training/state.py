@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from training.checkpoint_record import EpochMetrics
+from training.checkpoints.record import EpochMetrics
 from training.history import best_epoch
 
 

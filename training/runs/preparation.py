@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.checkpoint_store import CheckpointStore
-from training.moving_aside import complete_interrupted_move, move_aside
+from training.checkpoints.store import CheckpointStore
 from training.plan import Plan
-from training.survey import RunFolder, survey_folder
+from training.runs.moving_aside import complete_interrupted_move, move_aside
+from training.runs.survey import RunFolder, survey_folder
 from utils.atomic_files import remove_stray_temporaries
 from utils.console import say
 from utils.errors import UserError

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from training import checkpoint_file
-from training.checkpoint_file import BadCheckpointFileError, broken_seal, read_record, write_sealed
+from training.checkpoints import sealed_file
+from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal, read_record, write_sealed
 
 RECORD = {"format": 1, "epoch": 3, "lr": 1e-06, "comment": "é"}
 PAYLOAD = {"weight": torch.arange(40.0), "bias": torch.ones(3), "epoch": 3}
@@ -309,8 +309,8 @@ def test_the_record_is_found_without_listing_what_lies_before_it(tmp_path: Path,
     with path.open("w+b") as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr("archive/data.pkl", b"")
         archive.start_dir += hole  # a hole in the file stands for the tensors
-        archive.writestr(f"archive/{checkpoint_file.RECORD_NAME}", json.dumps(RECORD))
+        archive.writestr(f"archive/{sealed_file.RECORD_NAME}", json.dumps(RECORD))
         archive.comment = b"bonafide sealed crc32:00000000"
     with zipfile.ZipFile(path) as archive:
-        by_zipfile = json.loads(archive.read(f"archive/{checkpoint_file.RECORD_NAME}"))
-    assert checkpoint_file._sealed_record(path) == by_zipfile == RECORD
+        by_zipfile = json.loads(archive.read(f"archive/{sealed_file.RECORD_NAME}"))
+    assert sealed_file._sealed_record(path) == by_zipfile == RECORD

@@ -1,4 +1,4 @@
-"""The invariants of training/checkpoint_store.py, each on real files of a two-layer net."""
+"""The invariants of training/checkpoints/store.py, each on real files of a two-layer net."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from torch import nn
 
 from tests.comparing import differences
 from tests.small_state import FACTS, OPTIONS, complete_epoch, seed_everything, small_state, train
-from training import checkpoint_store
-from training.checkpoint_record import REQUIRED_KEYS, CheckpointRecord, Kind, WeightsFile, examine
-from training.checkpoint_store import (
+from training.checkpoints import store as store_module
+from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, Kind, WeightsFile, examine
+from training.checkpoints.snapshot import take_snapshot
+from training.checkpoints.store import (
     CheckpointStore,
     Weights,
     load_into,
@@ -32,8 +33,7 @@ from training.checkpoint_store import (
     load_weights,
     save_checkpoint,
 )
-from training.run_directory import RunDirectory
-from training.snapshot import take_snapshot
+from training.runs.directory import RunDirectory
 from training.state import TrainState
 from utils.errors import UserError
 
@@ -487,12 +487,12 @@ def test_weights_that_fit_are_copied_whole() -> None:
 
 
 def test_every_test_that_the_invariants_name_exists() -> None:
-    quoted = re.findall(r"(test_\w+)(?:\s+\((tests/\w+\.py)\))?", checkpoint_store.__doc__ or "")
-    named = [(test, file) for test, file in quoted if test != "test_checkpoint_store"]
+    quoted = re.findall(r"(test_\w+)(?:\s+\((tests/\w+\.py)\))?", store_module.__doc__ or "")
+    named = [(test, file) for test, file in quoted if test != "test_store"]
     assert len(named) >= 6
     missing = []
     for test, file in named:
-        text = (REPOSITORY / (file or "tests/test_checkpoint_store.py")).read_text()
+        text = (REPOSITORY / (file or "tests/test_store.py")).read_text()
         if f"def {test}(" not in text:
             missing.append(test)
     assert missing == []

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.checkpoint_file import broken_seal
-from training.checkpoint_record import CheckpointRecord, UnusableFile, WeightsFile, examine
-from training.run_directory import (
+from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
+from training.checkpoints.sealed_file import broken_seal
+from training.runs.directory import (
     BEST_CHECKPOINT_PREFIX,
     LOCK_NAME,
     LOGS_ROOT,

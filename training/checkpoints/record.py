@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint_file import BadCheckpointFileError, read_record
+from training.checkpoints.sealed_file import BadCheckpointFileError, read_record
 from training.options import Options, options_from_record
 from utils.errors import UserError
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.run_directory import RunDirectory, version_number
+from training.runs.directory import RunDirectory, version_number
 from utils.atomic_files import durable_rename, fsync_folder, make_folder, write_text_atomically
 
 

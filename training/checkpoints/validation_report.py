@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
-from training.checkpoint_validation import (
+from training.checkpoints.validation import (
     CheckedFile,
     FileGroup,
     check_files,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from training.checkpoint_file import BAD_ENTRY, BadCheckpointFileError
+from training.checkpoints.sealed_file import BAD_ENTRY, BadCheckpointFileError
 from utils.inert_pickle import Call, Global, InertPickle, InertPickleError, Reference, read_inert_pickle
 
 _PICKLE_LIMIT_BYTES = 1 << 26

@@ -20,11 +20,11 @@ import torch
 from main import main
 from tests.conftest import REPOSITORY
 from tests.records import cut, flip_a_bit, record, write_checkpoint, write_foreign_weights
-from training.checkpoint_file import write_sealed
-from training.checkpoint_record import REQUIRED_KEYS, CheckpointRecord, Kind
-from training.checkpoint_validation import Verdict, check_file
+from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, Kind
+from training.checkpoints.sealed_file import write_sealed
+from training.checkpoints.validation import Verdict, check_file
 from training.options import Options
-from training.run_directory import RunDirectory
+from training.runs.directory import RunDirectory
 
 RUN = RunDirectory.of(Options())
 MODEL: dict[str, Any] = {"layer.weight": torch.arange(64.0), "layer.bias": torch.zeros(3)}

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint_file import BadCheckpointFileError, read_record
-from training.checkpoint_record import CheckpointRecord, EpochMetrics, Kind, record_from_dict
+from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind, record_from_dict
+from training.checkpoints.sealed_file import BadCheckpointFileError, read_record
+from training.checkpoints.tensor_table import TensorEntry, TensorTable, read_tensor_table, stored_bytes
 from training.json_document import record_document
-from training.listing import RULE, progress_in_epoch
-from training.survey import survey_folder
-from training.tensor_table import TensorEntry, TensorTable, read_tensor_table, stored_bytes
+from training.runs.listing import RULE, progress_in_epoch
+from training.runs.survey import survey_folder
 from utils.errors import UserError
 from utils.terminal_text import bytes_text, printable
 

@@ -1,6 +1,6 @@
 """Saves, loads and links the checkpoints of one run. It makes no choices: what to keep or resume is decided elsewhere.
 
-Invariants, each with the test that holds it (tests/test_checkpoint_store.py unless said otherwise):
+Invariants, each with the test that holds it (tests/test_store.py unless said otherwise):
 
 1. A file under a checkpoint's name is complete and was fsynced, and its folder too.
    test_killed_at_random_moments_training_ends_with_the_same_bits (tests/test_kill.py),
@@ -28,8 +28,7 @@ from typing import Any
 
 import torch
 
-from training.checkpoint_file import BadCheckpointFileError, broken_seal, read_record, write_sealed
-from training.checkpoint_record import (
+from training.checkpoints.record import (
     REQUIRED_KEYS,
     CheckpointRecord,
     EpochMetrics,
@@ -37,7 +36,8 @@ from training.checkpoint_record import (
     examine,
     record_from_dict,
 )
-from training.run_directory import RunDirectory
+from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal, read_record, write_sealed
+from training.runs.directory import RunDirectory
 from utils.atomic_files import atomic_write, disk_error_behind, link_or_copy
 from utils.errors import UserError
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint_record import CheckpointRecord
+from training.checkpoints.record import CheckpointRecord
 from training.json_document import record_document
-from training.survey import RunFolder
+from training.runs.survey import RunFolder
 
 RULE = "=" * 70
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from tests.records import metrics, record
-from training.checkpoint_file import BadCheckpointFileError
-from training.checkpoint_record import (
+from training.checkpoints.record import (
     CheckpointRecord,
     Kind,
     UnusableFile,
@@ -20,7 +19,8 @@ from training.checkpoint_record import (
     examine,
     record_from_dict,
 )
-from training.checkpoint_store import save_checkpoint
+from training.checkpoints.sealed_file import BadCheckpointFileError
+from training.checkpoints.store import save_checkpoint
 from training.options import Options
 
 PATH = Path("models/run/checkpoint_epoch_3.pth")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint_record import CheckpointRecord, Kind
+from training.checkpoints.record import CheckpointRecord, Kind
 from training.options import Options
 from training.state import TrainState
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint_file import BadCheckpointFileError, broken_seal
-from training.checkpoint_record import REQUIRED_KEYS, CheckpointRecord, UnusableFile, WeightsFile, examine
-from training.inspection import code_complaints
-from training.run_directory import BEST_CHECKPOINT_PREFIX, BEST_WEIGHTS_PREFIX, version_number
-from training.survey import other_run_folders
-from training.tensor_table import TensorTable, read_tensor_table
+from training.checkpoints.inspection import code_complaints
+from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, UnusableFile, WeightsFile, examine
+from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal
+from training.checkpoints.tensor_table import TensorTable, read_tensor_table
+from training.runs.directory import BEST_CHECKPOINT_PREFIX, BEST_WEIGHTS_PREFIX, version_number
+from training.runs.survey import other_run_folders
 from utils.errors import UserError
 from utils.terminal_text import bytes_text, printable
 

@@ -1,0 +1,1 @@
+"""Run folders: where they lie, what they hold, who may write in them, and what is said of them."""
