@@ -37,12 +37,19 @@ examples:
 """
 
 _HELP_COLUMNS = 120
-_TYPE_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_TYPE_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    tuple: "whole numbers, as [10, 25, 50]",
+}
 _GROUPS = {
     "data": "data",
     "detector": "detector (cannot change on resume)",
     "training": "training",
     "machine": "machine",
+    "saving": "saving (nothing is deleted before what replaces it is on disk and verified)",
     "run": "run",
     "heatmaps": "attention heatmaps",
 }
@@ -230,8 +237,18 @@ def _add_setting(group: argparse._ArgumentGroup, option: dataclasses.Field[Any])
         group.add_argument(f"--{option.name}", action=argparse.BooleanOptionalAction, help=_help(option, declared))
         return
     choices = declared.choices or None
-    metavar = None if choices else {int: "N", float: "X", str: "TEXT"}[kind]
-    group.add_argument(f"--{option.name}", type=kind, choices=choices, metavar=metavar, help=_help(option, declared))
+    metavar = None if choices else {int: "N", float: "X", str: "TEXT", tuple: "N,N"}[kind]
+    read = whole_numbers if kind is tuple else kind
+    group.add_argument(f"--{option.name}", type=read, choices=choices, metavar=metavar, help=_help(option, declared))
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Read whole numbers between commas; argparse names the flag where this raises ValueError.
+
+    >>> whole_numbers("10, 25")
+    (10, 25)
+    """
+    return tuple(int(part) for part in text.split(","))
 
 
 def _help(option: dataclasses.Field[Any], declared: Setting) -> str:
@@ -240,7 +257,7 @@ def _help(option: dataclasses.Field[Any], declared: Setting) -> str:
 
 
 def setting_type(name: str) -> type:
-    """Return the plain type of a setting: int, float, str or bool; `int | None` counts as int.
+    """Return the plain type of a setting: int, float, str, bool or tuple; `int | None` counts as int.
 
     >>> setting_type("num_examples")
     <class 'int'>
@@ -248,6 +265,7 @@ def setting_type(name: str) -> type:
     annotation = typing.get_type_hints(Options)[name]
     if isinstance(annotation, types.UnionType):
         annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+    annotation = typing.get_origin(annotation) or annotation
     assert isinstance(annotation, type)
     return annotation
 
@@ -286,6 +304,8 @@ def _as_setting(path: Path, name: str, value: Any) -> Any:
             return float(value)
         except ValueError:
             pass
+    if kind is tuple and isinstance(value, list) and all(type(part) is int for part in value):
+        return tuple(value)
     if type(value) is not kind:
         raise UserError(f"--config {path}: {name} must be {_TYPE_WORDS[kind]}, found {value!r}", EXIT_USAGE)
     return value

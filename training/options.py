@@ -112,6 +112,12 @@ class Options:
         OnChange.REFUSED,
         "give the front-end zero-mean, unit-variance waveforms (default: raw, as the field does)",
     )
+    freeze_ssl: bool = setting(
+        False,
+        "detector",
+        OnChange.REFUSED,
+        "do not train the front-end; its weights are then stored once per run, not in every checkpoint",
+    )
     use_contrastive: bool = setting(
         False, "detector", OnChange.REFUSED, "add a projection head and two contrastive terms to the loss"
     )
@@ -156,6 +162,67 @@ class Options:
     num_workers: int = setting(
         2, "machine", OnChange.FREE, "processes that read audio; the results do not depend on it", at_least=0
     )
+    save_interval: int = setting(
+        1000,
+        "saving",
+        OnChange.FREE,
+        "save a checkpoint every N steps, in the middle of an epoch too; 0: only after epochs and when stopped",
+        at_least=0,
+    )
+    val_interval: int = setting(
+        0,
+        "saving",
+        OnChange.FREE,
+        "validate every N steps too, so that step checkpoints can carry validation figures; 0: only after epochs",
+        at_least=0,
+    )
+    save_freq: int = setting(
+        1,
+        "saving",
+        OnChange.FREE,
+        "keep the checkpoint of every N-th epoch; the latest and the best are kept anyway",
+        at_least=1,
+    )
+    milestones: tuple[int, ...] = setting(
+        (), "saving", OnChange.FREE, "epochs whose checkpoints are always kept, such as 10,25,50 (default: none)"
+    )
+    keep_last_n: int | None = setting(
+        None,
+        "saving",
+        OnChange.FREE,
+        "keep the last N epoch checkpoints and the last N step checkpoints, and what the other flags keep "
+        "(default: every epoch, the last 5 steps)",
+        at_least=1,
+    )
+    save_best_only: bool = setting(
+        False, "saving", OnChange.FREE, "keep two checkpoint files, best and last, whatever the other flags say"
+    )
+    checkpoint_name: str | None = setting(
+        None,
+        "saving",
+        OnChange.FREE,
+        "name of step checkpoints, such as checkpoint_{kstep}k.pt or step_{step:08d}-val_loss_{val_loss:.4f}.ckpt; "
+        "without {step} or {kstep}, of epoch checkpoints, such as checkpoint_epoch_{epoch:03d}.pth (default: "
+        "checkpoint_step_{step}.pth and checkpoint_epoch_{epoch}.pth)",
+    )
+    compress_after: int | None = setting(
+        None,
+        "saving",
+        OnChange.FREE,
+        "deflate checkpoints once N newer ones of their kind are there: smaller files that load as before "
+        "(default: never)",
+        at_least=1,
+    )
+    sync_save: bool = setting(
+        False, "saving", OnChange.FREE, "wait for every save instead of writing while training goes on; for debugging"
+    )
+    experiment: str | None = setting(
+        None,
+        "run",
+        OnChange.FREE,
+        "keep this run in outputs/NAME/checkpoints/version_N/ and outputs/NAME/logs/version_N/, the next N for each "
+        "new run (default: models/ and logs/, named by the settings)",
+    )
     comment: str | None = setting(
         None, "run", OnChange.FREE, "names the experiment: ends the names of folder and files (default: none)"
     )
@@ -173,10 +240,13 @@ class Options:
         if not self.ssl_model:
             chosen = COMPACT if self.database_path == DEMO_DATABASE else XLS_R_300M
             object.__setattr__(self, "ssl_model", chosen)
+        object.__setattr__(self, "milestones", tuple(sorted(set(self.milestones))))  # a list where it was JSON
         for name, declared in SETTINGS.items():
             _check(name, getattr(self, name), declared)
-        if self.comment is not None:
-            _check_comment(self.comment)
+        if any(epoch < 1 for epoch in self.milestones):
+            raise UserError(f"--milestones must be epochs from 1 on, found {self.milestones[0]}", EXIT_USAGE)
+        for name in ("comment", "experiment"):
+            _check_part_of_a_path(name, getattr(self, name))
         if not _DEVICE.fullmatch(self.device):
             raise UserError(f"--device must be auto, cpu, cuda or cuda:N, found {self.device!r}", EXIT_USAGE)
 
@@ -218,10 +288,14 @@ def _check(name: str, value: Any, declared: Setting) -> None:
         raise UserError(f"--{name} must be above {declared.above:g}, found {value}", EXIT_USAGE)
 
 
-def _check_comment(comment: str) -> None:
-    """Refuse a comment that cannot be part of a file name."""
-    if not comment or any(c in "/\\" or not c.isprintable() for c in comment) or len(comment.encode()) > 100:
+def _check_part_of_a_path(name: str, text: str | None) -> None:
+    """Refuse what cannot be part of a file or folder name."""
+    if text is None:
+        return
+    if not text or any(c in "/\\" or not c.isprintable() for c in text) or len(text.encode()) > 100:
         raise UserError(
-            f"--comment becomes part of file names: at most 100 bytes and no slash or line break, found {comment!r}",
+            f"--{name} becomes part of file names: at most 100 bytes and no slash or line break, found {text!r}",
             EXIT_USAGE,
         )
+    if text in (".", ".."):
+        raise UserError(f"--{name} becomes part of file names and cannot be {text!r}: pass a word", EXIT_USAGE)

@@ -12,7 +12,8 @@ from training.checkpoints.sealed_file import BadCheckpointFileError, read_record
 from training.options import Options, options_from_record
 from utils.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
+"""2 has `name` and `validated` in records and `validations` in payloads, which 1 had not."""
 # The keys without which a file cannot be resumed, whatever its record says.
 REQUIRED_KEYS = (
     "model_state_dict",
@@ -22,6 +23,7 @@ REQUIRED_KEYS = (
     "step",
     "metrics",
     "history",
+    "validations",
     "lost_epochs",
     "times",
     "training_seconds",
@@ -70,12 +72,26 @@ class EpochMetrics:
 
 
 @dataclass(frozen=True)
+class StepMetrics:
+    """The validation figures after one step, within an epoch or at its end; `epoch` counts completed epochs then."""
+
+    step: int
+    epoch: int
+    val_loss: float
+    val_acc: float
+    val_eer: float
+
+
+@dataclass(frozen=True)
 class CheckpointRecord:
     """The facts of one checkpoint file.
 
     `epoch` counts completed epochs and `step` the steps since the run began; `batches_done` of `batches_per_epoch` are
     done in epoch `epoch + 1`. `last` are the figures of epoch `epoch` (None before the first is complete) and `best`
-    those of the epoch with the lowest validation EER so far. `data` names the contents of the protocols by hash.
+    those of the epoch with the lowest validation EER so far; `validated` are the validation figures of exactly these
+    weights, None where they were not validated. `data` names the contents of the protocols by hash.
+    `name` is the file name it was saved under, "" where that is unknown: names are for people, but only a file that
+    still has the name which the program gave it may be deleted by the program.
     `lineage` are pairs (run id, step it began at): a run that was resumed from an older checkpoint, leaving later ones
     behind, goes on under a new id, so that the two futures of one past are told apart.
     """
@@ -94,6 +110,8 @@ class CheckpointRecord:
     options: Options
     data: Mapping[str, str]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    validated: StepMetrics | None = None
+    name: str = ""
 
     @property
     def run_id(self) -> str:
@@ -131,6 +149,7 @@ class CheckpointRecord:
             "kind": self.kind.value,
             "last": asdict(self.last) if self.last else None,
             "best": asdict(self.best) if self.best else None,
+            "validated": asdict(self.validated) if self.validated else None,
             "options": self.options.as_dict(),
             "data": dict(self.data),
             "metadata": dict(self.metadata),
@@ -179,6 +198,8 @@ def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) 
         raise BadCheckpointFileError(
             f"it has format {stored.get('format')!r} and this version reads up to {FORMAT}: update bonafide"
         )
+    if stored["format"] == 1:
+        stored = {**stored, "name": "", "validated": None}
     known = {f.name for f in fields(CheckpointRecord)} - {"path", "bytes_on_disk"}
     missing = sorted(known - set(stored))
     if missing:
@@ -192,6 +213,8 @@ def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) 
             "lineage": tuple((str(run_id), int(step)) for run_id, step in stored["lineage"]),
             "last": EpochMetrics(**stored["last"]) if stored["last"] else None,
             "best": EpochMetrics(**stored["best"]) if stored["best"] else None,
+            "validated": StepMetrics(**stored["validated"]) if stored["validated"] else None,
+            "name": str(stored["name"]),
             "options": options_from_record(stored["options"]),
         }
     except (TypeError, ValueError, AttributeError) as error:

@@ -14,6 +14,7 @@ LOCK_NAME = ".lock"
 MOVE_JOURNAL_NAME = ".moving_aside.json"
 BEST_CHECKPOINT_PREFIX = "best_checkpoint_eer"
 BEST_WEIGHTS_PREFIX = "best_model_eer"
+LAST_CHECKPOINT_PREFIX = "last_checkpoint"
 TRAINING_LOG_NAME = "training_log.csv"
 _VERSION = re.compile(r"version_(\d+)")
 
@@ -82,6 +83,11 @@ class RunDirectory:
     def best_weights(self) -> Path:
         """The weights of that epoch alone, for reuse."""
         return self.folder / f"{BEST_WEIGHTS_PREFIX}{_suffix(self.comment)}.pth"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The checkpoint that is furthest in training, whatever else it is called."""
+        return self.folder / f"{LAST_CHECKPOINT_PREFIX}{_suffix(self.comment)}.pth"
 
     @property
     def training_log(self) -> Path:
