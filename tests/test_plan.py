@@ -298,6 +298,12 @@ def test_a_best_checkpoint_from_before_the_resumed_epoch_stays() -> None:
     assert entries_past(source, run) == ("checkpoint_epoch_5.pth",)
 
 
+def test_the_last_name_moves_with_the_checkpoint_that_it_names() -> None:
+    names = ("checkpoint_epoch_4.pth", "checkpoint_epoch_5.pth", "last_checkpoint.pth")
+    run = RunFolder(RUN, (EPOCH_4, EPOCH_5), entries=names, last=record(RUN / names[2], 5))
+    assert entries_past(EPOCH_4, run) == ("checkpoint_epoch_5.pth", "last_checkpoint.pth")
+
+
 def test_heatmaps_of_epochs_past_the_resumed_one_move_and_earlier_ones_stay() -> None:
     names = ("attention_epoch_4", "attention_epoch_5", "checkpoint_epoch_4.pth", "checkpoint_epoch_5.pth")
     run = RunFolder(RUN, (EPOCH_4, EPOCH_5), entries=names)

@@ -80,6 +80,40 @@ def test_a_best_file_of_another_comment_is_not_overlooked() -> None:
     assert names(run) == ["best_checkpoint_eer_old.pth", "best_checkpoint_eer.pth"]
 
 
+def listed(run: RunFolder) -> list[str]:
+    return [found.path.name for found in run.listed]
+
+
+def test_the_last_name_is_a_second_name_and_not_listed_twice() -> None:
+    for number in (1, 2):
+        write_epoch(number)
+    write_epoch(2, "last_checkpoint.pth")
+    write_epoch(1, "best_checkpoint_eer.pth")
+    run = survey_folder(RUN)
+    assert run.last and run.last.epoch == 2
+    assert listed(run) == ["checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth", "best_checkpoint_eer.pth"]
+    assert run.latest and run.latest.path.name == "checkpoint_epoch_2.pth"
+
+
+def test_the_last_name_is_listed_where_the_checkpoint_has_no_other() -> None:
+    """As --save_best_only leaves it, and a kill before the last name moved on."""
+    write_epoch(2, "last_checkpoint.pth")
+    write_epoch(1, "best_checkpoint_eer.pth")
+    assert listed(survey_folder(RUN)) == ["last_checkpoint.pth", "best_checkpoint_eer.pth"]
+    write_epoch(3)
+    run = survey_folder(RUN)
+    assert listed(run) == ["last_checkpoint.pth", "checkpoint_epoch_3.pth", "best_checkpoint_eer.pth"]
+    assert run.latest and run.latest.epoch == 3
+
+
+@pytest.mark.parametrize("name", ["checkpoint_5k.pt", "step_00010000-val_loss_0.1234.ckpt", "checkpoint_epoch_1.pth"])
+def test_a_checkpoint_is_found_under_any_name_with_a_checkpoint_suffix(name: str) -> None:
+    write_epoch(1, name)
+    assert names(survey_folder(RUN)) == [name]
+    found = newest_record(RUN)
+    assert found and found.path.name == name
+
+
 def test_weights_alone_are_no_checkpoints() -> None:
     write_weights("best_model_eer.pth", 4)
     write_foreign_weights(RUN / "pretrained.pth")

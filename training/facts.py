@@ -9,7 +9,7 @@ from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsF
 from training.checkpoints.sealed_file import broken_seal
 from training.command_line import Action, Command
 from training.options import Options
-from training.runs.directory import RunDirectory, run_tag
+from training.runs.directory import CHECKPOINT_SUFFIXES, RunDirectory, run_tag
 from training.runs.survey import (
     Candidates,
     RunFolder,
@@ -142,6 +142,6 @@ def _intact(found: CheckpointRecord | WeightsFile) -> CheckpointRecord | Weights
 def _what_is_in(folder: Path) -> str:
     if not folder.is_dir():
         return f"there is no folder {folder}; --list_checkpoints shows the checkpoints of a run"
-    names = sorted(path.name for path in folder.iterdir() if path.suffix == ".pth" or path.is_dir())
+    names = sorted(p.name for p in folder.iterdir() if p.name.endswith(CHECKPOINT_SUFFIXES) or p.is_dir())
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return f"{folder} holds {', '.join(names[:_NAMES_SHOWN])}{more}" if names else f"{folder} holds no checkpoint"

@@ -251,8 +251,8 @@ class Options:
             raise UserError(f"--device must be auto, cpu, cuda or cuda:N, found {self.device!r}", EXIT_USAGE)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain Python values, for the checkpoint and for YAML."""
-        return dataclasses.asdict(self)
+        """Return the settings as plain Python values, for the checkpoint, JSON and YAML."""
+        return dataclasses.asdict(self) | {"milestones": list(self.milestones)}
 
     def replaced(self, **values: Any) -> Options:
         """Return the same settings with some values changed, checked again."""

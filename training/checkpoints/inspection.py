@@ -18,7 +18,7 @@ from training.checkpoints.sealed_file import BadCheckpointFileError, read_record
 from training.checkpoints.tensor_table import TensorEntry, TensorTable, read_tensor_table, stored_bytes
 from training.json_document import record_document
 from training.runs.listing import RULE, progress_in_epoch
-from training.runs.survey import survey_folder
+from training.runs.survey import checkpoint_files, survey_folder
 from utils.errors import UserError
 from utils.terminal_text import bytes_text, printable
 
@@ -54,9 +54,9 @@ def find_file(place: Path, which: str) -> Path:
     run = survey_folder(place)
     found = run.best if which == "best" else run.latest
     if found is None:
-        names = [path.name for path in sorted(place.glob("*.pth"))]
+        names = [path.name for path in checkpoint_files(place)]
         raise UserError(
-            f"--inspect_checkpoint {place} holds no {which} checkpoint: found {', '.join(names) or 'no .pth file'}"
+            f"--inspect_checkpoint {place} holds no {which} checkpoint: found {', '.join(names) or 'no such file'}"
         )
     return found.path
 

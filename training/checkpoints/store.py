@@ -38,6 +38,7 @@ from training.checkpoints.record import (
 )
 from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal, read_record, write_sealed
 from training.runs.directory import RunDirectory
+from training.runs.survey import checkpoint_files
 from utils.atomic_files import atomic_write, disk_error_behind, link_or_copy
 from utils.errors import UserError
 
@@ -90,10 +91,15 @@ class CheckpointStore:
         }
         save_checkpoint(self.run.best_weights, weights, replace(record, kind=Kind.WEIGHTS))
 
-    def bring_along(self, source: CheckpointRecord) -> None:
-        """Give a checkpoint of another folder its name in this one."""
+    def mark_last(self, source: Path) -> None:
+        """Give a durable checkpoint the last name too."""
+        self._commit(link_or_copy, source, self.run.last_checkpoint)
+
+    def bring_along(self, source: CheckpointRecord) -> Path:
+        """Give a checkpoint of another folder its name in this one, and return the path here."""
         names = {Kind.EPOCH: self.run.epoch_checkpoint(source.epoch), Kind.STEP: self.run.step_checkpoint(source.step)}
         self._commit(link_or_copy, source.path, names[source.kind])
+        return names[source.kind]
 
     def restore_best(self, resumed: CheckpointRecord, folders: Iterable[Path]) -> str | None:
         """Make the best files those of the best epoch that `resumed` knows of; return a sentence where that fails.
@@ -106,7 +112,7 @@ class CheckpointStore:
         ):
             return None
         for folder in folders:
-            for path in sorted(folder.glob("*.pth")) if folder.is_dir() else ():
+            for path in checkpoint_files(folder) if folder.is_dir() else ():
                 found = examine(path)
                 if not isinstance(found, CheckpointRecord) or found.last != wanted or found.kind is not Kind.EPOCH:
                     continue

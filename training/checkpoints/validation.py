@@ -18,13 +18,12 @@ from training.checkpoints.inspection import code_complaints
 from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, UnusableFile, WeightsFile, examine
 from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal
 from training.checkpoints.tensor_table import TensorTable, read_tensor_table
-from training.runs.directory import BEST_CHECKPOINT_PREFIX, BEST_WEIGHTS_PREFIX, version_number
-from training.runs.survey import other_run_folders
+from training.runs.directory import BEST_CHECKPOINT_PREFIX, BEST_WEIGHTS_PREFIX, LAST_CHECKPOINT_PREFIX, version_number
+from training.runs.survey import checkpoint_files, other_run_folders
 from utils.errors import UserError
 from utils.terminal_text import bytes_text, printable
 
 WEIGHTS_KEY = "model_state_dict"
-_SUFFIXES = (".pth", ".pt", ".ckpt")
 
 
 class Verdict(enum.Enum):
@@ -100,17 +99,17 @@ def find_files(place: Path) -> list[FileGroup]:
 
 
 def _checkpoints_in(folder: Path) -> tuple[Path, ...]:
-    """Return the checkpoint files of a folder, epoch 2 before epoch 10 and the best last.
+    """Return the checkpoint files of a folder, epoch 2 before epoch 10, second names at the end.
 
     A link that leads nowhere is one of them, so that it is named.
     """
-    found = [path for path in folder.iterdir() if path.suffix in _SUFFIXES and (path.is_file() or path.is_symlink())]
+    found = [path for path in checkpoint_files(folder) if path.is_file() or path.is_symlink()]
     return tuple(sorted(found, key=_natural_order))
 
 
 def _natural_order(path: Path) -> tuple[bool, list[tuple[str, int]]]:
-    is_best = path.name.startswith((BEST_CHECKPOINT_PREFIX, BEST_WEIGHTS_PREFIX))
-    return is_best, [(text, int(number or 0)) for text, number in re.findall(r"([^0-9]*)([0-9]*)", path.name)]
+    is_second_name = path.name.startswith((LAST_CHECKPOINT_PREFIX, BEST_CHECKPOINT_PREFIX, BEST_WEIGHTS_PREFIX))
+    return is_second_name, [(text, int(number or 0)) for text, number in re.findall(r"([^0-9]*)([0-9]*)", path.name)]
 
 
 def _runs_to_name(place: Path) -> str:

@@ -14,6 +14,7 @@ LOCK_NAME = ".lock"
 MOVE_JOURNAL_NAME = ".moving_aside.json"
 BEST_CHECKPOINT_PREFIX = "best_checkpoint_eer"
 BEST_WEIGHTS_PREFIX = "best_model_eer"
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
 LAST_CHECKPOINT_PREFIX = "last_checkpoint"
 TRAINING_LOG_NAME = "training_log.csv"
 _VERSION = re.compile(r"version_(\d+)")

@@ -28,15 +28,17 @@ def list_text(run: RunFolder, other_runs: Sequence[Path]) -> str:
 def list_document(run: RunFolder, other_runs: Sequence[Path]) -> dict[str, Any]:
     """Return what --list_checkpoints --json prints.
 
-    `folder`; `checkpoints` in the order of the list, see record_document; `best_checkpoint`, the path of the one under
-    the best name or null; `weights` with path, bytes, epoch and val_eer (percent; null where unknown); `unusable` with
-    path and reason; `earlier_runs`, the version_N folders; `other_runs`, folders of other runs that have checkpoints.
+    `folder`; `checkpoints` in the order of the list, see record_document; `best_checkpoint` and `last_checkpoint`, the
+    paths of those under these names or null; `weights` with path, bytes, epoch and val_eer (percent; null where
+    unknown); `unusable` with path and reason; `earlier_runs`, the version_N folders; `other_runs`, folders of other
+    runs that have checkpoints.
     """
     moved = [run.folder / f"version_{number}" for number in run.versions]
     return {
         "folder": str(run.folder),
-        "checkpoints": [record_document(record) for record in run.all_checkpoints],
+        "checkpoints": [record_document(record) for record in run.listed],
         "best_checkpoint": str(run.best.path) if run.best else None,
+        "last_checkpoint": str(run.last.path) if run.last else None,
         "weights": [
             {"path": str(file.path), "bytes": file.bytes_on_disk, "epoch": file.epoch, "val_eer": file.val_eer}
             for file in run.weights
@@ -49,7 +51,7 @@ def list_document(run: RunFolder, other_runs: Sequence[Path]) -> dict[str, Any]:
 
 def _block(run: RunFolder) -> list[str]:
     lines = [RULE, f"📋 Available Checkpoints in {run.folder}", RULE]
-    for record in run.all_checkpoints:
+    for record in run.listed:
         lines += ["", f"📦 {record.path.name}", *_facts(record)]
     return [*lines, RULE]
 

@@ -32,8 +32,7 @@ def prepare_folder(plan: Plan, store: CheckpointStore) -> None:
 
 def _put_in_place(plan: Plan, store: CheckpointStore, found: RunFolder) -> None:
     assert plan.checkpoint is not None
-    if plan.bring_along:
-        store.bring_along(plan.checkpoint)
+    store.mark_last(store.bring_along(plan.checkpoint) if plan.bring_along else plan.checkpoint.path)
     versions = [plan.run.version_folder(number) for number in range(found.next_version, 0, -1)]
     missing = store.restore_best(plan.checkpoint, [plan.checkpoint.path.parent, plan.run.folder, *versions])
     if missing:

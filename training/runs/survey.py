@@ -10,6 +10,8 @@ from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsF
 from training.checkpoints.sealed_file import broken_seal
 from training.runs.directory import (
     BEST_CHECKPOINT_PREFIX,
+    CHECKPOINT_SUFFIXES,
+    LAST_CHECKPOINT_PREFIX,
     LOCK_NAME,
     LOGS_ROOT,
     MOVE_JOURNAL_NAME,
@@ -22,8 +24,9 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What one run folder holds. `checkpoints` are ordered by position, without `best`, the file under the best name.
+    """What one run folder holds.
 
+    `checkpoints` are ordered by position, without `best` and `last`, the files under the best and the last name.
     `versions` are the numbers N of the version_N folders here and among its logs, and `entries` the names of everything
     that belongs to the run now, which is what moving it aside would move.
     """
@@ -35,11 +38,20 @@ class RunFolder:
     unusable: tuple[UnusableFile, ...] = ()
     versions: tuple[int, ...] = ()
     entries: tuple[str, ...] = ()
+    last: CheckpointRecord | None = None
 
     @property
     def all_checkpoints(self) -> tuple[CheckpointRecord, ...]:
-        """Every readable checkpoint, the best one last."""
-        return self.checkpoints + ((self.best,) if self.best else ())
+        """Every readable checkpoint, the file under the best name at the end."""
+        return self.checkpoints + tuple(record for record in (self.last, self.best) if record)
+
+    @property
+    def listed(self) -> tuple[CheckpointRecord, ...]:
+        """What a person wants to see: each checkpoint once under its own name, and the best one at the end."""
+        named = {(record.position, record.run_id) for record in self.checkpoints}
+        alone = [self.last] if self.last and (self.last.position, self.last.run_id) not in named else []
+        own = sorted([*self.checkpoints, *alone], key=lambda record: record.position)
+        return (*own, self.best) if self.best else tuple(own)
 
     @property
     def next_version(self) -> int:
@@ -49,7 +61,11 @@ class RunFolder:
     @property
     def latest(self) -> CheckpointRecord | None:
         """The checkpoint that is furthest in training, by its record alone."""
-        return max(self.all_checkpoints, key=lambda record: record.position, default=None)
+        return max(self.all_checkpoints, key=self.preference, default=None)
+
+    def preference(self, record: CheckpointRecord) -> tuple[tuple[int, int], bool]:
+        """Order by position; of two names for one position, the checkpoint's own is the better one."""
+        return record.position, record is not self.best and record is not self.last
 
 
 @dataclass(frozen=True)
@@ -71,19 +87,29 @@ def survey_folder(folder: Path) -> RunFolder:
     being_moved, move_versions = _interrupted_move(folder)
     names = sorted(entry.name for entry in folder.iterdir() if entry.name not in being_moved)
     entries = [name for name in names if version_number(name) is None and not _is_bookkeeping(name)]
-    files = [examine(folder / name) for name in entries if name.endswith(".pth") and _is_file_or_link(folder / name)]
+    files = [
+        examine(folder / name)
+        for name in entries
+        if name.endswith(CHECKPOINT_SUFFIXES) and _is_file_or_link(folder / name)
+    ]
     records = [file for file in files if isinstance(file, CheckpointRecord)]
-    named_best = [record for record in records if record.path.name.startswith(BEST_CHECKPOINT_PREFIX)]
-    best = max(named_best, key=lambda record: record.position, default=None)
+    best, last = (_furthest_named(prefix, records) for prefix in (BEST_CHECKPOINT_PREFIX, LAST_CHECKPOINT_PREFIX))
+    own = (record for record in records if record is not best and record is not last)
     return RunFolder(
         folder,
-        tuple(sorted((r for r in records if r is not best), key=lambda r: (r.position, r.path.name))),
+        tuple(sorted(own, key=lambda record: (record.position, record.path.name))),
         best,
         tuple(file for file in files if isinstance(file, WeightsFile)),
         tuple(file for file in files if isinstance(file, UnusableFile)),
         tuple(sorted(_versions_in(folder) | log_versions | move_versions)),
         tuple(entries),
+        last,
     )
+
+
+def _furthest_named(prefix: str, records: list[CheckpointRecord]) -> CheckpointRecord | None:
+    named = [record for record in records if record.path.name.startswith(prefix)]
+    return max(named, key=lambda record: record.position, default=None)
 
 
 def _is_file_or_link(path: Path) -> bool:
@@ -118,7 +144,7 @@ def _interrupted_move(folder: Path) -> tuple[set[str], set[int]]:
 def find_latest_usable(run: RunFolder) -> Candidates:
     """Check the seals from the latest checkpoint back until one holds."""
     passed_over = list(run.unusable)
-    for record in sorted(run.all_checkpoints, key=lambda r: (r.position, r is not run.best), reverse=True):
+    for record in sorted(run.all_checkpoints, key=run.preference, reverse=True):
         reason = broken_seal(record.path)
         if reason is None:
             return Candidates(record, tuple(passed_over))
@@ -126,18 +152,21 @@ def find_latest_usable(run: RunFolder) -> Candidates:
     return Candidates(None, tuple(passed_over))
 
 
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that are named as checkpoints are, sorted by name."""
+    return sorted(path for path in folder.iterdir() if path.name.endswith(CHECKPOINT_SUFFIXES))
+
+
 def other_run_folders(own: Path, root: Path = RUNS_ROOT) -> list[Path]:
     """Return the folders under `root`, but `own`, that hold checkpoint files, sorted by name."""
     if not root.is_dir():
         return []
-    return sorted(
-        folder for folder in root.iterdir() if folder.is_dir() and folder != own and any(folder.glob("*.pth"))
-    )
+    return sorted(folder for folder in root.iterdir() if folder.is_dir() and folder != own and checkpoint_files(folder))
 
 
 def newest_record(folder: Path) -> CheckpointRecord | None:
     """Return a readable record of a run folder, the most recently written one, without reading all of them."""
-    for path in sorted(folder.glob("*.pth"), key=lambda file: file.lstat().st_mtime, reverse=True):
+    for path in sorted(checkpoint_files(folder), key=lambda file: file.lstat().st_mtime, reverse=True):
         found = examine(path)
         if isinstance(found, CheckpointRecord):
             return found
