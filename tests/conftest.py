@@ -8,10 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+
+from tests.small_disk import disk_that_breaks, small_disk, tiny_disk  # noqa: F401  (fixtures)
 
 # A shell starts its background jobs with SIGINT ignored, and a program keeps that; the tests send it for real.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -88,3 +91,26 @@ def run(workplace: Path) -> Run:
         )
 
     return run_program
+
+
+DuringStep = Callable[[dict[int, Callable[[], object]]], None]
+
+
+@pytest.fixture
+def during_step(monkeypatch: pytest.MonkeyPatch) -> DuringStep:
+    """Do something right after given training steps, counted from the start."""
+
+    def arrange(events: dict[int, Callable[[], object]]) -> None:
+        from training.task import DetectionTask  # noqa: PLC0415  (torch, which few test files need)
+
+        original, seen = DetectionTask.training_step, [0]
+
+        def watched(*arguments: Any) -> Any:
+            result = original(*arguments)
+            seen[0] += 1
+            events.get(seen[0], lambda: None)()
+            return result
+
+        monkeypatch.setattr(DetectionTask, "training_step", watched)
+
+    return arrange
