@@ -8,8 +8,6 @@ import os
 import pickle
 import re
 import resource
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -287,20 +285,6 @@ def test_a_failed_save_leaves_the_earlier_file_whole(store: CheckpointStore, roo
             store.save(payload, record)
     assert path.read_bytes() == earlier
     assert names_in(store.run.folder) == [path.name]
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)], capture_output=True, check=False
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("needs leave to mount a file system")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_full_disk_is_a_sentence_and_nothing_is_lost(tiny_disk: Path) -> None:

@@ -45,8 +45,8 @@ from typing import BinaryIO, cast
 TEMPORARY_PREFIX = ".tmp-"
 
 _COPY_BUFFER_BYTES = 4 * 2**20
-_FOLDER_FSYNC_UNSUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP}
-_HARD_LINK_REFUSED = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_FOLDER_FSYNC_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+HARD_LINK_REFUSED = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
 class Placement(enum.Enum):
@@ -104,14 +104,14 @@ def link_or_copy(source: Path, target: Path) -> Placement:
     """Make `target` a second name of `source`, replacing what was there, or a copy where the file system refuses links.
 
     `source` must be durable already (`atomic_write` made it): its content is not fsynced again. A symbolic link as
-    `source` is followed. Raises OSError for everything but the refusals listed in `_HARD_LINK_REFUSED`.
+    `source` is followed. Raises OSError for everything but the refusals listed in `HARD_LINK_REFUSED`.
     """
     source = source.resolve(strict=True)
     if not _is_same_file(source, target):
         try:
             _replace_by_link(source, target)
         except OSError as error:
-            if error.errno not in _HARD_LINK_REFUSED:
+            if error.errno not in HARD_LINK_REFUSED:
                 raise
             with source.open("rb") as original, atomic_write(target) as copy:
                 shutil.copyfileobj(original, copy, _COPY_BUFFER_BYTES)
@@ -136,10 +136,11 @@ def durable_rename(source: Path, target: Path) -> None:
         fsync_folder(source.parent)
 
 
-def fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> bool:
     """Make the names in `folder` survive a power cut; raises OSError.
 
-    EINVAL and EOPNOTSUPP are no failure: so say file systems (some network and FUSE ones) that have no such operation.
+    Return whether the file system can: EINVAL, ENOSYS and EOPNOTSUPP are no failure, for so say those (some network
+    and FUSE ones) that have no such operation.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -147,8 +148,10 @@ def fsync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _FOLDER_FSYNC_UNSUPPORTED:
             raise
+        return False
     finally:
         os.close(descriptor)
+    return True
 
 
 def remove_stray_temporaries(folder: Path) -> list[str]:

@@ -11,16 +11,20 @@ from training.runs.survey import RunFolder, survey_folder
 from utils.atomic_files import remove_stray_temporaries
 from utils.console import say
 from utils.errors import UserError
+from utils.file_systems import limits_of
 
 
 def prepare_folder(plan: Plan, store: CheckpointStore) -> None:
     """Clean up after killed processes, move aside what the plan says, and put source and best checkpoint in place.
 
-    Raises UserError where the folder is not as it was when the plan was made.
+    What the file system cannot do is said here, once a start. Raises UserError where the folder is not as it was when
+    the plan was made.
     """
     complete_interrupted_move(plan.run)
     for name in remove_stray_temporaries(plan.run.folder):
         say(f"Removed {plan.run.folder / name}, left by a process that was killed while it wrote.")
+    for limit in limits_of(plan.run.folder):
+        say(f"[NOTE] {limit}")
     found = survey_folder(plan.run.folder)
     if set(found.entries) != set(plan.seen):
         raise UserError(f"{plan.run.folder} was changed by another process since this one looked: start again")
