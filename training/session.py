@@ -26,7 +26,7 @@ from training.machine import (
 )
 from training.options import DEMO_DATABASE, Options
 from training.plan import Plan, refuse_changed_data
-from training.runs.lock import run_lock
+from training.runs.lock import RunLock
 from training.runs.preparation import prepare_folder
 from training.starting_state import build_detector, starting_state
 from training.state import TrainState
@@ -63,8 +63,9 @@ def carry_out(plan: Plan) -> int:
         differing = differences_that_may_change_bits(plan.checkpoint.metadata, facts.environment)
         if differing:
             say(f"[NOTE] Not the machine or torch of before ({', '.join(differing)}): the last bits may differ.")
-    store = CheckpointStore(plan.run)
-    with _prepared(plan, store, state) as logs, stop_on_signals() as stop:
+    lock = RunLock(plan.run.lock)
+    store = CheckpointStore(plan.run, lock)
+    with _prepared(plan, store, lock, state) as logs, stop_on_signals() as stop:
         trainer = Trainer(
             state=state,
             task=DetectionTask(options, device),
@@ -107,7 +108,7 @@ def draw_heatmaps(plan: Plan) -> None:
 
 
 @contextmanager
-def _prepared(plan: Plan, store: CheckpointStore, state: TrainState) -> Iterator[RunLogs]:
+def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock, state: TrainState) -> Iterator[RunLogs]:
     """Hold the run folder's lock, the folder being as the plan wants it, and yield the run's logs.
 
     Raises UserError where the disk refuses before training has begun.
@@ -115,7 +116,7 @@ def _prepared(plan: Plan, store: CheckpointStore, state: TrainState) -> Iterator
     with ExitStack() as held:
         try:
             make_folder(plan.run.folder)
-            held.enter_context(run_lock(plan.run.lock))
+            held.enter_context(lock)
             prepare_folder(plan, store)
             logs = RunLogs(plan.run, state)
         except OSError as error:

@@ -36,8 +36,10 @@ from training.checkpoints.record import (
     examine,
     record_from_dict,
 )
+from training.checkpoints.room import lack_of_room
 from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal, read_record, write_sealed
 from training.runs.directory import RunDirectory
+from training.runs.lock import RunLock
 from training.runs.survey import checkpoint_files
 from utils.atomic_files import atomic_write, disk_error_behind, link_or_copy
 from utils.errors import UserError
@@ -72,14 +74,19 @@ class Weights:
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    """The checkpoints of one run."""
+    """The checkpoints of one run; `lock` is what this process holds of its folder while it saves there."""
 
     run: RunDirectory
+    lock: RunLock | None = None
 
     def save(self, payload: dict[str, Any], record: CheckpointRecord) -> Path:
-        """Write a whole checkpoint under the name its record asks for, and return the path once it is durable."""
+        """Write a whole checkpoint under the name its record asks for, and return the path once it is durable.
+
+        Raises CannotSaveError where the disk refuses, or the run folder is not this process's any more.
+        """
         by_epoch = record.kind is Kind.EPOCH
         path = self.run.epoch_checkpoint(record.epoch) if by_epoch else self.run.step_checkpoint(record.step)
+        self._hold_folder(path)
         save_checkpoint(path, payload, record)
         return path
 
@@ -134,20 +141,33 @@ class CheckpointStore:
             return False
         return last == wanted and broken_seal(path) is None
 
+    def _hold_folder(self, path: Path) -> None:
+        try:
+            if self.lock is not None:
+                self.lock.ensure()
+        except OSError as error:
+            raise _cannot_save(path, error.strerror or error) from error
+        except UserError as error:
+            raise _cannot_save(path, error) from error
+
     @staticmethod
     def _commit(action: Any, source: Path, target: Path) -> None:
         try:
             action(source, target)
         except OSError as error:
-            raise _cannot_save(target, error) from error
+            raise _cannot_save(target, error.strerror or error) from error
 
 
 def save_checkpoint(path: Path, payload: Mapping[str, Any], record: CheckpointRecord) -> None:
-    """Write one sealed checkpoint file atomically; raises UserError where the disk refuses, leaving what was there.
+    """Write one sealed checkpoint file atomically.
 
-    Raises TypeError for a value that `torch.load(weights_only=True)` would refuse: what is saved must load.
+    Raises CannotSaveError where the disk refuses, leaving what was there; too little room is noticed before anything is
+    written. Raises TypeError for a value that `torch.load(weights_only=True)` would refuse: what is saved must load.
     """
     _require_plain(payload, path.name)
+    lack = lack_of_room(path.parent, payload)
+    if lack:
+        raise _cannot_save(path, lack)
     try:
         with atomic_write(path) as file:
             write_sealed(file, lambda writer: torch.save(dict(payload), writer), record.as_dict())
@@ -155,7 +175,7 @@ def save_checkpoint(path: Path, payload: Mapping[str, Any], record: CheckpointRe
         cause = disk_error_behind(error)
         if cause is None:
             raise
-        raise _cannot_save(path, cause) from error
+        raise _cannot_save(path, cause.strerror or cause) from error
 
 
 def _require_plain(value: Any, name: str) -> None:
@@ -174,8 +194,8 @@ class CannotSaveError(UserError):
     """The disk refused a checkpoint; what was there before is untouched."""
 
 
-def _cannot_save(path: Path, error: OSError) -> CannotSaveError:
-    return CannotSaveError(f"{path} could not be saved: {error.strerror or error}; earlier checkpoints are untouched")
+def _cannot_save(path: Path, reason: object) -> CannotSaveError:
+    return CannotSaveError(f"{path} could not be saved: {reason}; earlier checkpoints are untouched")
 
 
 def load_payload(path: Path) -> dict[str, Any]:

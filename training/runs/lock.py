@@ -1,35 +1,116 @@
-"""One process writes in a run folder: a lock that a dead process cannot hold."""
+"""One process writes in a run folder: a lock that a dead process cannot hold, and that is taken again if it is lost."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import io
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
+from utils.atomic_files import make_folder
+from utils.console import say
 from utils.errors import UserError
 
+_LOCKS_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
-@contextmanager
-def run_lock(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, or raise UserError that names the host and process which hold it.
+
+class RunLock:
+    """The lock file of a run folder, held inside a `with` block.
 
     A POSIX record lock: the kernel drops it when the process dies, however it dies, forked data loader workers do not
-    inherit it, and NFS servers know it. The file itself stays; it says who held the lock last.
+    inherit it, and NFS servers know it. The file itself stays; it says who held the lock last. Never open that file
+    elsewhere in this process: closing it would drop the lock.
     """
-    with path.open("a+", encoding="utf-8") as file:
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: io.FileIO | None = None
+
+    def __enter__(self) -> Self:
+        """Take the lock; raises UserError that names the host and process which hold it, and OSError."""
+        self._file = self._locked()
+        self._write_own_name()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._let_go()
+
+    def ensure(self) -> None:
+        """Make sure that what is saved next is saved in a folder this process holds; to be called before each save.
+
+        Somebody may have removed the folder, or its disk may have been unmounted, while the process trained: then it
+        is made and locked again. Raises UserError where another process has begun a run there meanwhile, even if that
+        one is dead, since its checkpoints would be overwritten; OSError where the disk refuses.
+        """
+        if self._is_in_place():
+            return
+        self._let_go()
+        make_folder(self._path.parent)
+        self._file = self._locked()
+        holder = self._holder(self._file)
+        if holder == _own_name():  # a file system whose inode numbers changed, or that was mounted again
+            return
+        if holder:
+            self._let_go()
+            raise UserError(
+                f"{self._path.parent} was removed while this process trained, and another one ({holder}) has trained "
+                "there since: move that run away, and the next save makes the folder again"
+            )
+        self._write_own_name()
+        say(
+            f"[WARNING] {self._path.parent} was removed, replaced or unmounted while this process trained: "
+            "it was made and locked again, and what is saved from now on is there."
+        )
+
+    def _is_in_place(self) -> bool:
+        try:
+            return self._file is not None and os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except OSError:  # it is gone, or its server forgot it: taking it again tells what is wrong
+            return False
+
+    def _locked(self) -> io.FileIO:
+        file = io.FileIO(self._path, "a+")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
+            holder = self._holder(file) or "unknown"
+            file.close()
             raise UserError(
-                f"another process trains in {path.parent} ({holder}): wait for it, stop it, "
+                f"another process trains in {self._path.parent} ({holder}): wait for it, stop it, "
                 "or name this run differently with --comment"
             ) from error
-        file.truncate(0)
-        file.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
-        file.flush()
-        yield
+        except OSError as error:
+            if error.errno not in _LOCKS_UNSUPPORTED:
+                file.close()
+                raise
+            say(
+                f"[NOTE] {self._path.parent}: the file system cannot lock files ({error.strerror}), "
+                "so a second process in this run folder would not be noticed"
+            )
+        return file
+
+    def _write_own_name(self) -> None:
+        assert self._file is not None
+        try:
+            self._file.truncate(0)
+            self._file.write(f"{_own_name()}\n".encode())
+        except OSError:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    @staticmethod
+    def _holder(file: io.FileIO) -> str:
+        file.seek(0)
+        return file.read().decode(errors="replace").strip()
+
+
+def _own_name() -> str:
+    return f"host {socket.gethostname()}, process {os.getpid()}"
