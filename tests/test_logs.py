@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.records import metrics
+from tests.small_disk import fill, mounted
 from tests.small_state import small_state
 from training.logs import CSV_COLUMNS, RunLogs
 from training.runs.directory import RunDirectory
@@ -146,3 +149,88 @@ def test_the_logs_of_earlier_versions_and_files_of_others_are_left_alone(folder:
         path.write_text("kept")
     process(state_after(1), 1)
     assert [path.read_text() for path in kept] == ["kept", "kept"]
+
+
+@pytest.fixture
+def full_logs(folder: Path) -> Iterator[Path]:
+    """The logs folder on a disk of its own that can be filled: the run folder is on another."""
+    RUN.logs_folder.parent.mkdir()
+    with mounted(RUN.logs_folder, "-t", "tmpfs", "-o", "size=64k", "none") as disk:
+        yield disk
+
+
+def test_a_disk_that_is_full_for_some_epochs_costs_no_row_in_the_end(
+    full_logs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = state_after(1)
+    logs = RunLogs(RUN, state)
+    filler = fill(full_logs, leave=0)
+    for _ in range(30):  # what is left of the block that the file has already takes the first of them
+        complete(state)
+        logs.epoch_completed(state)
+    assert f"[WARNING] {RUN.logs_folder} could not be written: No space left on device." in capsys.readouterr().out
+    assert [row["epoch"] for row in rows()][-1] == "31", "the run folder's disk is not full"
+    filler.unlink()
+    complete(state)
+    logs.epoch_completed(state)
+    assert capsys.readouterr().out == ""
+    assert [step for step, _ in scalars("val/eer")] == list(range(1, 33))
+    assert len(list(RUN.logs_folder.iterdir())) == 1
+    logs.close()
+
+
+def test_a_disk_that_has_room_again_only_at_the_end_gets_every_row_at_the_end(full_logs: Path) -> None:
+    state = state_after(1)
+    logs = RunLogs(RUN, state)
+    filler = fill(full_logs, leave=0)
+    for _ in range(30):
+        complete(state)
+        logs.epoch_completed(state)
+    filler.unlink()
+    logs.close()
+    assert [step for step, _ in scalars("val/eer")] == list(range(1, 32))
+
+
+def test_a_disk_that_stays_full_lets_the_run_end(full_logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = state_after(1)
+    logs = RunLogs(RUN, state)
+    fill(full_logs, leave=0)
+    for _ in range(30):
+        complete(state)
+        logs.epoch_completed(state)
+    logs.close()
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert set(said.out.splitlines()) == {
+        f"[WARNING] {RUN.logs_folder} could not be written: No space left on device. "
+        "The epochs it lacks are added as soon as the disk takes them."
+    }
+
+
+@pytest.mark.parametrize("what", ["its files", "the folder"])
+def test_logs_that_somebody_removes_are_written_again_whole(folder: Path, what: str) -> None:
+    state = state_after(2)
+    logs = RunLogs(RUN, state)
+    if what == "the folder":
+        shutil.rmtree(RUN.logs_folder)
+    else:
+        for path in RUN.logs_folder.iterdir():
+            path.unlink()
+    complete(state)
+    logs.epoch_completed(state)
+    assert [step for step, _ in scalars("val/eer")] == [1, 2, 3]
+    logs.close()
+
+
+def test_a_run_folder_that_is_gone_costs_no_row_of_the_board(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = state_after(1)
+    logs = RunLogs(RUN, state)
+    RUN.training_log.unlink()
+    RUN.folder.rmdir()
+    complete(state)
+    logs.epoch_completed(state)
+    assert f"{RUN.training_log} could not be written: No such file or directory" in capsys.readouterr().out
+    assert [step for step, _ in scalars("val/eer")] == [1, 2]
+    RUN.folder.mkdir()
+    logs.close()
+    assert [row["epoch"] for row in rows()] == ["1", "2"]
