@@ -15,6 +15,7 @@ from training.checkpoints.validation import find_files
 from training.checkpoints.validation_report import report_as_json, report_in_lines
 from training.command_line import Action, Command, Look, read_command
 from training.facts import collect_facts
+from training.interruption import ignore_save_requests
 from training.json_document import json_text
 from training.plan import Plan, Start, decide
 from training.runs.directory import RunDirectory
@@ -105,6 +106,7 @@ def carry_out(plan: Plan) -> int:
 
 if __name__ == "__main__":
     prepare_output()
+    ignore_save_requests()
     try:
         sys.exit(main())
     finally:

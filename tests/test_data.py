@@ -224,7 +224,7 @@ def test_workers_survive_the_signals_of_a_terminal_or_scheduler(part: CorpusPart
     batches = training.batches(1)
     found = [next(batches)]
     for worker in multiprocessing.active_children():
-        for name in ("INT", "TERM"):  # sent by another process than the one that trains
+        for name in ("INT", "TERM", "USR1"):  # sent by another process than the one that trains
             subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
     time.sleep(0.1)
     _assert_same(found + list(batches), list(_training(part).batches(1)))

@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM do to a real process that trains; each child says "ready" before it is sent anything."""
+"""What SIGINT, SIGTERM and SIGUSR1 do to a real process that trains; each child says "ready" before it is sent one."""
 
 from __future__ import annotations
 
@@ -205,3 +205,62 @@ def test_outside_the_main_thread_nothing_changes() -> None:
 
 def test_a_run_that_nobody_stopped_exits_with_0() -> None:
     assert StopRequest().exit_code == 0
+
+
+# Saves when it is asked to, and says how often; "stop" is what SIGTERM leads to.
+SAVING = """
+ignore_save_requests()
+os.kill(os.getpid(), signal.SIGUSR1)
+with stop_on_signals() as stop:
+    say("ready")
+    while not stop.requested:
+        time.sleep(0.005)
+        if stop.take_save_request():
+            say("saved")
+os.kill(os.getpid(), signal.SIGUSR1)
+say("drawn")
+sys.exit(stop.exit_code)
+"""
+
+
+def test_sigusr1_asks_for_a_save_and_ends_nothing(start: Start) -> None:
+    child = start(SAVING)
+    for _ in range(2):
+        child.send_signal(signal.SIGUSR1)
+        expect(child, "saved")
+    child.send_signal(signal.SIGTERM)
+    output, errors = child.communicate(timeout=20)
+    assert (output, child.returncode) == ("drawn\n", 143)
+    assert errors.splitlines()[:2] == ["SIGUSR1: saving after this step, then going on"] * 2
+    assert errors.count("\n") == 3
+
+
+def test_before_and_after_training_sigusr1_is_harmless(start: Start) -> None:
+    """The child sends it to itself before and after the block, and says nothing of it."""
+    child = start(SAVING)
+    child.send_signal(signal.SIGTERM)
+    output, errors = child.communicate(timeout=20)
+    assert (output, child.returncode) == ("drawn\n", 143)
+    assert "SIGUSR1" not in errors
+
+
+def test_a_request_is_taken_once_and_repeats_before_that_are_one() -> None:
+    child = run(
+        "with stop_on_signals() as stop:\n"
+        "    for _ in range(3): os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "    say(stop.requested, stop.take_save_request(), stop.take_save_request(), stop.exit_code)"
+    )
+    assert child.stdout == "False True False 0\n"
+    assert child.stderr == "SIGUSR1: saving after this step, then going on\n"
+
+
+def test_forked_children_leave_sigusr1_to_their_parent() -> None:
+    child = run(
+        "import multiprocessing\n"
+        "with stop_on_signals() as stop:\n"
+        "    worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(0.5,))\n"
+        "    worker.start(); time.sleep(0.1)\n"
+        "    os.kill(worker.pid, signal.SIGUSR1); worker.join(20)\n"
+        "    say(worker.exitcode, stop.save_requested)"
+    )
+    assert (child.stdout, child.stderr) == ("0 False\n", "")

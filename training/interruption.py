@@ -1,8 +1,10 @@
-"""Ctrl-C and SIGTERM as a request to stop: the loop finishes its step and saves, then leaves with the usual exit code.
+"""Ctrl-C and SIGTERM as a request to stop after the step, SIGUSR1 as one to save after it and go on.
 
     with stop_on_signals() as stop:
         for batch in batches:
             step(batch)
+            if stop.take_save_request():
+                save()
             if stop.requested:
                 save()
                 sys.exit(stop.exit_code)
@@ -18,6 +20,9 @@ What each signal does, and the test in tests/test_interruption.py that holds it:
    (`test_forked_children_neither_announce_nor_swallow`); those that load data ignore both (training/loading.py).
 5. A signal that the process was started to ignore stays ignored, as for a script's background job
    (`test_a_signal_ignored_from_the_start_stays_ignored`).
+6. SIGUSR1, which batch systems send to every process of a job before its time is up, asks for a save; a second one
+   before that save is the same request (`test_sigusr1_asks_for_a_save_and_ends_nothing`). Outside the block it does
+   nothing once `ignore_save_requests` was called (`test_before_and_after_training_sigusr1_is_harmless`).
 
 Not covered: SIGHUP (use nohup), SIGKILL (nothing can), and code that holds the interpreter for longer than the grace
 period of a scheduler: Python runs a handler between two instructions.
@@ -35,6 +40,7 @@ from types import FrameType
 
 _STDERR = 2
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SAVE_SIGNAL: signal.Signals | None = getattr(signal, "SIGUSR1", None)  # None where there is no such signal
 _ANNOUNCEMENT = {
     signal.SIGINT: "Ctrl-C: finishing the step, then saving; a second Ctrl-C stops at once without saving",
     signal.SIGTERM: "SIGTERM: finishing the step, then saving; Ctrl-C twice stops at once without saving",
@@ -42,15 +48,16 @@ _ANNOUNCEMENT = {
 
 
 class StopRequest:
-    """Whether, and by which signal, the process was asked to stop; `stop_on_signals` fills it in.
+    """Whether, and by which signal, the process was asked to stop, and whether to save; `stop_on_signals` fills it in.
 
     >>> stop = StopRequest()
-    >>> stop.requested, stop.exit_code
-    (False, 0)
+    >>> stop.requested, stop.save_requested, stop.exit_code
+    (False, False, 0)
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self.save_requested = False
 
     @property
     def requested(self) -> bool:
@@ -62,10 +69,24 @@ class StopRequest:
         """128 + the number of the first signal, as a shell reports it: 130 for SIGINT, 143 for SIGTERM; else 0."""
         return 0 if self.signal is None else 128 + self.signal
 
+    def take_save_request(self) -> bool:
+        """Return whether a save was asked for since the last call; the save that follows answers it."""
+        if not self.save_requested:
+            return False
+        # Not reset above: a request that comes in between the two lines would be lost.
+        self.save_requested = False
+        return True
+
+
+def ignore_save_requests() -> None:
+    """Let SIGUSR1 do nothing where nothing is trained; its default action would end the process."""
+    if _SAVE_SIGNAL is not None:
+        signal.signal(_SAVE_SIGNAL, signal.SIG_IGN)
+
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a `StopRequest` inside the block, and put the earlier handlers back after it.
+    """Turn SIGINT, SIGTERM and SIGUSR1 into a `StopRequest` inside the block, and put back what was set before.
 
     Outside the main thread, where Python allows no handlers, it changes nothing and the request is never made. Raises
     KeyboardInterrupt out of the block at a second SIGINT.
@@ -90,7 +111,9 @@ class _Handlers:
         self._process = os.getpid()
         self._interrupted = False
         ignored = {number for number in _STOP_SIGNALS if signal.getsignal(number) is signal.SIG_IGN}
-        self._earlier = {number: signal.getsignal(number) for number in _STOP_SIGNALS if number not in ignored}
+        handled = [number for number in _STOP_SIGNALS if number not in ignored]
+        handled += [] if _SAVE_SIGNAL is None else [_SAVE_SIGNAL]
+        self._earlier = {number: signal.getsignal(number) for number in handled}
 
     def install(self) -> None:
         for number in self._earlier:
@@ -105,27 +128,32 @@ class _Handlers:
         if os.getpid() != self._process:
             self._receive_in_forked_child(number)
             return
+        if number == _SAVE_SIGNAL:
+            if not self._stop.save_requested:
+                self._stop.save_requested = True
+                _announce("SIGUSR1: saving after this step, then going on")
+            return
         if number == signal.SIGINT and self._interrupted:
             self.restore()
             raise KeyboardInterrupt
         self._interrupted = self._interrupted or number == signal.SIGINT
         if self._stop.signal is None:
             self._stop.signal = signal.Signals(number)
-            _announce(self._stop.signal)
+            _announce(_ANNOUNCEMENT[self._stop.signal])
 
     @staticmethod
     def _receive_in_forked_child(number: int) -> None:
-        """Ctrl-C is the parent's to judge; SIGTERM is how a parent ends its child, so it does what it always does."""
+        """The parent judges Ctrl-C and SIGUSR1; SIGTERM is how it ends its child, and does what it always does."""
         if number == signal.SIGTERM:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _announce(number: signal.Signals) -> None:
+def _announce(text: str) -> None:
     """Write one line past sys.stderr: a handler may have interrupted that object in the middle of its own writing."""
     if sys.__stderr__ is None:  # started without a stderr: its number may be that of a checkpoint by now
         return
     # A terminal's cursor stands behind "^C" or a progress bar.
     start = "\n" if os.isatty(_STDERR) else ""
     with suppress(OSError):  # a closed pipe or a full disk is no reason not to save
-        os.write(_STDERR, f"{start}{_ANNOUNCEMENT[number]}\n".encode())
+        os.write(_STDERR, f"{start}{text}\n".encode())

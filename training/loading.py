@@ -1,7 +1,7 @@
 """Reads batches of utterances, in this process or in worker processes that belong to it alone.
 
-Workers ignore the Ctrl-C and SIGTERM that a terminal or a scheduler sends to the whole group, since the main process
-decides when to stop, and die with it. They draw nothing: what a batch holds follows from its key.
+Workers ignore the Ctrl-C, SIGTERM and SIGUSR1 that a terminal or a scheduler sends to the whole group, since the main
+process decides when to stop and save, and die with it. They draw nothing: what a batch holds follows from its key.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class BatchReader:
         self._keys.keys = keys
         if self._loader is None:
             self._loader = self._new_loader()
-        with _stop_signals_held():
+        with _signals_held():
             self._iterator = iter(self._loader)
         for _ in keys:
             if self._iteration is not iteration or self._iterator is None:
@@ -156,9 +156,9 @@ class BatchReader:
 
 
 @contextmanager
-def _stop_signals_held() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back while workers start: they inherit the mask and so never see the default action."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+def _signals_held() -> Iterator[None]:
+    """Hold back what is sent to the group while workers start: they inherit the mask and see no default action."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
     try:
         yield
     finally:
@@ -166,13 +166,14 @@ def _stop_signals_held() -> Iterator[None]:
 
 
 def _prepare_worker(worker: int) -> None:  # noqa: ARG001 - torch passes the worker's number
-    """Ignore SIGINT, take SIGTERM from the parent only, compute in one thread, and (Linux) die at once with the parent.
+    """Ignore SIGINT and SIGUSR1, take SIGTERM from the parent only, compute in one thread, die with the parent (Linux).
 
     The parent's SIGTERM must work: multiprocessing sends it at exit and waits without end. A worker that outlived its
     SIGKILLed parent would hold what it inherited: the other end of a pipe, say. Where the sender of a signal cannot be
     known (macOS), SIGTERM keeps its effect.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_exit_when_the_parent_says_so, daemon=True).start()
