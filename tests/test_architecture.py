@@ -20,8 +20,11 @@ SOURCES = sorted(
 WITHOUT_TORCH = (
     "main",
     "training.announcements",
-    "training.checkpoints.sealed_file",
+    "training.checkpoints.compression",
+    "training.checkpoints.names",
     "training.checkpoints.record",
+    "training.checkpoints.retention",
+    "training.checkpoints.sealed_file",
     "training.command_line",
     "training.facts",
     "training.runs.listing",

@@ -160,6 +160,11 @@ def test_a_number_is_read_however_it_is_written(typed: list[str]) -> None:
     assert read_command(typed).options.lr == 2e-5
 
 
+@pytest.mark.parametrize("typed", ["10,25,50", "50,25,10", " 10, 25 , 50 ", "10,25,25,50"])
+def test_milestones_are_numbers_between_commas(typed: str) -> None:
+    assert read_command(["--milestones", typed]).options.milestones == (10, 25, 50)
+
+
 @pytest.mark.parametrize("typed", ["--num_epoch", "--res", "--list", "--auto", "--model", "--learning_rate"])
 def test_an_abbreviated_or_unknown_flag_is_refused(typed: str) -> None:
     assert typed in refusal(f"{typed}=1")
@@ -177,6 +182,29 @@ def test_an_abbreviated_or_unknown_flag_is_refused(typed: str) -> None:
         (["--load_checkpoint_type", "newest"], "--load_checkpoint_type"),
         (["--device", "5"], "--device must be auto, cpu, cuda or cuda:N"),
         (["--comment", "a/b"], "--comment becomes part of file names"),
+        (
+            ["--milestones", "10,x"],
+            "argument --milestones: must be whole numbers between commas, such as 10,25,50, found '10,x'",
+        ),
+        (
+            ["--milestones", "10,"],
+            "argument --milestones: must be whole numbers between commas, such as 10,25,50, found '10,'",
+        ),
+        (
+            ["--milestones", ""],
+            "argument --milestones: must be whole numbers between commas, such as 10,25,50, found ''",
+        ),
+        (
+            ["--milestones", "1.5"],
+            "argument --milestones: must be whole numbers between commas, such as 10,25,50, found '1.5'",
+        ),
+        (
+            ["--milestones", "10 25"],
+            "argument --milestones: must be whole numbers between commas, such as 10,25,50, found '10 25'",
+        ),
+        (["--milestones", "10,0"], "--milestones must be epochs from 1 on, found 0"),
+        (["--keep_last_n", "0"], "--keep_last_n must be at least 1, found 0"),
+        (["--checkpoint_name", "{stp}"], "--checkpoint_name '{stp}' has the unknown field {stp}: did you mean {step}?"),
         (["checkpoint.pth"], "unrecognized arguments: checkpoint.pth"),
     ],
 )
@@ -207,6 +235,10 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
         ("num_examples: null", "num_examples", None),
         ("use_contrastive: true", "use_contrastive", True),
         ("track: In-the-Wild", "track", "In-the-Wild"),
+        ("milestones: [50, 10, 25]", "milestones", (10, 25, 50)),
+        ("milestones: []", "milestones", ()),
+        ("milestones:\n- 10\n- 25", "milestones", (10, 25)),
+        ("keep_last_n: null", "keep_last_n", None),
     ],
 )
 def test_a_value_in_the_file_has_the_type_of_its_setting(tmp_path: Path, line: str, name: str, value: Any) -> None:
@@ -229,6 +261,13 @@ def test_a_value_in_the_file_has_the_type_of_its_setting(tmp_path: Path, line: s
         ("lr: true", "lr must be a number, found True"),
         ("use_contrastive: 1", "use_contrastive must be true or false, found 1"),
         ("comment: [a, b]", "comment must be text, found ['a', 'b']"),
+        ("milestones: 10", "milestones must be whole numbers, as [10, 25, 50], found 10"),
+        ("milestones: '10,25'", "milestones must be whole numbers, as [10, 25, 50], found '10,25'"),
+        ("milestones: [10, x]", "milestones must be whole numbers, as [10, 25, 50], found [10, 'x']"),
+        ("milestones: [10, true]", "milestones must be whole numbers, as [10, 25, 50], found [10, True]"),
+        ("milestones: [1.5]", "milestones must be whole numbers, as [10, 25, 50], found [1.5]"),
+        ("milestones: null", "milestones must be whole numbers, as [10, 25, 50], found None"),
+        ("milestones: [0]", "--milestones must be epochs from 1 on, found 0"),
         ("lr: -1", "--lr must be above 0"),
         ("track: PA", "--track must be one of"),
         ("", "must hold `name: value` lines, found NoneType"),

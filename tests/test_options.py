@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "group_size": 3,
     "temporal_bias": "centre",
     "normalize_waveform": False,
+    "freeze_ssl": False,
     "use_contrastive": False,
     "loss": "CCE",
     "contrastive_weight": 0.1,
@@ -37,6 +38,16 @@ DEFAULTS: dict[str, Any] = {
     "precision": "fp32",
     "device": "auto",
     "num_workers": 2,
+    "save_interval": 1000,
+    "val_interval": 0,
+    "save_freq": 1,
+    "milestones": [],
+    "keep_last_n": None,
+    "save_best_only": False,
+    "checkpoint_name": None,
+    "compress_after": None,
+    "sync_save": False,
+    "experiment": None,
     "comment": None,
     "visualize_attention": False,
     "viz_samples": 20,
@@ -65,6 +76,17 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("warmup_steps", -1, "--warmup_steps must be at least 0, found -1"),
     ("seed", -1, "--seed must be at least 0, found -1"),
     ("num_workers", -1, "--num_workers must be at least 0, found -1"),
+    ("save_interval", -1, "--save_interval must be at least 0, found -1"),
+    ("val_interval", -1, "--val_interval must be at least 0, found -1"),
+    ("save_freq", 0, "--save_freq must be at least 1, found 0"),
+    ("milestones", (10, 0, 25), "--milestones must be epochs from 1 on, found 0"),
+    ("milestones", (-3,), "--milestones must be epochs from 1 on, found -3"),
+    ("keep_last_n", 0, "--keep_last_n must be at least 1, found 0"),
+    ("compress_after", 0, "--compress_after must be at least 1, found 0"),
+    ("checkpoint_name", "{stp}.pth", "has the unknown field {stp}: did you mean {step}?"),  # more in test_names.py
+    ("experiment", "", "--experiment becomes part of file names"),
+    ("experiment", "a/b", "no slash or line break, found 'a/b'"),
+    ("experiment", "..", "--experiment becomes part of file names and cannot be '..'"),
     ("viz_samples", 0, "--viz_samples must be at least 1, found 0"),
     ("viz_frequency", -1, "--viz_frequency must be at least 0, found -1"),
     ("device", "gpu", "--device must be auto, cpu, cuda or cuda:N, found 'gpu'"),
@@ -76,6 +98,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("comment", "a\\b", "--comment becomes part of file names"),
     ("comment", "a\nb", "--comment becomes part of file names"),
     ("comment", "x" * 101, "at most 100 bytes"),
+    ("comment", "..", "--comment becomes part of file names and cannot be '..'"),
 ]
 
 
@@ -118,6 +141,10 @@ def test_the_front_end_is_compact_only_for_the_demo_corpus_or_on_request(given: 
     assert Options(**given).ssl_model == front_end
 
 
+def test_milestones_are_kept_in_order_and_once() -> None:
+    assert Options(milestones=(50, 10, 25, 10)).milestones == (10, 25, 50)
+
+
 def test_options_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Options().lr = 1.0  # type: ignore[misc]
@@ -129,7 +156,7 @@ def test_a_replaced_value_is_checked_again() -> None:
 
 
 def test_options_come_back_from_a_checkpoint_as_they_went_in() -> None:
-    options = Options(database_path="/data/LA", lr=3e-5, comment="x", num_examples=40)
+    options = Options(database_path="/data/LA", lr=3e-5, comment="x", num_examples=40, milestones=(10, 25))
     assert options_from_record(options.as_dict()) == options
 
 

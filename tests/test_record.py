@@ -10,20 +10,23 @@ from typing import Any
 import pytest
 import torch
 
+from tests.conftest import REPOSITORY
 from tests.records import metrics, record
 from training.checkpoints.record import (
     CheckpointRecord,
     Kind,
+    StepMetrics,
     UnusableFile,
     WeightsFile,
     examine,
     record_from_dict,
 )
-from training.checkpoints.sealed_file import BadCheckpointFileError
+from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal
 from training.checkpoints.store import save_checkpoint
 from training.options import Options
 
 PATH = Path("models/run/checkpoint_epoch_3.pth")
+OF_FORMAT_1 = sorted((REPOSITORY / "tests/fixtures/format_1").glob("*.pth"))
 AWKWARD = metrics(3, val_eer=0.1 + 0.2, val_loss=1e-323)
 
 
@@ -42,10 +45,21 @@ def stored(**changes: Any) -> dict[str, Any]:
         record(PATH, 0, batches_done=4),
         record(PATH, 3, batches_done=10, lineage=(("a", 0), ("b", 12))),
         record(PATH, 3, last=AWKWARD, best=AWKWARD, learning_rate=1 / 3),
+        record(PATH, 3, name="ep3.pt", validated=StepMetrics(30, 3, 0.1 + 0.2, 90.0, 1 / 3)),
+        record(PATH, 3, options=Options(milestones=(10, 25), save_interval=0)),
         record(PATH, 3, options=Options(lr=3e-7, comment="été 📦", use_contrastive=True, num_examples=50)),
         record(PATH, 3, kind=Kind.WEIGHTS, metadata={"git_commit": None, "saved_at": 1790000000.123456}),
     ],
-    ids=["epoch", "first epoch", "trained, not validated", "awkward numbers", "options", "weights"],
+    ids=[
+        "epoch",
+        "first epoch",
+        "trained, not validated",
+        "awkward numbers",
+        "validated",
+        "milestones",
+        "options",
+        "weights",
+    ],
 )
 def test_a_record_survives_json_exactly(made: CheckpointRecord) -> None:
     assert through_json(made) == made
@@ -56,9 +70,9 @@ def test_the_record_says_nothing_about_where_the_file_lies() -> None:
     assert not {"path", "bytes_on_disk"} & set(record(PATH, 3).as_dict())
 
 
-@pytest.mark.parametrize("format_number", [2, 99, None, "1", 1.0])
+@pytest.mark.parametrize("format_number", [3, 99, None, "1", 1.0])
 def test_a_format_that_is_newer_or_none_is_refused(format_number: object) -> None:
-    with pytest.raises(BadCheckpointFileError, match="this version reads up to 1: update bonafide"):
+    with pytest.raises(BadCheckpointFileError, match="this version reads up to 2: update bonafide"):
         record_from_dict(stored(format=format_number), PATH, 1)
 
 
@@ -84,9 +98,12 @@ def test_a_missing_key_is_named(key: str) -> None:
         ("learning_rate", "fast"),
         ("last", {"epoch": 3}),
         ("best", "none"),
+        ("validated", {"step": 3}),
         ("options", []),
         ("options", {"device": 5}),
         ("options", {"comment": 5}),
+        ("options", {"milestones": 5}),
+        ("options", {"checkpoint_name": 5}),
         ("data", "here"),
         ("metadata", None),
     ],
@@ -94,6 +111,27 @@ def test_a_missing_key_is_named(key: str) -> None:
 def test_a_value_of_another_kind_is_damage(key: str, value: object) -> None:
     with pytest.raises(BadCheckpointFileError, match="its record is damaged"):
         record_from_dict(stored(**{key: value}), PATH, 1)
+
+
+def test_every_kind_of_file_of_format_1_is_among_the_fixtures() -> None:
+    found = [examine(path) for path in OF_FORMAT_1]
+    kinds = [file.kind if isinstance(file, CheckpointRecord) else type(file) for file in found]
+    assert kinds == [WeightsFile, Kind.EPOCH, Kind.STEP]
+
+
+@pytest.mark.parametrize("path", OF_FORMAT_1, ids=lambda path: path.name)
+def test_a_file_of_format_1_is_whole_and_usable(path: Path) -> None:
+    assert not isinstance(examine(path), UnusableFile)
+    assert broken_seal(path) is None
+
+
+@pytest.mark.parametrize("path", OF_FORMAT_1[1:], ids=lambda path: path.name)
+def test_a_record_of_format_1_says_neither_its_name_nor_figures_within_an_epoch(path: Path) -> None:
+    """And has the defaults of the settings that did not exist then."""
+    found = examine(path)
+    assert isinstance(found, CheckpointRecord)
+    assert (found.name, found.validated) == ("", None)
+    assert (found.options.save_interval, found.options.milestones) == (1000, ())
 
 
 @pytest.mark.parametrize(
@@ -140,6 +178,24 @@ def test_which_run_made_a_step(step: int, run_id: str | None, why: str) -> None:
 
 def test_a_run_resumed_twice_from_one_step_belongs_to_the_second() -> None:
     assert record(PATH, 3, lineage=(("a", 0), ("b", 20), ("c", 20))).run_id_at(21) == "c"
+
+
+@pytest.mark.parametrize(
+    ("step", "lineage", "is_its_own", "why"),
+    [
+        (30, LINEAGE, True, "the run itself"),
+        (30, (*LINEAGE, ("d", 40)), True, "the run after it went on under another id, from later on"),
+        (30, (*LINEAGE, ("d", 29)), False, "another future, from before"),
+        (20, (("a", 0), ("d", 20)), True, "the past that two futures share"),
+        (30, (("z", 0),), False, "another run"),
+        (0, LINEAGE, True, "before the first step"),
+        (0, (("z", 0),), False, "before the first step of another run"),
+    ],
+)
+def test_which_run_a_checkpoint_belongs_to(
+    step: int, lineage: tuple[tuple[str, int], ...], is_its_own: bool, why: str
+) -> None:
+    assert record(PATH, 3, lineage=LINEAGE, step=step).belongs_to(lineage) is is_its_own, why
 
 
 def test_a_checkpoint_written_before_the_first_new_step_belongs_to_the_run_of_its_last_step() -> None:

@@ -246,12 +246,17 @@ def _add_setting(group: argparse._ArgumentGroup, option: dataclasses.Field[Any])
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
-    """Read whole numbers between commas; argparse names the flag where this raises ValueError.
+    """Read whole numbers between commas; argparse adds the flag's name to the words of a refusal.
 
     >>> whole_numbers("10, 25")
     (10, 25)
     """
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"must be whole numbers between commas, such as 10,25,50, found {text!r}"
+        ) from error
 
 
 def _help(option: dataclasses.Field[Any], declared: Setting) -> str:
@@ -300,7 +305,7 @@ def _checked_settings(path: Path, content: Mapping[Any, Any]) -> Iterator[tuple[
 def _as_setting(path: Path, name: str, value: Any) -> Any:
     """Return a YAML value in the setting's type. YAML 1.1 reads 1e-6 as text: text that is a number is one here."""
     kind = setting_type(name)
-    if value is None and typing.get_type_hints(Options)[name] != kind:
+    if value is None and isinstance(typing.get_type_hints(Options)[name], types.UnionType):
         return None
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
         try:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.names import COMPACT, MODEL_TYPES, TEMPORAL_BIASES, XLS_R_300M
+from training.checkpoints.name_template import NameTemplate
 from utils.errors import EXIT_USAGE, UserError
 
 DEMO_DATABASE = "demo"
@@ -249,6 +250,17 @@ class Options:
             _check_part_of_a_path(name, getattr(self, name))
         if not _DEVICE.fullmatch(self.device):
             raise UserError(f"--device must be auto, cpu, cuda or cuda:N, found {self.device!r}", EXIT_USAGE)
+        _ = self.name_template  # reading it is the check
+
+    @property
+    def name_template(self) -> NameTemplate | None:
+        """What --checkpoint_name asks for; None where it was not given."""
+        if self.checkpoint_name is None:
+            return None
+        texts = {"comment": self.comment or "", "model_type": self.model_type, "seed": str(self.seed)}
+        return NameTemplate.parse(
+            self.checkpoint_name, texts, save_interval=self.save_interval, val_interval=self.val_interval
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain Python values, for the checkpoint, JSON and YAML."""

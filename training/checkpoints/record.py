@@ -49,6 +49,9 @@ _STORED_TYPES: Mapping[str, type | tuple[type, ...]] = {
 }
 
 
+Lineage = tuple[tuple[str, int], ...]
+
+
 class Kind(enum.Enum):
     """What a file of ours holds."""
 
@@ -82,6 +85,12 @@ class StepMetrics:
     val_eer: float
 
 
+def run_id_at(lineage: Lineage, step: int) -> str | None:
+    """Return the id of the run that made `step`; None for no such step. See `CheckpointRecord` for lineages."""
+    began = [run_id for run_id, first in lineage if first < step]
+    return began[-1] if began else None
+
+
 @dataclass(frozen=True)
 class CheckpointRecord:
     """The facts of one checkpoint file.
@@ -99,7 +108,7 @@ class CheckpointRecord:
     path: Path
     bytes_on_disk: int
     kind: Kind
-    lineage: tuple[tuple[str, int], ...]
+    lineage: Lineage
     epoch: int
     step: int
     batches_done: int
@@ -123,8 +132,11 @@ class CheckpointRecord:
 
     def run_id_at(self, step: int) -> str | None:
         """Return the id of the run that this checkpoint's training had when it made `step`; None for no such step."""
-        began = [(run_id, first) for run_id, first in self.lineage if first < step]
-        return began[-1][0] if began else None
+        return run_id_at(self.lineage, step)
+
+    def belongs_to(self, lineage: Lineage) -> bool:
+        """Whether the run with this lineage made this checkpoint: the same run had the same id at its step."""
+        return self.run_id == (run_id_at(lineage, self.step) or lineage[-1][0])
 
     @property
     def position(self) -> tuple[int, int]:

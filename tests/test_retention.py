@@ -1,0 +1,269 @@
+"""What stays of a run's checkpoints, as tables with the reason on each row, and what no policy ever takes away."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.records import STEPS_PER_EPOCH, metrics, record
+from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind
+from training.checkpoints.retention import RetentionPolicy, files_to_prune, own_records, retained
+from training.options import Options
+from training.runs.directory import RunDirectory
+
+RUN = RunDirectory("run")
+LINEAGE = (("run-a", 0),)
+
+
+def epoch(number: int, **changes: object) -> CheckpointRecord:
+    path = RUN.epoch_checkpoint(number)
+    return replace(record(path, number, name=path.name), **changes)  # type: ignore[arg-type]
+
+
+def step(number: int, **changes: object) -> CheckpointRecord:
+    """Return a step checkpoint; at a multiple of ten the epoch's last step is done and its validation is not."""
+    completed = (number - 1) // STEPS_PER_EPOCH
+    path = RUN.step_checkpoint(number)
+    batches_done = number - completed * STEPS_PER_EPOCH
+    return replace(record(path, completed, batches_done=batches_done, name=path.name), **changes)  # type: ignore[arg-type]
+
+
+def short(path: Path) -> str:
+    """Return e3 for checkpoint_epoch_3.pth and s24 for checkpoint_step_24.pth."""
+    _, kind, number = path.stem.split("_")
+    return kind[0] + number
+
+
+def files(text: str) -> list[CheckpointRecord]:
+    """Return the checkpoints that `short` writes so."""
+    return [(epoch if word[0] == "e" else step)(int(word[1:])) for word in text.split()]
+
+
+KEEP_3 = RetentionPolicy(keep_last_n=3)
+KEEP_1 = RetentionPolicy(keep_last_n=1)
+EVERY_5 = RetentionPolicy(save_freq=5)
+BEST_ONLY = RetentionPolicy(save_best_only=True)
+TWELVE = " ".join(f"e{number}" for number in range(1, 13))
+
+# (the files, the policy, the best epoch, the file the run was started from, what stays: why)
+TABLE: list[tuple[str, RetentionPolicy, int | None, str | None, str]] = [
+    ("", RetentionPolicy(), None, None, ""),
+    ("e1", RetentionPolicy(), 1, None, "e1: the furthest"),
+    ("e1 e2 e3", RetentionPolicy(), 1, None, "e1: the best epoch, e2: every epoch stays, e3: the furthest"),
+    ("e1 e2 s24", RetentionPolicy(), 1, "e2", "e1: the best epoch, e2: the start of this run, s24: the furthest"),
+    (
+        "s1 s2 s3 s4 s5 s6",
+        RetentionPolicy(),
+        None,
+        None,
+        "s2: one of the last 5 steps, s3: one of the last 5 steps, s4: one of the last 5 steps, "
+        "s5: one of the last 5 steps, s6: the furthest",
+    ),
+    (  # step files count by themselves; an epoch is past its own last step
+        "s4 s8 e1 s14 s16 s18 s20 e2",
+        RetentionPolicy(),
+        1,
+        None,
+        "s8: one of the last 5 steps, e1: the best epoch, s14: one of the last 5 steps, s16: one of the last 5 steps, "
+        "s18: one of the last 5 steps, s20: one of the last 5 steps, e2: the furthest",
+    ),
+    (
+        "e1 e2 e3 e4 e5",
+        KEEP_3,
+        1,
+        None,
+        "e1: the best epoch, e3: one of the last 3 epochs, e4: one of the last 3 epochs, e5: the furthest",
+    ),
+    ("e1 e2", KEEP_3, 2, None, "e1: one of the last 3 epochs, e2: the furthest"),
+    ("e1 e2 e3", KEEP_1, 3, None, "e3: the furthest"),
+    (  # N of each kind
+        "s2 s4 s6 s8 e1 s12 e2 e3 e4 s42",
+        KEEP_3,
+        4,
+        None,
+        "s8: one of the last 3 steps, s12: one of the last 3 steps, e2: one of the last 3 epochs, "
+        "e3: one of the last 3 epochs, e4: the best epoch, s42: the furthest",
+    ),
+    # A kill within an epoch leaves the furthest state in a step file.
+    ("e1 e2 s24", KEEP_1, 1, None, "e1: the best epoch, e2: one of the last 1 epochs, s24: the furthest"),
+    ("e1 e2 s24", KEEP_1, None, None, "e2: one of the last 1 epochs, s24: the furthest"),
+    # Killed between the last step of an epoch and the end of its validation; resumed, validated.
+    ("e1 s20", KEEP_1, 1, None, "e1: the best epoch, s20: the furthest"),
+    ("e1 s20 e2", KEEP_1, 2, "s20", "s20: the start of this run, e2: the furthest"),
+    (
+        TWELVE,
+        EVERY_5,
+        7,
+        None,
+        "e5: a multiple of 5 epochs, e7: the best epoch, e10: a multiple of 5 epochs, e12: the furthest",
+    ),
+    ("e5 e6 e7 s73", EVERY_5, 5, "s73", "e5: the best epoch, s73: the start of this run"),
+    (
+        TWELVE,
+        RetentionPolicy(save_freq=5, keep_last_n=2),
+        1,
+        None,
+        "e1: the best epoch, e5: a multiple of 5 epochs, e10: a multiple of 5 epochs, e11: one of the last 2 epochs, "
+        "e12: the furthest",
+    ),
+    (
+        TWELVE,
+        RetentionPolicy(milestones=(2, 10, 50), keep_last_n=1),
+        3,
+        "e4",
+        "e2: a milestone, e3: the best epoch, e4: the start of this run, e10: a milestone, e12: the furthest",
+    ),
+    (TWELVE, RetentionPolicy(6, (6,), 1), 6, "e6", "e6: the start of this run, e12: the furthest"),
+    (TWELVE, RetentionPolicy(6, (6,), 1), 6, None, "e6: the best epoch, e12: the furthest"),
+    (TWELVE, RetentionPolicy(6, (6,), 1), 12, None, "e6: a milestone, e12: the furthest"),
+    (  # milestones are epochs, never steps
+        "s7 s24",
+        RetentionPolicy(milestones=(7,), keep_last_n=1),
+        None,
+        None,
+        "s24: the furthest",
+    ),
+    ("e1 e2 s24", BEST_ONLY, 1, None, ""),
+    ("e1 e2 s24", BEST_ONLY, 1, "e2", "e2: the start of this run"),
+    ("e1 e2 s24", RetentionPolicy(2, (1,), 9, save_best_only=True), 1, "s24", "s24: the start of this run"),
+]
+
+
+def reasons(text: str) -> dict[str, str]:
+    """Return what the last column of the table says."""
+    return dict(part.split(": ") for part in text.split(", ")) if text else {}
+
+
+@pytest.mark.parametrize(("there", "policy", "best", "source", "expected"), TABLE)
+def test_what_stays_is_the_union_of_the_rules(
+    there: str, policy: RetentionPolicy, best: int | None, source: str | None, expected: str
+) -> None:
+    start = files(source)[0].path if source else None
+    kept = retained(files(there), policy, metrics(best) if best else None, start)
+    assert {short(path): why for path, why in kept.items()} == reasons(expected)
+
+
+@pytest.mark.parametrize(("there", "policy", "best", "source", "expected"), TABLE)
+def test_what_does_not_stay_is_pruned_oldest_first(
+    there: str, policy: RetentionPolicy, best: int | None, source: str | None, expected: str
+) -> None:
+    """Also where the folder was listed in another order."""
+    records = files(there)
+    start = files(source)[0].path if source else None
+    random.Random(1).shuffle(shuffled := list(records))
+    pruned = files_to_prune(shuffled, LINEAGE, policy, metrics(best) if best else None, start)
+    assert list(map(short, pruned)) == [word for word in there.split() if word not in reasons(expected)]
+
+
+COPY = Path("models/run/precious.pth")
+# (a record that lies in the folder beside epochs 1 to 3, what it is)
+NOT_OURS: list[tuple[CheckpointRecord, str]] = [
+    (epoch(1, path=COPY), "a copy that a user renamed"),
+    (epoch(1, name=""), "of format 1, which does not say its name"),
+    (epoch(1, lineage=(("run-b", 0),)), "of another run"),
+    (epoch(3, lineage=(("run-a", 0), ("run-c", 20))), "of another future of this run"),
+    (epoch(1, path=RUN.best_checkpoint, name=RUN.best_checkpoint.name), "under the best name"),
+    (epoch(1, path=RUN.last_checkpoint, name=RUN.last_checkpoint.name), "under the last name"),
+    (epoch(1, path=RUN.last_checkpoint), "a link: the last name for a file of an epoch"),
+    (epoch(1, path=RUN.best_weights, name=RUN.best_weights.name), "under the name of the weights"),
+    (epoch(1, kind=Kind.WEIGHTS), "weights alone"),
+]
+
+
+@pytest.mark.parametrize(("found", "what"), NOT_OURS)
+@pytest.mark.parametrize("policy", [KEEP_1, BEST_ONLY])
+def test_what_the_run_did_not_write_under_that_name_is_never_touched(
+    found: CheckpointRecord, what: str, policy: RetentionPolicy
+) -> None:
+    assert files_to_prune([found, epoch(12)], LINEAGE, policy, metrics(12), None) == (
+        [epoch(12).path] if policy.save_best_only else []
+    ), what
+
+
+def test_a_renamed_copy_does_not_count_among_the_last() -> None:
+    """Nor as the furthest: what the rules keep are files that the program can tell to be its own."""
+    copy = epoch(3, path=COPY)
+    pruned = files_to_prune([epoch(1), epoch(2), epoch(3), copy], LINEAGE, RetentionPolicy(keep_last_n=2), None, None)
+    assert list(map(short, pruned)) == ["e1"]
+
+
+def test_what_a_run_shares_with_the_one_it_left_is_its_own() -> None:
+    """Resumed from epoch 2 under a new id: epochs 1 and 2 are its past, the old epoch 3 is not."""
+    resumed = (("run-a", 0), ("run-b", 20))
+    old = [epoch(1), epoch(2), epoch(3)]
+    new = [epoch(number, lineage=resumed) for number in (4, 5)]
+    assert [short(made.path) for made in own_records([*old, *new], resumed)] == ["e1", "e2", "e4", "e5"]
+    pruned = files_to_prune([*old, *new], resumed, KEEP_1, metrics(4), epoch(2).path)
+    assert list(map(short, pruned)) == ["e1"]
+
+
+def test_a_checkpoint_saved_before_the_first_step_is_of_the_run_that_saved_it() -> None:
+    first = step(1, step=0, epoch=0, batches_done=0)
+    assert own_records([first], LINEAGE) == [first]
+    assert own_records([first], (("run-b", 0),)) == []
+
+
+def test_the_source_is_known_however_its_path_is_written() -> None:
+    policy = KEEP_1
+    for written in (RUN.epoch_checkpoint(1).absolute(), RUN.folder / ".." / "run" / "checkpoint_epoch_1.pth"):
+        assert files_to_prune([epoch(1), epoch(2)], LINEAGE, policy, None, written) == []
+
+
+def test_the_policy_is_what_the_flags_say() -> None:
+    typed = Options(save_freq=2, milestones=(25, 10), keep_last_n=4, save_best_only=True)
+    assert RetentionPolicy.of(typed) == RetentionPolicy(2, (10, 25), 4, save_best_only=True)
+    assert RetentionPolicy.of(Options()) == RetentionPolicy()
+
+
+POLICIES = [
+    RetentionPolicy(save_freq, milestones, keep_last_n, save_best_only)
+    for save_freq, milestones, keep_last_n, save_best_only in itertools.product(
+        (1, 2, 7), ((), (3,), (1, 4, 9)), (None, 1, 3), (False, True)
+    )
+]
+
+
+def histories() -> Iterator[tuple[list[CheckpointRecord], EpochMetrics | None, Path | None]]:
+    """Yield a hundred folders as trainings leave them that are killed and resumed at random."""
+    chance = random.Random(20260301)
+    for _ in range(100):
+        steps = sorted(chance.sample(range(1, 130), chance.randrange(1, 25)))
+        epochs = range(1, steps[-1] // STEPS_PER_EPOCH + 1)
+        there = [epoch(number) for number in epochs if chance.random() < 0.8]
+        there += [step(number) for number in steps]
+        chance.shuffle(there)
+        best = metrics(chance.choice(epochs)) if epochs else None
+        yield there, best, chance.choice(there).path if chance.random() < 0.5 else None
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_no_policy_takes_the_furthest_the_best_or_the_source(policy: RetentionPolicy) -> None:
+    for there, best, source in histories():
+        pruned = set(files_to_prune(there, LINEAGE, policy, best, source))
+        furthest = max(there, key=lambda made: made.position)
+        best_file = [made.path for made in there if made.kind is Kind.EPOCH and best and made.epoch == best.epoch]
+        assert source not in pruned
+        if not policy.save_best_only:
+            assert not pruned & {furthest.path, *best_file}
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_pruning_again_takes_nothing_more(policy: RetentionPolicy) -> None:
+    for there, best, source in histories():
+        pruned = set(files_to_prune(there, LINEAGE, policy, best, source))
+        left = [made for made in there if made.path not in pruned]
+        assert files_to_prune(left, LINEAGE, policy, best, source) == []
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_every_reason_is_given_and_every_other_file_goes(policy: RetentionPolicy) -> None:
+    for there, best, source in histories():
+        kept = retained(there, policy, best, source)
+        pruned = files_to_prune(there, LINEAGE, policy, best, source)
+        assert all(kept.values())
+        assert sorted([*kept, *pruned]) == sorted(made.path for made in there)
