@@ -210,8 +210,8 @@ class Options:
         None,
         "saving",
         OnChange.FREE,
-        "deflate checkpoints once N newer ones of their kind are there: smaller files that load as before "
-        "(default: never)",
+        "deflate checkpoints once N newer ones of their kind are there: smaller files that load as before, "
+        "but never with torch.load(mmap=True) (default: never)",
         at_least=1,
     )
     sync_save: bool = setting(

@@ -196,20 +196,32 @@ def broken_seal(path: Path) -> str | None:
     """
     try:
         with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _SEAL_BYTES))
-            seal = file.read()
-            if not seal.startswith(_SEAL.split(b"%", 1)[0]):
+            if not _has_seal(file):
                 return _broken_entry(path)
-            found = _SEAL % _crc32_of(file, size - _SEAL_BYTES)
+            return broken_seal_of(file)
     except OSError as error:
         return f"it cannot be read ({error.strerror or error})"
+
+
+def broken_seal_of(file: IO[bytes]) -> str | None:
+    """Read an open file of ours from its start and return what is wrong with it, or None; raises OSError."""
+    if not _has_seal(file):
+        return "its seal is missing or damaged"
+    size = file.seek(-_SEAL_BYTES, os.SEEK_END)
+    seal = file.read()
+    found = _SEAL % _crc32_of(file, size)
     if found != seal:
         return (
             f"its checksum does not match (bytes were changed after it was written): {found[-8:].decode()} found, "
             + (f"{seal[-8:].decode(errors='replace')} sealed")
         )
     return None
+
+
+def _has_seal(file: IO[bytes]) -> bool:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _SEAL_BYTES))
+    return file.read().startswith(_SEAL.split(b"%", 1)[0])
 
 
 def _crc32_of(file: IO[bytes], size: int) -> int:
