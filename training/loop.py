@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind
+from training.checkpoints.background_saving import Saver
+from training.checkpoints.commit import Outcome
+from training.checkpoints.record import EpochMetrics, Kind, StepMetrics
 from training.checkpoints.snapshot import RunFacts, take_snapshot
-from training.checkpoints.store import CannotSaveError, CheckpointStore
 from training.data import Batch, TrainingBatches, ValidationBatches
 from training.interruption import StopRequest
 from training.logs import RunLogs
@@ -45,21 +45,21 @@ class Trainer:
 
     `last_saved` is the checkpoint that the state came from or was last written to, None before the first; `after_epoch`
     is called at the end of each epoch. A disk that refuses a checkpoint does not end the run: `not_saved` then says why
-    the state as it is now is on no disk, and the next save tries again.
+    the newest checkpoint is on no disk, and the next save tries again.
     """
 
     state: TrainState
     task: DetectionTask
     training: TrainingBatches
     validation: ValidationBatches
-    store: CheckpointStore
+    saver: Saver
     logs: RunLogs
     facts: RunFacts
     stop: StopRequest
     last_saved: Path | None
     after_epoch: Callable[[TrainState], None]
     not_saved: str = ""
-    best_is_stale: bool = False
+    _saved_at: tuple[int, int] | None = None
     _clock: float = field(default_factory=time.monotonic)
 
     def train(self) -> None:
@@ -69,6 +69,8 @@ class Trainer:
         """
         self._clock = time.monotonic()
         try:
+            if self._was_stopped_before_validation():
+                self._after_step()
             while self.state.epoch < self.facts.options.num_epochs and not self.stop.requested:
                 if not self.state.unfinished.is_trained:
                     self._train_epoch()
@@ -81,19 +83,24 @@ class Trainer:
             if "DataLoader worker" not in str(error):
                 raise
             # Raised wherever the loop was, also within an optimizer step, so the state cannot be trusted.
+            self._take_in(self.saver.wait())
             raise UserError(
                 f"a process that reads audio died, most likely for want of memory ({str(error).splitlines()[0]}): "
                 f"pass a lower --num_workers. {self._what_is_saved()}"
             ) from error
         if self.stop.requested:
             self._save_where_it_stands()
+        self._take_in(self.saver.wait())
 
     def _save_where_it_stands(self) -> None:
-        self._read_clock()
+        """Put the state as it is on disk, unless it is there already, and wait until it is."""
+        self._take_in(self.saver.wait())
         if self.state.unfinished.batches_done:
-            self._save(Kind.STEP)
+            if self._saved_at != (self.state.step, self.state.epoch) or self.not_saved:
+                self._save(Kind.STEP)
         elif self.not_saved:
             self._save(Kind.EPOCH)
+        self._take_in(self.saver.wait())
 
     def _what_is_saved(self) -> str:
         if self.last_saved is None:
@@ -102,96 +109,121 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         state, under_way = self.state, self.state.unfinished
-        state.networks["model"].train()
         label = f"epoch {state.epoch + 1}/{self.facts.options.num_epochs}"
         with progress(label, under_way.batches_per_epoch, under_way.batches_done) as bar:
             for batch in _read(self.training.batches(state.epoch + 1, under_way.batches_done)):
+                state.networks["model"].train()
                 result = self.task.training_step(state, batch)
                 state.step += 1
                 under_way.add(result.loss, result.scores, result.labels)
                 bar.advance(utterances=len(result.labels), loss=under_way.mean_loss)
+                self._report(self.saver.collect())
+                if not self.stop.requested:
+                    self._after_step()
                 if self.stop.requested:
                     return
 
+    def _after_step(self) -> None:
+        """Validate and save within the epoch, where this step is one at which that was asked for."""
+        if self._step_is_due("val_interval"):
+            figures = self._validate()
+            if figures is None:
+                return
+            self.state.validations.append(figures)
+        asked_for = self.stop.take_save_request()
+        if asked_for or self._step_is_due("save_interval"):
+            self._save(Kind.STEP)
+        if asked_for:
+            self._report(self.saver.wait())
+            say(f"Saved as {self.last_saved}, and going on.")
+
+    def _was_stopped_before_validation(self) -> bool:
+        """Whether the last step of an earlier process is one that --val_interval wants validated, and it is not."""
+        within = self.state.unfinished.batches_done > 0
+        return within and self._step_is_due("val_interval") and self.state.validated is None
+
+    def _step_is_due(self, setting: str) -> bool:
+        interval = getattr(self.facts.options, setting)
+        return bool(interval) and self.state.step % interval == 0
+
     def _validate_and_commit(self) -> None:
-        results = self._validate()
-        if results is None:
+        figures = self.state.validated or self._validate()
+        if figures is None:
             return
-        row = self._metrics_of_epoch(results)
+        row = self._metrics_of_epoch(figures)
         self.state.epoch = row.epoch
         self.state.history.append(row)
         self._read_clock()
         self.state.times.append(EpochTime(row.epoch, time.time(), self.state.seconds_in_epoch))
         self.state.seconds_in_epoch = 0.0
         self.state.unfinished = UnfinishedEpoch(self.training.num_batches_per_epoch)
-        self._commit()
+        self._save(Kind.EPOCH)
+        self.logs.epoch_completed(self.state)  # after the checkpoint: logs can be rebuilt from it
         say(_epoch_line(row, self.facts.options.num_epochs, self.state))
         self.after_epoch(self.state)
 
-    def _validate(self) -> list[ValidationResult] | None:
+    def _validate(self) -> StepMetrics | None:
         """Score the validation part; None if a stop was asked for before its end."""
-        self.state.networks["model"].eval()
-        results = []
-        label = f"epoch {self.state.epoch + 1}/{self.facts.options.num_epochs} validation"
+        state = self.state
+        state.networks["model"].eval()
+        results: list[ValidationResult] = []
+        label = f"epoch {state.epoch + 1}/{self.facts.options.num_epochs} validation"
         with progress(label, self.validation.num_batches) as bar:
             for batch in _read(self.validation.batches()):
-                results.append(self.task.validation_step(self.state, batch))
+                results.append(self.task.validation_step(state, batch))
                 bar.advance(utterances=len(results[-1].labels))
                 if self.stop.requested:
                     return None
-        return results
+        scores = torch.cat([result.scores for result in results]).numpy()
+        is_bona_fide = torch.cat([result.labels for result in results]).numpy() == 1
+        return StepMetrics(
+            step=state.step,
+            epoch=state.epoch,
+            val_loss=sum(r.loss_sum for r in results) / sum(r.weight_sum for r in results),
+            val_acc=accuracy_percent(scores, is_bona_fide),
+            val_eer=equal_error_rate(scores, is_bona_fide).eer_percent,
+        )
 
-    def _metrics_of_epoch(self, results: list[ValidationResult]) -> EpochMetrics:
+    def _metrics_of_epoch(self, validated: StepMetrics) -> EpochMetrics:
         under_way = self.state.unfinished
-        train_labels = under_way.all_labels().numpy()
-        val_scores = torch.cat([result.scores for result in results]).numpy()
-        val_labels = torch.cat([result.labels for result in results]).numpy()
+        is_bona_fide = under_way.all_labels().numpy() == 1
         return EpochMetrics(
             epoch=self.state.epoch + 1,
             step=self.state.step,
             train_loss=under_way.mean_loss,
-            train_eer=equal_error_rate(under_way.all_scores().numpy(), train_labels == 1).eer_percent,
-            val_loss=sum(r.loss_sum for r in results) / sum(r.weight_sum for r in results),
-            val_acc=accuracy_percent(val_scores, val_labels == 1),
-            val_eer=equal_error_rate(val_scores, val_labels == 1).eer_percent,
+            train_eer=equal_error_rate(under_way.all_scores().numpy(), is_bona_fide).eer_percent,
+            val_loss=validated.val_loss,
+            val_acc=validated.val_acc,
+            val_eer=validated.val_eer,
             learning_rate=self.state.learning_rate,
         )
 
-    def _commit(self) -> None:
-        """Make the epoch durable: its checkpoint first, then the best files, then the logs, which can be rebuilt."""
-        self._save(Kind.EPOCH)
-        if self.not_saved and self.state.epoch < self.facts.options.num_epochs:
-            say(f"[WARNING] {self.not_saved}. Training goes on, and saves again after the next epoch.")
-        self.logs.epoch_completed(self.state)
-
     def _save(self, kind: Kind) -> None:
+        """Begin to save the state as it is now, once the save before has ended and what came of it is known."""
+        self._report(self.saver.wait())
         lost = self.state.lost_epochs
         if kind is Kind.EPOCH and self.state.epoch in lost:  # a second try
             lost.remove(self.state.epoch)
-        payload, record = take_snapshot(self.state, self.facts, kind)
-        try:
-            self.last_saved = self.store.save(payload, record)
-        except CannotSaveError as error:
-            self.not_saved = str(error)
-            if kind is Kind.EPOCH:
-                lost.append(self.state.epoch)
-            return
-        self.not_saved = ""
-        if kind is Kind.EPOCH:
-            self._keep_best(payload, record)
+        self._read_clock()
+        self.saver.begin(*take_snapshot(self.state, self.facts, kind))
+        self._saved_at = (self.state.step, self.state.epoch)
 
-    def _keep_best(self, payload: dict[str, Any], record: CheckpointRecord) -> None:
-        """Make the best files those of the best epoch; where the disk refuses, the next epoch tries again."""
-        try:
-            if record.best == record.last:
-                assert self.last_saved is not None
-                self.store.mark_best(self.last_saved, payload, record)
-            elif self.best_is_stale:
-                self.store.restore_best(record, [self.store.run.folder])
-            self.best_is_stale = False
-        except CannotSaveError as error:
-            self.best_is_stale = True
-            say(f"[WARNING] {error}; the best files are not those of the best epoch until they can be written.")
+    def _report(self, outcome: Outcome | None) -> None:
+        """Take in how a save ended while training goes on, and say what the disk refused."""
+        self._take_in(outcome)
+        if outcome and outcome.refused:
+            say(f"[WARNING] {outcome.refused}. Training goes on, and the next save tries again.")
+
+    def _take_in(self, outcome: Outcome | None) -> None:
+        if outcome is None:
+            return
+        self.not_saved = outcome.refused
+        if outcome.path:
+            self.last_saved = outcome.path
+        elif outcome.record.kind is Kind.EPOCH:
+            self.state.lost_epochs.append(outcome.record.epoch)
+        for warning in outcome.warnings:
+            say(f"[WARNING] {warning}.")
 
     def _read_clock(self) -> None:
         now = time.monotonic()

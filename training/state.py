@@ -7,7 +7,7 @@ and plain Python values only, so that `torch.load(weights_only=True)` opens it.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from training.checkpoints.record import EpochMetrics
+from training.checkpoints.record import EpochMetrics, StepMetrics
 from training.history import best_epoch
 
 
@@ -77,7 +77,8 @@ class TrainState:
     """Networks, optimizers and schedulers by name, the position, the figures so far.
 
     Everything named here is saved as `<name>_state_dict` in one file, so parts that belong together (a generator and
-    its discriminators, say) cannot be saved apart. `lost_epochs` are those whose checkpoint a full disk refused.
+    its discriminators, say) cannot be saved apart. `history` has the figures of every completed epoch, `validations`
+    those that --val_interval asked for. `lost_epochs` are those whose checkpoint a full disk refused.
     `times` and `training_seconds` say how long it took and differ from machine to machine; all the rest has the same
     bits however often the run was stopped.
     """
@@ -90,6 +91,7 @@ class TrainState:
     epoch: int = 0
     step: int = 0
     history: list[EpochMetrics] = field(default_factory=list)
+    validations: list[StepMetrics] = field(default_factory=list)
     lost_epochs: list[int] = field(default_factory=list)
     times: list[EpochTime] = field(default_factory=list)
     training_seconds: float = 0.0
@@ -105,6 +107,22 @@ class TrainState:
         """The learning rate of the next step."""
         optimizer = next(iter(self.optimizers.values()))
         return float(optimizer.param_groups[0]["lr"])
+
+    @property
+    def validated(self) -> StepMetrics | None:
+        """The validation figures of the weights as they are now; None where they were not validated."""
+        last = self.history[-1] if self.history else None
+        if last and last.step == self.step:
+            return StepMetrics(last.step, last.epoch, last.val_loss, last.val_acc, last.val_eer)
+        return next((row for row in self.validations[-1:] if row.step == self.step), None)
+
+    def changed_by_updates(self) -> Iterator[Tensor]:
+        """Yield the tensors that nothing but an optimizer's step changes: all parameters and all moments."""
+        for network in self.networks.values():
+            yield from network.parameters()
+        for optimizer in self.optimizers.values():
+            for moments in optimizer.state.values():
+                yield from (value for value in moments.values() if isinstance(value, Tensor))
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -125,6 +143,7 @@ class TrainState:
             "metrics": figures,
             "best_val_eer": best.val_eer if best else None,
             "history": [asdict(row) for row in self.history],
+            "validations": [asdict(row) for row in self.validations],
             "lost_epochs": list(self.lost_epochs),
             "unfinished_epoch": {
                 "batches_per_epoch": self.unfinished.batches_per_epoch,
@@ -148,6 +167,7 @@ class TrainState:
         self.epoch = payload["epoch"]
         self.step = payload["step"]
         self.history = [EpochMetrics(**row) for row in payload["history"]]
+        self.validations = [StepMetrics(**row) for row in payload["validations"]]
         self.lost_epochs = list(payload["lost_epochs"])
         self.times = [EpochTime(**row) for row in payload["times"]]
         self.training_seconds = payload["training_seconds"]

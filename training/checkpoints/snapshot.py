@@ -50,6 +50,7 @@ def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[
         options=facts.options,
         data=facts.data,
         metadata=metadata,
+        validated=state.validated,
     )
     payload = {
         **state.to_payload(),

@@ -5,11 +5,14 @@ Invariants, each with the test that holds it (tests/test_store.py unless said ot
 1. A file under a checkpoint's name is complete and was fsynced, and its folder too.
    test_killed_at_random_moments_training_ends_with_the_same_bits (tests/test_kill.py),
    test_a_failed_save_leaves_the_earlier_file_whole
-2. Nothing is deleted before what replaces it is durable and verified. Only a file that is replaced under its own name,
-   by rename, ever goes away. test_a_failed_save_leaves_the_earlier_file_whole
+2. Nothing is deleted before what replaces it is durable and verified (`training/checkpoints/commit.py`).
+   test_a_failed_save_leaves_the_earlier_file_whole,
+   test_nothing_is_deleted_where_the_newest_checkpoint_is_not_as_it_was_written (tests/test_commit.py)
 3. `best_checkpoint_eer` is the epoch with the lowest validation EER (ties: lower loss, then earlier), the same bytes as
    that epoch's file. test_the_best_checkpoint_is_the_same_file_as_its_epoch
-4. Every checkpoint is kept. (Retention is not here yet; it will be one pure function over records.)
+4. What stays is decided by one pure function over records (`training/checkpoints/retention.py`), and only files of the
+   run itself, under the name they were saved with, can go. test_the_flags_decide_which_checkpoints_stay
+   (tests/test_step_checkpoints.py)
 5. Loading is strict: every bit verified, `weights_only=True`, `strict=True`, all keys there.
    test_a_flipped_bit_is_never_loaded, test_a_pickle_that_runs_code_is_refused
 6. One process writes in a run folder. test_a_second_process_is_refused (tests/test_run_lock.py)
@@ -21,13 +24,14 @@ import pickle
 import re
 import struct
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
+from training.checkpoints.names import CheckpointNames
 from training.checkpoints.record import (
     REQUIRED_KEYS,
     CheckpointRecord,
@@ -44,6 +48,7 @@ from training.runs.survey import checkpoint_files
 from utils.atomic_files import atomic_write, disk_error_behind, link_or_copy
 from utils.errors import UserError
 
+Check = Callable[[], None]
 _PLAIN_TYPES = (type(None), bool, int, float, str, torch.Tensor, torch.nn.Parameter)
 # A damaged pickle, or one made to be, can ask for anything; files of other programs may have no checksum.
 _BAD_PICKLE = (
@@ -77,26 +82,43 @@ class CheckpointStore:
     """The checkpoints of one run; `lock` is what this process holds of its folder while it saves there."""
 
     run: RunDirectory
+    names: CheckpointNames
     lock: RunLock | None = None
 
-    def save(self, payload: dict[str, Any], record: CheckpointRecord) -> Path:
+    def hold_folder(self) -> str | None:
+        """Make sure that what is saved next is saved in a folder that this process holds.
+
+        Return what must be told if the folder had to be made again; raises CannotSaveError where another process has it.
+        """
+        try:
+            return self.lock.ensure() if self.lock else None
+        except OSError as error:
+            raise _cannot_save(self.run.folder, error.strerror or error) from error
+        except UserError as error:
+            raise _cannot_save(self.run.folder, error) from error
+
+    def save(self, payload: Mapping[str, Any], record: CheckpointRecord, check: Check = lambda: None) -> Path:
         """Write a whole checkpoint under the name its record asks for, and return the path once it is durable.
 
-        Raises CannotSaveError where the disk refuses, or the run folder is not this process's any more.
+        `check` is that of `save_checkpoint`. Raises CannotSaveError where the disk refuses.
         """
-        by_epoch = record.kind is Kind.EPOCH
-        path = self.run.epoch_checkpoint(record.epoch) if by_epoch else self.run.step_checkpoint(record.step)
-        self._hold_folder(path)
-        save_checkpoint(path, payload, record)
+        path = self._path(record)
+        save_checkpoint(path, payload, replace(record, name=path.name), check)
         return path
 
-    def mark_best(self, source: Path, payload: Mapping[str, Any], record: CheckpointRecord) -> None:
+    def _path(self, record: CheckpointRecord) -> Path:
+        return self.run.folder / self.names.file_name(record)
+
+    def mark_best(
+        self, source: Path, payload: Mapping[str, Any], record: CheckpointRecord, check: Check = lambda: None
+    ) -> None:
         """Give a durable epoch checkpoint the best name too, and write its weights alone for reuse."""
         self._commit(link_or_copy, source, self.run.best_checkpoint)
         weights = {
             key: payload[key] for key in ("model_state_dict", "front_end_config", "args", "config", "epoch", "metrics")
         }
-        save_checkpoint(self.run.best_weights, weights, replace(record, kind=Kind.WEIGHTS))
+        alone = replace(record, kind=Kind.WEIGHTS, name=self.run.best_weights.name)
+        save_checkpoint(self.run.best_weights, weights, alone, check)
 
     def mark_last(self, source: Path) -> None:
         """Give a durable checkpoint the last name too."""
@@ -104,9 +126,9 @@ class CheckpointStore:
 
     def bring_along(self, source: CheckpointRecord) -> Path:
         """Give a checkpoint of another folder its name in this one, and return the path here."""
-        names = {Kind.EPOCH: self.run.epoch_checkpoint(source.epoch), Kind.STEP: self.run.step_checkpoint(source.step)}
-        self._commit(link_or_copy, source.path, names[source.kind])
-        return names[source.kind]
+        path = self._path(source)
+        self._commit(link_or_copy, source.path, path)
+        return path
 
     def restore_best(self, resumed: CheckpointRecord, folders: Iterable[Path]) -> str | None:
         """Make the best files those of the best epoch that `resumed` knows of; return a sentence where that fails.
@@ -141,15 +163,6 @@ class CheckpointStore:
             return False
         return last == wanted and broken_seal(path) is None
 
-    def _hold_folder(self, path: Path) -> None:
-        try:
-            if self.lock is not None:
-                self.lock.ensure()
-        except OSError as error:
-            raise _cannot_save(path, error.strerror or error) from error
-        except UserError as error:
-            raise _cannot_save(path, error) from error
-
     @staticmethod
     def _commit(action: Any, source: Path, target: Path) -> None:
         try:
@@ -158,24 +171,46 @@ class CheckpointStore:
             raise _cannot_save(target, error.strerror or error) from error
 
 
-def save_checkpoint(path: Path, payload: Mapping[str, Any], record: CheckpointRecord) -> None:
+def save_checkpoint(
+    path: Path, payload: Mapping[str, Any], record: CheckpointRecord, check: Check = lambda: None
+) -> None:
     """Write one sealed checkpoint file atomically.
 
-    Raises CannotSaveError where the disk refuses, leaving what was there; too little room is noticed before anything is
+    `check` is called before each write; an OSError that it raises ends the save as one of the disk would. Raises
+    CannotSaveError where the disk refuses, leaving what was there; too little room is noticed before anything is
     written. Raises TypeError for a value that `torch.load(weights_only=True)` would refuse: what is saved must load.
     """
     _require_plain(payload, path.name)
     lack = lack_of_room(path.parent, payload)
     if lack:
         raise _cannot_save(path, lack)
+
+    def write(writer: Any) -> None:
+        torch.save(dict(payload), cast(IO[bytes], _CheckingWriter(writer, check)))  # it needs these two methods only
+
     try:
         with atomic_write(path) as file:
-            write_sealed(file, lambda writer: torch.save(dict(payload), writer), record.as_dict())
+            write_sealed(file, write, record.as_dict())
     except (OSError, RuntimeError) as error:
         cause = disk_error_behind(error)
         if cause is None:
             raise
         raise _cannot_save(path, cause.strerror or cause) from error
+
+
+class _CheckingWriter:
+    """Passes writes on, and calls `check` before each."""
+
+    def __init__(self, file: Any, check: Callable[[], None]) -> None:
+        self._file = file
+        self._check = check
+
+    def write(self, data: Any) -> int:
+        self._check()
+        return int(self._file.write(data))
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def _require_plain(value: Any, name: str) -> None:

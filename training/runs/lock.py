@@ -38,21 +38,21 @@ class RunLock:
     def __exit__(self, *_: object) -> None:
         self._let_go()
 
-    def ensure(self) -> None:
+    def ensure(self) -> str | None:
         """Make sure that what is saved next is saved in a folder this process holds; to be called before each save.
 
         Somebody may have removed the folder, or its disk may have been unmounted, while the process trained: then it
-        is made and locked again. Raises UserError where another process has begun a run there meanwhile, even if that
+        is made and locked again, and what must be told of that is returned. Raises UserError where another process has begun a run there meanwhile, even if that
         one is dead, since its checkpoints would be overwritten; OSError where the disk refuses.
         """
         if self._is_in_place():
-            return
+            return None
         self._let_go()
         make_folder(self._path.parent)
         self._file = self._locked()
         holder = self._holder(self._file)
         if holder == _own_name():  # a file system whose inode numbers changed, or that was mounted again
-            return
+            return None
         if holder:
             self._let_go()
             raise UserError(
@@ -60,9 +60,9 @@ class RunLock:
                 "there since: move that run away, and the next save makes the folder again"
             )
         self._write_own_name()
-        say(
-            f"[WARNING] {self._path.parent} was removed, replaced or unmounted while this process trained: "
-            "it was made and locked again, and what is saved from now on is there."
+        return (
+            f"{self._path.parent} was removed, replaced or unmounted while this process trained: it was made and locked "
+            "again, and what is saved from now on is there"
         )
 
     def _is_in_place(self) -> bool:
