@@ -88,7 +88,9 @@ def write_sealed(file: IO[bytes], save: Callable[[Any], None], record: dict[str,
     with zipfile.ZipFile(file, "a") as archive:
         directory_start = archive.start_dir
         top = archive.namelist()[0].split("/", 1)[0]
-        archive.writestr(f"{top}/{RECORD_NAME}", json.dumps(record, indent=1, allow_nan=False))
+        entry = zipfile.ZipInfo(f"{top}/{RECORD_NAME}")  # of 1980, as torch's entries: same content, same bytes
+        entry.external_attr = 0o600 << 16
+        archive.writestr(entry, json.dumps(record, indent=1, allow_nan=False))
         archive.comment = _SEAL % 0
     file.seek(directory_start)
     crc = zlib.crc32(file.read()[:-_SEAL_BYTES], writer.crc_before[directory_start])
