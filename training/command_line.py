@@ -1,21 +1,20 @@
-"""From what was typed to a Command: argument groups, the YAML file, and the combinations that contradict each other."""
+"""From what was typed to a Command: argument groups, and the combinations that contradict each other."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import enum
 import shutil
+import sys
 import textwrap
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from training.options import SETTINGS, Options, Setting
+from training.options import SETTINGS, Options, Setting, setting_type
+from training.yaml_settings import SettingsFile, read_settings_file
 from utils.errors import EXIT_USAGE, UserError
 
 _EXAMPLES = """\
@@ -40,13 +39,6 @@ exit codes: 0 done, or nothing left to do; 1 failed; 2 usage; 130 Ctrl-C; 143 SI
 """
 
 _HELP_COLUMNS = 120
-_TYPE_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    tuple: "whole numbers, as [10, 25, 50]",
-}
 _GROUPS = {
     "data": "data",
     "detector": "detector (cannot change on resume)",
@@ -80,7 +72,8 @@ class Command:
     """What was asked for: settings, which of them were given by flag or file, and what to do with checkpoints.
 
     `looked_at` is the path behind the flag that `look` names, None where there is none. With a `look`, `action` is
-    DEFAULT and means nothing.
+    DEFAULT and means nothing. `given` names the settings that flags or the file `config` gave, and `typed` those that
+    flags gave; `arguments` are all the words of the command line.
     """
 
     options: Options
@@ -91,6 +84,9 @@ class Command:
     look: Look | None = None
     looked_at: Path | None = None
     as_json: bool = False
+    config: SettingsFile | None = None
+    typed: frozenset[str] = frozenset()
+    arguments: tuple[str, ...] = ()
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -117,6 +113,7 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
 
     Raises UserError with exit code 2 for what contradicts itself, and SystemExit after --help.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     typed = vars(build_parser().parse_args(arguments))
     actions = [action for action in Action if typed.pop(action.name.lower(), False)]
     looked_at = {look: typed.pop(look.name.lower()) for look in Look if look.name.lower() in typed}
@@ -126,8 +123,10 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
     as_json = typed.pop("json", False)
     _refuse_contradictions([*actions, *looked_at], model_path, as_json)
     checkpoint_type = typed.pop("load_checkpoint_type", "last")
-    config = typed.pop("config", None)
-    given = (read_config(config) if config else {}) | typed
+    config = read_settings_file(typed.pop("config")) if "config" in typed else None
+    if config and config.resume_from and not (actions or look or model_path):
+        action, model_path = Action.RESUME, config.resume_from
+    given = {**(config.settings if config else {}), **typed}
     return Command(
         options=Options(**given),
         given=frozenset(given),
@@ -137,6 +136,9 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
         look=look,
         looked_at=looked_at[look] if look else None,
         as_json=as_json,
+        config=config,
+        typed=frozenset(typed),
+        arguments=tuple(arguments),
     )
 
 
@@ -183,7 +185,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--config",
         type=Path,
         metavar="FILE",
-        help="YAML file with settings as `name: value` lines; flags win over it (default: none)",
+        help="YAML file with settings as `name: value` lines, those of saving under `checkpoint:` too, where "
+        "`resume_from: PATH` acts as --resume --model_path PATH; flags win over it (default: none)",
     )
     groups["run"].add_argument("-h", "--help", action="help", help="show this and exit")
     return parser
@@ -262,58 +265,3 @@ def whole_numbers(text: str) -> tuple[int, ...]:
 def _help(option: dataclasses.Field[Any], declared: Setting) -> str:
     text = declared.help.replace("%", "%%")
     return text if "(default" in text or option.default is None else f"{text} (default: {option.default})"
-
-
-def setting_type(name: str) -> type:
-    """Return the plain type of a setting: int, float, str, bool or tuple; `int | None` counts as int.
-
-    >>> setting_type("num_examples")
-    <class 'int'>
-    """
-    annotation = typing.get_type_hints(Options)[name]
-    if isinstance(annotation, types.UnionType):
-        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
-    annotation = typing.get_origin(annotation) or annotation
-    assert isinstance(annotation, type)
-    return annotation
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read settings from a YAML file of `name: value` lines, checked as strictly as the flags."""
-    import yaml  # noqa: PLC0415  (only runs with --config pay for it)
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--config {path} cannot be read: {error.strerror}", EXIT_USAGE) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"--config {path} is not valid YAML: {error}", EXIT_USAGE) from error
-    if not isinstance(content, Mapping):
-        raise UserError(f"--config {path} must hold `name: value` lines, found {type(content).__name__}", EXIT_USAGE)
-    return dict(_checked_settings(path, content))
-
-
-def _checked_settings(path: Path, content: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in content.items():
-        if name not in SETTINGS:
-            near = difflib.get_close_matches(str(name), SETTINGS, n=1)
-            hint = f": did you mean `{near[0]}`?" if near else ""
-            raise UserError(f"--config {path} has an unknown setting `{name}`{hint}", EXIT_USAGE)
-        yield name, _as_setting(path, name, value)
-
-
-def _as_setting(path: Path, name: str, value: Any) -> Any:
-    """Return a YAML value in the setting's type. YAML 1.1 reads 1e-6 as text: text that is a number is one here."""
-    kind = setting_type(name)
-    if value is None and isinstance(typing.get_type_hints(Options)[name], types.UnionType):
-        return None
-    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if kind is tuple and isinstance(value, list) and all(type(part) is int for part in value):
-        return tuple(value)
-    if type(value) is not kind:
-        raise UserError(f"--config {path}: {name} must be {_TYPE_WORDS[kind]}, found {value!r}", EXIT_USAGE)
-    return value

@@ -10,6 +10,8 @@ import dataclasses
 import enum
 import math
 import re
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -272,6 +274,20 @@ class Options:
 
 
 SETTINGS: Mapping[str, Setting] = {f.name: f.metadata["setting"] for f in dataclasses.fields(Options)}
+
+
+def setting_type(name: str) -> type:
+    """Return the plain type of a setting: int, float, str, bool or tuple; `int | None` counts as int.
+
+    >>> setting_type("num_examples")
+    <class 'int'>
+    """
+    annotation = typing.get_type_hints(Options)[name]
+    if isinstance(annotation, types.UnionType):
+        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+    annotation = typing.get_origin(annotation) or annotation
+    assert isinstance(annotation, type)
+    return annotation
 
 
 def options_from_record(stored: Mapping[str, Any]) -> Options:

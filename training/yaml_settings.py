@@ -1,0 +1,191 @@
+"""Reads the YAML file of --config: settings as flat `name: value` lines, and the sections `checkpoint:` and `wandb:`.
+
+Under `checkpoint:` may stand every setting of the group "saving", and two names that no flag has. `resume_from: PATH`
+acts as --resume --model_path PATH unless one of the checkpoint flags or --model_path was typed; null is no path.
+`save_wandb_metadata` is checked and has no effect yet. `wandb:` is checked as a whole, and refused where it asks for
+what this version does not do. A name that is not known, or that is given twice, is refused: a settings file that means
+something else than it says would cost a training run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from training.options import SETTINGS, Options, setting_type
+from utils.errors import EXIT_USAGE, UserError
+
+_TYPE_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    tuple: "whole numbers, as [10, 25, 50]",
+    list: "a list of words, as [adapter, training]",
+}
+CHECKPOINT, WANDB = "checkpoint", "wandb"
+_SAVING = frozenset(name for name, declared in SETTINGS.items() if declared.group == "saving")
+# Names that are no settings of a run, their type and whether they may be null.
+_CHECKPOINT_EXTRAS = {"resume_from": (str, True), "save_wandb_metadata": (bool, False)}
+_WANDB = {
+    "enabled": (bool, False),
+    "project": (str, True),
+    "entity": (str, True),
+    "name": (str, True),
+    "tags": (list, True),
+    "notes": (str, True),
+    "log_model": (bool, False),
+    "log_audio": (bool, False),
+    "mode": (str, True),
+}
+_WANDB_MODES = ("online", "offline", "disabled")
+_SECTIONS: Mapping[str, frozenset[str]] = {
+    CHECKPOINT: _SAVING | set(_CHECKPOINT_EXTRAS),
+    WANDB: frozenset(_WANDB),
+}
+
+
+@dataclass(frozen=True)
+class SettingsFile:
+    """A settings file as it was when the program read it: its bytes, the settings in it, and what it resumes, if so."""
+
+    path: Path
+    content: bytes
+    settings: Mapping[str, Any]
+    resume_from: Path | None = None
+
+
+def read_settings_file(path: Path) -> SettingsFile:
+    """Read a file, once, and check it as strictly as the flags; raises UserError with exit code 2."""
+    import yaml  # noqa: PLC0415  (only runs with --config pay for it)
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"--config {path} cannot be read: {error.strerror}", EXIT_USAGE) from error
+    try:
+        text = content.decode()
+        document = yaml.safe_load(text)
+        _refuse_names_given_twice(path, yaml.compose(text, yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bad UTF-8, or a date that is none
+        raise UserError(f"--config {path} is not valid YAML: {error}", EXIT_USAGE) from error
+    if not isinstance(document, Mapping):
+        raise UserError(f"--config {path} must hold `name: value` lines, found {type(document).__name__}", EXIT_USAGE)
+    return _Reader(path).read(content, document)
+
+
+def _refuse_names_given_twice(path: Path, node: Any, section: str = "") -> None:
+    """Refuse what YAML forbids and its reader lets pass: of two lines with one name the last would win in silence."""
+    seen: dict[str, int] = {}
+    for key, value in node.value if node is not None and node.id == "mapping" else ():
+        if key.id != "scalar":
+            continue
+        line = key.start_mark.line + 1
+        if key.value in seen:
+            where = f"in lines {seen[key.value]} and {line}"
+            raise UserError(f"--config {path} gives {section}{key.value} twice, {where}: keep one of them", EXIT_USAGE)
+        seen[key.value] = line
+        if key.value in _SECTIONS and not section:
+            _refuse_names_given_twice(path, value, f"{key.value}.")
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Checks the content of one file; `path` is for its messages."""
+
+    path: Path
+
+    def read(self, content: bytes, document: Mapping[Any, Any]) -> SettingsFile:
+        sections = {name: self._section(name, document.get(name)) for name in _SECTIONS}
+        flat = dict(self._flat(document))
+        saving = dict(self._known(f"{CHECKPOINT}.", sections[CHECKPOINT], _CHECKPOINT_EXTRAS))
+        resume_from = saving.pop("resume_from", None)
+        if resume_from == "":
+            self._refuse(f"has an empty {CHECKPOINT}.resume_from: write a path, or null")
+        saving.pop("save_wandb_metadata", None)
+        for name in saving:
+            if name in flat:
+                self._refuse(f"gives {name} twice, on a line of its own and under {CHECKPOINT}: keep one of them")
+        self._check_wandb(dict(self._known(f"{WANDB}.", sections[WANDB], _WANDB)))
+        return SettingsFile(self.path, content, flat | saving, Path(resume_from) if resume_from else None)
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise UserError(f"--config {self.path} {what}", EXIT_USAGE)
+
+    def _section(self, section: str, content: Any) -> Mapping[Any, Any]:
+        """Return the lines of a section whose every name is known; one that is empty or absent has none."""
+        if content is None:
+            return {}
+        if not isinstance(content, Mapping):
+            self._refuse(f"must hold `name: value` lines under {section}, found {content!r}")
+        for name in content:
+            if name in _SECTIONS[section]:
+                continue
+            if name in SETTINGS:
+                self._refuse(f"has `{section}.{name}`: {name} does not belong there, write it on a line of its own")
+            self._refuse(f"has an unknown setting `{section}.{name}`{_nearest(name, _SECTIONS[section])}")
+        return content
+
+    def _flat(self, document: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+        for name, value in document.items():
+            if name in _SECTIONS:
+                continue
+            if name in SETTINGS:
+                yield name, self._setting(name, name, value)
+            elif isinstance(value, Mapping):
+                self._refuse(f"has an unknown section `{name}`{_nearest(name, _SECTIONS)}")
+            else:
+                owner = next((section for section in (CHECKPOINT, WANDB) if name in _SECTIONS[section]), None)
+                hint = f": it belongs under `{owner}:`" if owner else _nearest(name, SETTINGS)
+                self._refuse(f"has an unknown setting `{name}`{hint}")
+
+    def _known(
+        self, prefix: str, section: Mapping[str, Any], extras: Mapping[str, tuple[type, bool]]
+    ) -> Iterator[tuple[str, Any]]:
+        for name, value in section.items():
+            shown = f"{prefix}{name}"
+            known = extras.get(name)
+            yield name, self._value(shown, value, *known) if known else self._setting(name, shown, value)
+
+    def _setting(self, name: str, shown: str, value: Any) -> Any:
+        kind = setting_type(name)
+        may_be_null = isinstance(typing.get_type_hints(Options)[name], types.UnionType)
+        return self._value(shown, value, kind, may_be_null)
+
+    def _value(self, shown: str, value: Any, kind: type, may_be_null: bool) -> Any:
+        """Return a YAML value in its type. YAML 1.1 reads 1e-6 as text: text that is a number is one here."""
+        if value is None and may_be_null:
+            return None
+        if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+            try:
+                return float(value)
+            except (ValueError, OverflowError):
+                pass
+        if kind is tuple and isinstance(value, list) and all(type(part) is int for part in value):
+            return tuple(value)
+        is_text = isinstance(value, list) and all(isinstance(part, str) for part in value)
+        if type(value) is not kind or (kind is list and not is_text):
+            raise UserError(f"--config {self.path}: {shown} must be {_TYPE_WORDS[kind]}, found {value!r}", EXIT_USAGE)
+        return value
+
+    def _check_wandb(self, wandb: Mapping[str, Any]) -> None:
+        mode = wandb.get("mode")
+        if mode is not None and mode not in _WANDB_MODES:
+            self._refuse(f"has wandb.mode {mode!r}: it must be one of {', '.join(_WANDB_MODES)}")
+        if wandb.get("enabled"):
+            self._refuse(
+                "has wandb.enabled true, and this version does not log to W&B: "
+                "set it to false, training_log.csv and the TensorBoard files are written in any case"
+            )
+
+
+def _nearest(name: Any, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, n=1)
+    if near:
+        return f": did you mean `{near[0]}`?"
+    return ": python main.py --help lists them" if known is SETTINGS else f": known are {', '.join(sorted(known))}"
