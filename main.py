@@ -18,7 +18,7 @@ from training.facts import collect_facts
 from training.interruption import ignore_save_requests
 from training.json_document import json_text
 from training.plan import Plan, Start, decide
-from training.runs.directory import RunDirectory
+from training.runs.experiments import other_experiments, other_versions, run_to_look_at
 from training.runs.listing import list_document, list_text
 from training.runs.survey import other_run_folders, survey_folder
 from utils.console import drop_unread_output, prepare_output, say
@@ -47,12 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def list_checkpoints(command: Command) -> int:
     """Print the checkpoints of the run that the flags name, or of the folder that --model_path names."""
-    folder = command.model_path or RunDirectory.of(command.options).folder
-    if command.model_path and not command.model_path.exists():
-        raise UserError(f"--model_path {command.model_path} does not exist: pass a run folder or a file in it")
-    folder = folder.parent if folder.is_file() else folder
-    run, other_runs = survey_folder(folder), other_run_folders(folder)
-    say(json_text(list_document(run, other_runs)) if command.as_json else list_text(run, other_runs))
+    path = command.model_path
+    if path and not path.exists():
+        raise UserError(f"--model_path {path} does not exist: pass a run folder or a file in it")
+    run = survey_folder(path.parent if path.is_file() else path) if path else run_to_look_at(command.options)
+    other_runs = [*other_run_folders(run.folder), *other_experiments(run.folder)]
+    versions = other_versions(run.folder)
+    say(
+        json_text(list_document(run, other_runs, versions)) if command.as_json else list_text(run, other_runs, versions)
+    )
     return 0
 
 
@@ -68,9 +71,13 @@ def inspect_checkpoint(command: Command) -> int:
 
 def validate_checkpoints(command: Command) -> int:
     """Check every bit of a file, of a run folder's files or of the run that the flags name; fail if any is bad."""
-    groups = find_files(command.looked_at or RunDirectory.of(command.options).folder)
+    folder = command.looked_at or run_to_look_at(command.options).folder
     report = report_as_json if command.as_json else report_in_lines
-    return 0 if report(groups) else EXIT_FAILURE
+    all_good = report(find_files(folder))
+    if not command.as_json:
+        for version in other_versions(folder):
+            say(f"Not checked, another version: {version}")
+    return 0 if all_good else EXIT_FAILURE
 
 
 LOOKS: Mapping[Action | Look, Callable[[Command], int]] = {

@@ -30,8 +30,11 @@ WITHOUT_TORCH = (
     "training.runs.listing",
     "training.options",
     "training.plan",
+    "training.runs.config_file",
     "training.runs.directory",
+    "training.runs.experiments",
     "training.runs.survey",
+    "training.yaml_settings",
     "utils.atomic_files",
 )
 SLOW = ("torch", "numpy", "transformers", "matplotlib", "sklearn", "tensorboard", "soundfile", "tqdm")

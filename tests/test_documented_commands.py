@@ -174,7 +174,7 @@ def first_epoch(plan: Plan) -> int:
 def test_as_written_a_command_is_planned_as_documented(row: Documented, capsys: pytest.CaptureFixture[str]) -> None:
     """The dots in `models/.../` stand for the folder of the run, as a reader fills them in."""
     write_what_is_there(row.experiment, row.there)
-    folder = RunDirectory.of(Options(comment=row.experiment)).tag
+    folder = RunDirectory.of(Options(comment=row.experiment)).folder.name
     plan = plan_of([word.replace("...", folder) for word in arguments_of(COMMANDS[row.line])])
     assert (plan.start, first_epoch(plan), plan.options.num_epochs) == (row.start, row.first_epoch, row.last_epoch)
     announce(plan)

@@ -249,3 +249,19 @@ def test_a_file_elsewhere_goes_on_in_the_folder_that_the_given_flags_name() -> N
     last = write_epoch(3, Options(comment="a"))
     found = facts("--resume", "--model_path", last.path, "--comment", "b")
     assert found.run == RunFolder(RunDirectory.of(Options(comment="b")).folder)
+
+
+# Experiments; see tests/test_experiments.py for which version a command is about
+
+
+@pytest.mark.parametrize("typed", [[], ["--fresh_start"], ["--auto_resume"], ["--model_path", "pretrained.pth"]])
+def test_a_run_of_an_experiment_that_is_not_there_is_its_version_0(typed: list[str]) -> None:
+    write_foreign_weights(Path("pretrained.pth"))
+    found = facts(*typed, "--experiment", "x")
+    assert (found.run, found.is_new_version) == (RunFolder(Path("outputs/x/checkpoints/version_0")), True)
+
+
+def test_a_run_in_models_of_the_same_settings_is_not_the_experiments() -> None:
+    write_epoch(3)
+    found = facts("--auto_resume", "--experiment", "x")
+    assert (found.candidates.usable, found.other_length.usable, found.similar) == (None, None, ())

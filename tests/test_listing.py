@@ -181,6 +181,7 @@ def test_json_holds_everything_that_is_listed(capsys: pytest.CaptureFixture[str]
         ],
         "unusable": [{"path": str(RUN.epoch_checkpoint(30)), "reason": "it is empty"}],
         "earlier_runs": [str(RUN.version_folder(1))],
+        "other_versions": [],
         "other_runs": ["models/other"],
     }
 

@@ -18,7 +18,7 @@ from training.logs import CSV_COLUMNS, RunLogs
 from training.runs.directory import RunDirectory
 from training.state import EpochTime, TrainState
 
-RUN = RunDirectory("run")
+RUN = RunDirectory(Path("models/run"))
 SCALARS = ["train/eer", "train/learning_rate", "train/loss", "val/accuracy", "val/eer", "val/loss"]
 
 

@@ -17,7 +17,7 @@ from training.runs.directory import RunDirectory
 from training.runs.moving_aside import complete_interrupted_move, move_aside
 from training.runs.survey import survey_folder
 
-RUN = RunDirectory("run")
+RUN = RunDirectory(Path("models/run"))
 ENTRIES = ("attention_epoch_1", "checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth", "training_log.csv")
 LOGS = ("events.out.tfevents.1", "events.out.tfevents.2")
 STRACE = shutil.which("strace")
@@ -132,8 +132,9 @@ STEPS = [*(("rename", number) for number in range(1, 8)), ("unlink", 1)]
 def test_a_kill_at_any_step_is_completed_at_the_next_start(trained: RunDirectory, call: str, number: int) -> None:
     before, logs_before = contents(RUN.folder), contents(RUN.logs_folder)
     code = (
-        "from training.runs.moving_aside import move_aside; from training.runs.directory import RunDirectory; "
-        f"move_aside(RunDirectory('run'), {ENTRIES!r}, 1)"
+        "from pathlib import Path; from training.runs.moving_aside import move_aside; "
+        "from training.runs.directory import RunDirectory; "
+        f"move_aside(RunDirectory(Path({str(RUN.folder)!r})), {ENTRIES!r}, 1)"
     )
     inject = f"inject=/^{call}:signal=KILL:error=EINTR:when={number}"
     killed = subprocess.run(

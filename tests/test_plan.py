@@ -26,6 +26,8 @@ TRAINED = RunFolder(
 )
 ELSEWHERE = record("models/other/checkpoint_epoch_7.pth", 7, run="run-b")
 OTHER_FOLDER = RunFolder(Path("models/other"), (ELSEWHERE,), entries=("checkpoint_epoch_7.pth",))
+VERSION_2 = Path("outputs/x/checkpoints/version_2")
+IN_VERSION_2 = record(VERSION_2 / "checkpoint_epoch_5.pth", 5, options=Options(experiment="x"))
 WEIGHTS = WeightsFile(Path("models/pretrained/best_model_eer.pth"), 1)
 
 
@@ -40,10 +42,15 @@ class Row:
     moved: tuple[str, ...] = ()
     bring_along: bool = False
     says: tuple[str, ...] = field(default=())
+    is_new_version: bool = False
 
 
 def facts(run: RunFolder = NOTHING, **found: object) -> Facts:
     return Facts(Options(), run, **found)  # type: ignore[arg-type]
+
+
+def of_experiment(run: RunFolder, **found: object) -> Facts:
+    return Facts(Options(experiment="x"), run, **found)  # type: ignore[arg-type]
 
 
 def from_file(source: CheckpointRecord | WeightsFile, run: RunFolder) -> Facts:
@@ -183,6 +190,35 @@ TABLE = [
         ELSEWHERE.path,
         moved=TRAINED.entries,
     ),
+    Row(
+        "an experiment's new run: a folder that must not exist yet",
+        Action.DEFAULT,
+        of_experiment(RunFolder(VERSION_2), is_new_version=True),
+        Start.FRESH,
+        is_new_version=True,
+    ),
+    Row(
+        "--auto_resume of an experiment: its newest version with a checkpoint, naming the newer without",
+        Action.AUTO_RESUME,
+        of_experiment(
+            RunFolder(VERSION_2, (IN_VERSION_2,), entries=("checkpoint_epoch_5.pth",)),
+            candidates=Candidates(IN_VERSION_2, ()),
+            passed_versions=(VERSION_2.with_name("version_3"),),
+        ),
+        Start.RESUME,
+        IN_VERSION_2,
+        says=("passed over outputs/x/checkpoints/version_3: it holds no checkpoint",),
+    ),
+    Row(
+        "--resume FILE from elsewhere into an experiment: FILE comes along into a new version",
+        Action.RESUME,
+        of_experiment(RunFolder(VERSION_2), source=ELSEWHERE, is_new_version=True),
+        Start.RESUME,
+        ELSEWHERE,
+        ELSEWHERE.path,
+        bring_along=True,
+        is_new_version=True,
+    ),
 ]
 
 
@@ -195,6 +231,7 @@ def test_a_run_starts_as_the_table_says(row: Row) -> None:
         row.moved,
         row.bring_along,
     )
+    assert (plan.run.folder, plan.is_new_version) == (row.facts.run.folder, row.is_new_version)
     told = "\n".join([plan.reason, *plan.notes])
     for words in row.says:
         assert words in told
@@ -226,7 +263,7 @@ def test_a_finished_run_goes_on_with_more_epochs_in_the_folder_that_names_them()
     plan = decide(Command(longer, frozenset({"num_epochs"}), Action.RESUME, done.path), found)
     assert (plan.start, plan.bring_along) == (Start.RESUME, True)
     assert plan.changes == (Change("num_epochs", 100, 150),)
-    assert "_150_" in plan.run.tag
+    assert "_150_" in plan.run.folder.name
 
 
 # (setting, its new value, checkpoint in mid-epoch?, the words of the refusal or None where it is only reported)

@@ -243,7 +243,7 @@ def test_before_the_first_epoch_there_is_no_best_to_restore(store: CheckpointSto
 
 @pytest.mark.parametrize(("steps", "name"), [(0, "checkpoint_epoch_2.pth"), (4, "checkpoint_step_24.pth")])
 def test_a_checkpoint_of_another_folder_is_brought_along_whole(store: CheckpointStore, steps: int, name: str) -> None:
-    elsewhere = CheckpointStore(RunDirectory("elsewhere"))
+    elsewhere = CheckpointStore(RunDirectory(Path("models/elsewhere")))
     elsewhere.run.folder.mkdir()
     state = trained(2)
     train(state, steps)

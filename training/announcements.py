@@ -9,6 +9,7 @@ from typing import Any
 from training.checkpoints.record import CheckpointRecord, EpochMetrics
 from training.options import Options
 from training.plan import Change, Plan, Start
+from training.runs.directory import version_number
 from training.runs.listing import RULE, progress_in_epoch
 
 
@@ -16,7 +17,15 @@ def plan_text(plan: Plan) -> str:
     """Return the plan as it is printed before the first write."""
     lines = [f"Plan: {_what(plan)}", f"  why:         {plan.reason}"]
     if plan.start is not Start.REACHED:  # which writes nothing
-        lines += [f"  run folder:  {plan.run.folder}", f"  logs:        {plan.run.logs_folder}"]
+        if plan.options.experiment:
+            number = version_number(plan.run.folder.name)
+            lines.append(f"  experiment:  {plan.options.experiment}, version {number}")
+        copied = f", a copy of {plan.config.copy_of}" if plan.config and plan.config.copy_of else ""
+        lines += [
+            f"  run folder:  {plan.run.folder}",
+            f"  logs:        {plan.run.logs_folder}",
+            f"  config:      {plan.run.config}{copied}",
+        ]
     lines += [f"  note:        {note}" for note in plan.notes]
     return "\n".join(lines)
 

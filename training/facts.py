@@ -10,6 +10,7 @@ from training.checkpoints.sealed_file import broken_seal
 from training.command_line import Action, Command
 from training.options import Options
 from training.runs.directory import CHECKPOINT_SUFFIXES, RunDirectory, run_tag
+from training.runs.experiments import find_experiment
 from training.runs.survey import (
     Candidates,
     RunFolder,
@@ -42,7 +43,9 @@ class Facts:
 
     `source` is what --model_path names, `run` the folder of the run the options name, `candidates` its latest usable
     checkpoint. `other_length` is the latest usable checkpoint of a run that differs in nothing but --num_epochs, and
-    `similar` are the folders of runs that differ in learning rate, batch size or comment only.
+    `similar` are the folders of runs that differ in learning rate, batch size or comment only. For an experiment `run`
+    is one of its versions: one that is there, or, with `is_new_version`, the next, whose folder does not exist.
+    `passed_versions` are newer ones that hold no checkpoint.
     """
 
     options: Options
@@ -52,22 +55,53 @@ class Facts:
     other_length: Candidates = _NOTHING
     other_length_folder: RunFolder | None = None
     similar: tuple[Path, ...] = ()
+    is_new_version: bool = False
+    passed_versions: tuple[Path, ...] = ()
 
 
 def collect_facts(command: Command) -> Facts:
     """Look at the disk; raises UserError where --model_path names nothing that can be used."""
     if command.action is Action.AUTO_RESUME:
-        return _facts_for_auto_resume(command)
+        look = _facts_for_auto_resume if command.options.experiment is None else _facts_of_newest_version
+        return look(command)
     if command.model_path is None:
-        return Facts(command.options, survey_folder(RunDirectory.of(command.options).folder))
+        return _facts_of_run(command.options)
     source = find_source(command.model_path, command.load_checkpoint_type)
     options = command.options
     if command.action is Action.RESUME and isinstance(source, CheckpointRecord):
         options = effective_options(command, source.options)
-    run = survey_folder(RunDirectory.of(options).folder)
-    if run.folder.is_dir() and run.folder.samefile(source.path.parent):  # however --model_path was typed
-        source = replace(source, path=run.folder / source.path.name)
-    return Facts(options, run, source)
+    return _facts_of_run(options, source, goes_on=command.action is Action.RESUME)
+
+
+def _facts_of_run(
+    options: Options, source: CheckpointRecord | WeightsFile | None = None, *, goes_on: bool = False
+) -> Facts:
+    """Find the run folder that the options name: for an experiment that of `source` if it goes on, else a new one."""
+    if options.experiment is None:
+        folder = RunDirectory.of(options).folder
+    else:
+        experiment = find_experiment(options.experiment)
+        own = experiment.folder_of(source.path) if source and goes_on else None
+        if own is None:
+            return Facts(options, RunFolder(experiment.next_folder), source, is_new_version=True)
+        folder = own
+    if source and folder.is_dir() and folder.samefile(source.path.parent):  # however --model_path was typed
+        source = replace(source, path=folder / source.path.name)
+    return Facts(options, survey_folder(folder), source)
+
+
+def _facts_of_newest_version(command: Command) -> Facts:
+    """Find the newest version with a checkpoint; no setting is part of its name, so they count as with --resume."""
+    assert command.options.experiment is not None
+    experiment = find_experiment(command.options.experiment)
+    run = experiment.newest_with_checkpoints()
+    if run is None:
+        source = find_source(command.model_path, command.load_checkpoint_type) if command.model_path else None
+        return _facts_of_run(command.options, source)
+    candidates = find_latest_usable(run)
+    stored = candidates.usable.options if candidates.usable else command.options
+    passed = experiment.folders[: experiment.folders.index(run.folder)]
+    return Facts(effective_options(command, stored), run, candidates=candidates, passed_versions=passed)
 
 
 def _facts_for_auto_resume(command: Command) -> Facts:

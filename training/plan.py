@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsF
 from training.command_line import Action, Command
 from training.facts import Facts
 from training.options import SETTINGS, OnChange, Options
+from training.runs.config_file import RunConfig, run_config
 from training.runs.directory import BEST_WEIGHTS_PREFIX, RunDirectory
 from training.runs.survey import Candidates, RunFolder
 from utils.errors import UserError
@@ -39,24 +40,24 @@ class Change:
 class Plan:
     """What will be done and why; printed before anything is created, loaded or written.
 
-    `source` is the file to start from. `seen` are the names in the run folder when this was decided, `move_aside` those
-    that must leave it first, and `bring_along` says that source and its best so far come from another folder.
+    `source` is the file to start from and `run` where training writes; with `is_new_version` that is a folder that does
+    not exist yet. `seen` are the names in the run folder when this was decided, `move_aside` those that must leave it
+    first, and `bring_along` says that source and its best so far come from another folder. `config` is what config.yaml
+    in the run folder will hold.
     """
 
     start: Start
     reason: str
     options: Options
+    run: RunDirectory
     source: CheckpointRecord | WeightsFile | None = None
     seen: tuple[str, ...] = ()
     move_aside: tuple[str, ...] = ()
     bring_along: bool = False
     changes: tuple[Change, ...] = ()
     notes: tuple[str, ...] = ()
-
-    @property
-    def run(self) -> RunDirectory:
-        """The run folder that this plan writes to."""
-        return RunDirectory.of(self.options)
+    is_new_version: bool = False
+    config: RunConfig | None = None
 
     @property
     def continues_here(self) -> bool:
@@ -72,6 +73,11 @@ class Plan:
 
 def decide(command: Command, facts: Facts) -> Plan:
     """Return the plan for a command, given what is on disk; raises UserError where there is no safe one."""
+    plan = _decide_start(command, facts)
+    return replace(plan, config=run_config(command, plan.options))
+
+
+def _decide_start(command: Command, facts: Facts) -> Plan:
     match command.action:
         case Action.RESUME:
             return _plan_resume(command, facts)
@@ -92,7 +98,21 @@ def _plan_new_run(facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
         reason = f"weights of {facts.source.path}, new optimizer ({reason})"
         notes += _architecture_notes(facts.source, facts.options)
     entries = facts.run.entries
-    return Plan(start, reason, facts.options, facts.source, entries, entries, notes=tuple(notes))
+    return Plan(
+        start,
+        reason,
+        facts.options,
+        _directory(facts),
+        facts.source,
+        entries,
+        entries,
+        notes=tuple(notes),
+        is_new_version=facts.is_new_version,
+    )
+
+
+def _directory(facts: Facts) -> RunDirectory:
+    return RunDirectory(facts.run.folder, facts.options.comment)
 
 
 def _plan_resume(command: Command, facts: Facts) -> Plan:
@@ -106,16 +126,20 @@ def _plan_resume(command: Command, facts: Facts) -> Plan:
     reason = f"--resume --model_path {command.model_path}"
     if command.model_path.name != facts.source.path.name:
         reason += f" (its {command.load_checkpoint_type} checkpoint)"
+    if command.config and command.config.resume_from == command.model_path:
+        reason += f", as checkpoint.resume_from in {command.config.path} says"
     return _continue_from(facts.source, facts, reason)
 
 
 def _plan_auto_resume(command: Command, facts: Facts) -> Plan:
     unused = f"--model_path {command.model_path} is not used: the run has a checkpoint to continue from"
     notes = [unused] if command.model_path else []
+    notes += [f"passed over {folder}: it holds no checkpoint" for folder in facts.passed_versions]
     if facts.candidates.usable:
         reason = "--auto_resume found it as the latest usable checkpoint"
         return _continue_from(facts.candidates.usable, facts, reason, notes + _passed_over(facts.candidates))
-    _refuse_if_all_unusable(facts.candidates, facts.run.folder)
+    new_run = "start the next version" if facts.options.experiment else "move them aside and start"
+    _refuse_if_all_unusable(facts.candidates, facts.run.folder, new_run)
     other = facts.other_length
     if other.usable:
         reason = f"--auto_resume: {other.usable.path.parent} differs in nothing but --num_epochs, so it goes on here"
@@ -130,11 +154,11 @@ def _passed_over(candidates: Candidates) -> list[str]:
     return [f"passed over {file.path}: {file.reason}" for file in candidates.passed_over]
 
 
-def _refuse_if_all_unusable(candidates: Candidates, folder: Path) -> None:
+def _refuse_if_all_unusable(candidates: Candidates, folder: Path, new_run: str = "move them aside and start") -> None:
     if candidates.passed_over:
         raise UserError(
             f"--auto_resume: none of the checkpoints in {folder} can be used: {_named(candidates.passed_over)}; "
-            "pass --fresh_start to move them aside and start at epoch 1"
+            f"pass --fresh_start to {new_run} at epoch 1"
         )
 
 
@@ -148,13 +172,25 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
     changes = changed_settings(source.options, options)
     _refuse_breaking(changes, source)
     if source.epoch >= options.num_epochs:
-        return Plan(Start.REACHED, reason, options, source, changes=changes, notes=tuple(notes))
+        return Plan(Start.REACHED, reason, options, _directory(facts), source, changes=changes, notes=tuple(notes))
     elsewhere = source.path.parent != facts.run.folder
     aside = entries_past(source, facts.run)
     if aside:
         damaged = {file.path for file in facts.candidates.passed_over}
         notes = [*notes, *_how_to_return_to(facts.run, damaged)]
-    return Plan(Start.RESUME, reason, options, source, facts.run.entries, aside, elsewhere, changes, tuple(notes))
+    return Plan(
+        Start.RESUME,
+        reason,
+        options,
+        _directory(facts),
+        source,
+        facts.run.entries,
+        aside,
+        elsewhere,
+        changes,
+        tuple(notes),
+        facts.is_new_version,
+    )
 
 
 def changed_settings(old: Options, new: Options) -> tuple[Change, ...]:

@@ -26,12 +26,12 @@ from training.machine import (
 )
 from training.options import DEMO_DATABASE, Options
 from training.plan import Plan, refuse_changed_data
+from training.runs.config_file import write_config
 from training.runs.lock import RunLock
-from training.runs.preparation import prepare_folder
+from training.runs.preparation import make_run_folder, prepare_folder
 from training.starting_state import build_detector, starting_state
 from training.state import TrainState
 from training.task import DetectionTask
-from utils.atomic_files import make_folder
 from utils.console import say
 from utils.corpora import AsvspoofCorpus, CorpusPart, find_asvspoof_2019_la, limit_examples
 from utils.demo_corpus import demo_corpus_folder, demo_corpus_location
@@ -115,9 +115,11 @@ def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock, state: TrainSta
     """
     with ExitStack() as held:
         try:
-            make_folder(plan.run.folder)
+            make_run_folder(plan)
             held.enter_context(lock)
             prepare_folder(plan, store)
+            assert plan.config is not None
+            write_config(plan.run.config, plan.config, plan.options)
             logs = RunLogs(plan.run, state)
         except OSError as error:
             raise _cannot_write(plan, error) from error

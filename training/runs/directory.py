@@ -10,6 +10,10 @@ from training.options import Options
 
 RUNS_ROOT = Path("models")
 LOGS_ROOT = Path("logs")
+OUTPUTS_ROOT = Path("outputs")
+VERSIONS_NAME = "checkpoints"  # of the folder that holds an experiment's version_N folders
+CONFIG_NAME = "config.yaml"
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
 LOCK_NAME = ".lock"
 MOVE_JOURNAL_NAME = ".moving_aside.json"
 BEST_CHECKPOINT_PREFIX = "best_checkpoint_eer"
@@ -47,25 +51,24 @@ def _suffix(comment: str | None) -> str:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Every path of one run, relative to the folder the program was started in. Touches no disk by itself."""
+    """Every path of one run, relative to the folder the program was started in. Touches no disk by itself.
 
-    tag: str
+    `folder` holds the run's checkpoints, training log and heatmaps.
+    """
+
+    folder: Path
     comment: str | None = None
 
     @classmethod
     def of(cls, options: Options) -> RunDirectory:
-        """Return the directory of the run these options name."""
-        return cls(run_tag(options), options.comment)
-
-    @property
-    def folder(self) -> Path:
-        """The run's checkpoints, training log and heatmaps."""
-        return RUNS_ROOT / self.tag
+        """Return the directory of the run these options name. Which one an experiment's is depends on the disk."""
+        assert options.experiment is None, "see training/runs/experiments.py"
+        return cls(RUNS_ROOT / run_tag(options), options.comment)
 
     @property
     def logs_folder(self) -> Path:
         """The run's TensorBoard files."""
-        return LOGS_ROOT / self.tag
+        return logs_folder_of(self.folder)
 
     def epoch_checkpoint(self, epochs_completed: int) -> Path:
         """The checkpoint after an epoch."""
@@ -105,6 +108,11 @@ class RunDirectory:
         return self.folder / "final_attention_analysis"
 
     @property
+    def config(self) -> Path:
+        """The settings of the run, as a file that --config takes."""
+        return self.folder / CONFIG_NAME
+
+    @property
     def lock(self) -> Path:
         """Held by the one process that writes here."""
         return self.folder / LOCK_NAME
@@ -121,6 +129,22 @@ class RunDirectory:
     def logs_version_folder(self, version: int) -> Path:
         """Where an earlier run's logs were moved."""
         return self.logs_folder / f"version_{version}"
+
+
+def logs_folder_of(folder: Path) -> Path:
+    """Return the logs folder of a run folder.
+
+    >>> str(logs_folder_of(Path("models/run")))
+    'logs/run'
+    >>> str(logs_folder_of(Path("outputs/fractalgen/checkpoints/version_3")))
+    'outputs/fractalgen/logs/version_3'
+    """
+    return folder.parent.with_name(LOGS_ROOT.name) / folder.name if is_version(folder) else LOGS_ROOT / folder.name
+
+
+def is_version(folder: Path) -> bool:
+    """Whether this is the run folder of an experiment's version, by its path alone."""
+    return folder.parent.name == VERSIONS_NAME and version_number(folder.name) is not None
 
 
 def version_number(name: str) -> int | None:

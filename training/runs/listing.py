@@ -13,25 +13,26 @@ from training.runs.survey import RunFolder
 RULE = "=" * 70
 
 
-def list_text(run: RunFolder, other_runs: Sequence[Path]) -> str:
+def list_text(run: RunFolder, other_runs: Sequence[Path], other_versions: Sequence[Path] = ()) -> str:
     """Return what --list_checkpoints prints for a run folder; `other_runs` are named where it holds no checkpoint."""
     lines = _block(run) if run.all_checkpoints else [f"No checkpoints in {run.folder}."]
     lines += [f"Cannot be used: {file.path}: {file.reason}" for file in run.unusable]
     lines += [f"Weights only: {file.path}{_known(file.epoch, file.val_eer)}" for file in run.weights]
     moved = [run.folder / f"version_{number}" for number in run.versions]
     lines += [f"Earlier run, moved aside: {folder}" for folder in moved if folder.is_dir()]
+    lines += [f"Other version: {folder}" for folder in other_versions]
     if not run.all_checkpoints and other_runs:
         lines += ["Runs that have checkpoints:", *(f"  {folder}" for folder in other_runs)]
     return "\n".join(lines)
 
 
-def list_document(run: RunFolder, other_runs: Sequence[Path]) -> dict[str, Any]:
+def list_document(run: RunFolder, other_runs: Sequence[Path], other_versions: Sequence[Path] = ()) -> dict[str, Any]:
     """Return what --list_checkpoints --json prints.
 
     `folder`; `checkpoints` in the order of the list, see record_document; `best_checkpoint` and `last_checkpoint`, the
     paths of those under these names or null; `weights` with path, bytes, epoch and val_eer (percent; null where
-    unknown); `unusable` with path and reason; `earlier_runs`, the version_N folders; `other_runs`, folders of other
-    runs that have checkpoints.
+    unknown); `unusable` with path and reason; `earlier_runs`, the version_N folders; `other_versions`, folders of the
+    other versions of an experiment; `other_runs`, folders of other runs that have checkpoints.
     """
     moved = [run.folder / f"version_{number}" for number in run.versions]
     return {
@@ -45,6 +46,7 @@ def list_document(run: RunFolder, other_runs: Sequence[Path]) -> dict[str, Any]:
         ],
         "unusable": [{"path": str(file.path), "reason": file.reason} for file in run.unusable],
         "earlier_runs": [str(folder) for folder in moved if folder.is_dir()],
+        "other_versions": [str(folder) for folder in other_versions],
         "other_runs": [str(folder) for folder in other_runs],
     }
 

@@ -8,10 +8,25 @@ from training.checkpoints.store import CheckpointStore
 from training.plan import Plan
 from training.runs.moving_aside import complete_interrupted_move, move_aside
 from training.runs.survey import RunFolder, survey_folder
-from utils.atomic_files import remove_stray_temporaries
+from utils.atomic_files import fsync_folder, make_folder, remove_stray_temporaries
 from utils.console import say
 from utils.errors import UserError
 from utils.file_systems import limits_of
+
+
+def make_run_folder(plan: Plan) -> None:
+    """Make the run folder; one for a new version must be made by this process, so that no two get one number."""
+    if not plan.is_new_version:
+        make_folder(plan.run.folder)
+        return
+    make_folder(plan.run.folder.parent)
+    try:
+        plan.run.folder.mkdir()
+    except FileExistsError as error:
+        raise UserError(
+            f"{plan.run.folder} was made by another process since this one looked: start again, for the next version"
+        ) from error
+    fsync_folder(plan.run.folder.parent)
 
 
 def prepare_folder(plan: Plan, store: CheckpointStore) -> None:

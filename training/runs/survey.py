@@ -13,9 +13,9 @@ from training.runs.directory import (
     CHECKPOINT_SUFFIXES,
     LAST_CHECKPOINT_PREFIX,
     LOCK_NAME,
-    LOGS_ROOT,
     MOVE_JOURNAL_NAME,
     RUNS_ROOT,
+    logs_folder_of,
     version_number,
 )
 from utils.atomic_files import TEMPORARY_PREFIX
@@ -81,7 +81,7 @@ def survey_folder(folder: Path) -> RunFolder:
 
     What an interrupted move has still to take into a version_N folder counts as moved already.
     """
-    log_versions = _versions_in(LOGS_ROOT / folder.name)
+    log_versions = versions_in(logs_folder_of(folder))
     if not folder.is_dir():
         return RunFolder(folder, versions=tuple(sorted(log_versions)))
     being_moved, move_versions = _interrupted_move(folder)
@@ -101,7 +101,7 @@ def survey_folder(folder: Path) -> RunFolder:
         best,
         tuple(file for file in files if isinstance(file, WeightsFile)),
         tuple(file for file in files if isinstance(file, UnusableFile)),
-        tuple(sorted(_versions_in(folder) | log_versions | move_versions)),
+        tuple(sorted(versions_in(folder) | log_versions | move_versions)),
         tuple(entries),
         last,
     )
@@ -117,7 +117,8 @@ def _is_file_or_link(path: Path) -> bool:
     return path.is_file() or path.is_symlink()
 
 
-def _versions_in(folder: Path) -> set[int]:
+def versions_in(folder: Path) -> set[int]:
+    """Return the numbers N of what is called version_N in a folder."""
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     return {number for number in map(version_number, names) if number is not None}
 

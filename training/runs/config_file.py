@@ -1,0 +1,75 @@
+"""config.yaml beside the checkpoints of a run: the settings it trains with, as a file that --config takes.
+
+Training again from it, `python main.py --config models/RUN/config.yaml`, reproduces the run. It is written when a run
+starts, and when one goes on with other settings than the file has.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.command_line import Command
+from training.options import SETTINGS, Options
+from training.yaml_settings import read_settings_file
+from utils.atomic_files import atomic_write
+from utils.errors import UserError
+from utils.terminal_text import printable
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run's config.yaml will hold; `copy_of` is the file of --config that these bytes are, if they are one's."""
+
+    content: bytes
+    copy_of: Path | None = None
+
+
+def run_config(command: Command, options: Options) -> RunConfig:
+    """Return the config of a run with these settings: the file of --config where it alone gives them, else a new one.
+
+    A file that says `resume_from` gives more than settings: training again from a copy would not begin anew.
+    """
+    file = command.config
+    if file and not command.typed and not file.resume_from and Options(**file.settings) == options:
+        return RunConfig(file.content, file.path)
+    typed = printable(shlex.join(["python", "main.py", *command.arguments]))
+    return RunConfig(settings_text(options, f"Written by: {typed}").encode())
+
+
+def settings_text(options: Options, origin: str) -> str:
+    """Return every setting as YAML, group by group, under a comment that says where it comes from."""
+    lines = [f"# {origin}", "# Every setting of this run: training again with --config and this file reproduces it."]
+    for group, names in itertools.groupby(options.as_dict(), key=lambda name: SETTINGS[name].group):
+        lines += ["", f"# {group}", *(f"{name}: {_yaml(getattr(options, name))}" for name in names)]
+    return "\n".join(lines) + "\n"
+
+
+def _yaml(value: Any) -> str:
+    """Return a value on one line; text always in quotes, and a float such that YAML 1.1 reads one: 1.0e-06."""
+    import yaml  # noqa: PLC0415  (only runs that train pay for it)
+
+    style = '"' if isinstance(value, str) else None
+    text: str = yaml.safe_dump(value, default_style=style, default_flow_style=True, width=float("inf"))
+    return text.removesuffix("...\n").rstrip("\n")
+
+
+def write_config(path: Path, config: RunConfig, options: Options) -> None:
+    """Write config.yaml, whole or not at all, unless the one that is there gives these settings; raises OSError."""
+    if _settings_in(path) == options:
+        return
+    with atomic_write(path) as file:
+        file.write(config.content)
+
+
+def _settings_in(path: Path) -> Options | None:
+    """Return the settings that a run's config.yaml gives; None where there is none that can be read."""
+    if not path.exists():
+        return None
+    try:
+        return Options(**read_settings_file(path).settings)
+    except UserError:
+        return None

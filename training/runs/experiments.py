@@ -1,0 +1,77 @@
+"""Experiments: runs that lie in outputs/NAME/checkpoints/version_N, each new one under the next number.
+
+The logs of version N lie in outputs/NAME/logs/version_N. Numbers begin with 0, and one that either place has is taken.
+Looks at the disk, changes nothing, needs no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.options import Options
+from training.runs.directory import (
+    CHECKPOINT_SUFFIXES,
+    LOGS_ROOT,
+    OUTPUTS_ROOT,
+    VERSIONS_NAME,
+    RunDirectory,
+    is_version,
+    version_number,
+)
+from training.runs.survey import RunFolder, survey_folder, versions_in
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The run folders of one experiment, newest version first, and the one that a new run will have."""
+
+    folders: tuple[Path, ...]
+    next_folder: Path
+
+    def folder_of(self, file: Path) -> Path | None:
+        """Return the version's folder that a file lies in, however its path was typed; None where it is elsewhere."""
+        return next((folder for folder in self.folders if folder.samefile(file.parent)), None)
+
+    def newest_with_checkpoints(self) -> RunFolder | None:
+        """Return the newest version that holds a checkpoint, damaged or not; None where none does."""
+        surveyed = (survey_folder(folder) for folder in self.folders)
+        return next((run for run in surveyed if run.all_checkpoints or run.unusable), None)
+
+
+def find_experiment(name: str) -> Experiment:
+    """Look which versions of an experiment there are."""
+    root = OUTPUTS_ROOT / name / VERSIONS_NAME
+    numbers = versions_in(root)
+    taken = numbers | versions_in(OUTPUTS_ROOT / name / LOGS_ROOT.name)
+    found = (root / f"version_{number}" for number in sorted(numbers, reverse=True))
+    return Experiment(
+        tuple(folder for folder in found if folder.is_dir()), root / f"version_{max(taken, default=-1) + 1}"
+    )
+
+
+def run_to_look_at(options: Options) -> RunFolder:
+    """Return the run that the options name; of an experiment the newest version, one with checkpoints if there is."""
+    if options.experiment is None:
+        return survey_folder(RunDirectory.of(options).folder)
+    experiment = find_experiment(options.experiment)
+    newest = next(iter(experiment.folders), experiment.next_folder.parent)
+    return experiment.newest_with_checkpoints() or survey_folder(newest)
+
+
+def other_versions(folder: Path) -> list[Path]:
+    """Return the run folders of the other versions, where this one is a version of an experiment; by number."""
+    if not is_version(folder):
+        return []
+    numbers = sorted(versions_in(folder.parent) - {version_number(folder.name)})
+    found = (folder.with_name(f"version_{number}") for number in numbers)
+    return [path for path in found if path.is_dir()]
+
+
+def other_experiments(own: Path) -> list[Path]:
+    """Return the newest version of each experiment but that of the run folder `own`, if it holds checkpoint files."""
+    if not OUTPUTS_ROOT.is_dir():
+        return []
+    others = sorted(path for path in OUTPUTS_ROOT.iterdir() if path.resolve() not in own.resolve().parents)
+    newest = (folder for path in others for folder in find_experiment(path.name).folders[:1])
+    return [folder for folder in newest if any(path.suffix in CHECKPOINT_SUFFIXES for path in folder.iterdir())]
