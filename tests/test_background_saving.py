@@ -21,7 +21,6 @@ from tests.small_state import FACTS, OPTIONS, seed_everything, small_state, trai
 from training.checkpoints.background_copies import BackgroundCopies
 from training.checkpoints.background_saving import (
     BackgroundSaver,
-    Check,
     DirectSaver,
     SavingFailedError,
     fence_before_updates,
@@ -29,6 +28,7 @@ from training.checkpoints.background_saving import (
 )
 from training.checkpoints.kept_buffers import KeptBuffers, bytes_to_keep, detach
 from training.checkpoints.record import CheckpointRecord, Kind
+from training.checkpoints.save_control import SaveControl
 from training.checkpoints.sealed_file import broken_seal
 from training.checkpoints.snapshot import take_snapshot
 from training.checkpoints.store import CannotSaveError, save_checkpoint
@@ -51,18 +51,20 @@ def state_with_batch_norm(width: int = 256) -> TrainState:
     )
 
 
-def write(folder: Path) -> Callable[[Payload, CheckpointRecord, Check], Path]:
+def write(folder: Path) -> Callable[[Payload, CheckpointRecord, SaveControl], Path]:
     """Return a commit that saves one file for each step."""
 
-    def commit(payload: Payload, record: CheckpointRecord, check: Check) -> Path:
+    def commit(payload: Payload, record: CheckpointRecord, control: SaveControl) -> Path:
         path = folder / f"{record.step}.pth"
-        save_checkpoint(path, payload, record, check)
+        save_checkpoint(path, payload, record, control.check)
         return path
 
     return commit
 
 
-def saver_of(state: TrainState, commit: Callable[[Payload, CheckpointRecord, Check], Path]) -> BackgroundSaver[Path]:
+def saver_of(
+    state: TrainState, commit: Callable[[Payload, CheckpointRecord, SaveControl], Path]
+) -> BackgroundSaver[Path]:
     return BackgroundSaver(
         commit, lambda: tensors_that_steps_change(state.networks.values(), state.optimizers.values())
     )
@@ -112,9 +114,9 @@ def test_training_on_while_a_save_is_in_flight_changes_nothing_in_its_file(
 ) -> None:
     gate = Gate()
 
-    def commit(payload: Payload, record: CheckpointRecord, check: Check) -> Path:
+    def commit(payload: Payload, record: CheckpointRecord, control: SaveControl) -> Path:
         gate.pass_through()
-        return write(folder)(payload, record, check)
+        return write(folder)(payload, record, control)
 
     saver = saver_of(state, commit)
     payload, record = take_snapshot(state, FACTS, Kind.STEP)
@@ -220,7 +222,7 @@ def test_the_next_save_waits_and_hands_over_the_outcome_of_the_one_before(state:
 def test_an_outcome_is_collected_once_without_waiting(state: TrainState, folder: Path) -> None:
     gate = Gate()
 
-    def commit(payload: Payload, record: CheckpointRecord, check: Check) -> Path:
+    def commit(payload: Payload, record: CheckpointRecord, control: SaveControl) -> Path:
         gate.pass_through()
         return folder
 
@@ -241,11 +243,11 @@ def test_an_error_of_the_writer_surfaces_with_its_cause_and_the_saver_works_agai
 ) -> None:
     ended = threading.Event()
 
-    def commit(payload: Payload, record: CheckpointRecord, check: Check) -> Path:
+    def commit(payload: Payload, record: CheckpointRecord, control: SaveControl) -> Path:
         if not ended.is_set():
             ended.set()
             raise ZeroDivisionError("a bug")
-        return write(folder)(payload, record, check)
+        return write(folder)(payload, record, control)
 
     saver = saver_of(state, commit)
     saver.begin(*take_snapshot(state, FACTS, Kind.STEP))
@@ -270,14 +272,14 @@ def test_a_cancelled_save_leaves_what_was_there_and_no_temporary(state: TrainSta
     writing = threading.Event()
     refusals = []
 
-    def commit(payload: Payload, record: CheckpointRecord, check: Check) -> Path:
+    def commit(payload: Payload, record: CheckpointRecord, control: SaveControl) -> Path:
         written = [0]
 
         def stuck() -> None:
             written[0] += 1
             while written[0] > 20:  # in the middle of the file
                 writing.set()
-                check()
+                control.check()
 
         try:
             save_checkpoint(folder / "3.pth", payload, record, stuck)
@@ -327,7 +329,7 @@ def test_workers_can_be_forked_during_a_save(state: TrainState, folder: Path, tm
     """They work, end, and write nothing into the file that is being written."""
     gate = Gate()
 
-    def commit(payload: Payload, record: CheckpointRecord, check: Check) -> Path:
+    def commit(payload: Payload, record: CheckpointRecord, control: SaveControl) -> Path:
         path = folder / "3.pth"
         written = [0]
 
@@ -377,9 +379,9 @@ from tests.test_background_saving import FACTS, Kind, saver_of, state_with_batch
 
 folder, how = Path(sys.argv[1]), sys.argv[2]
 
-def slowly(payload, record, check):
+def slowly(payload, record, control):
     time.sleep(0.5)
-    return write(folder)(payload, record, check)
+    return write(folder)(payload, record, control)
 
 state = state_with_batch_norm()
 train(state, 2)
@@ -411,7 +413,7 @@ def test_a_program_that_ends_with_a_save_in_flight_finishes_it(folder: Path, how
 def test_the_memory_is_the_same_at_every_save(state: TrainState) -> None:
     places = []
 
-    def commit(payload: Payload, record: CheckpointRecord, check: Check) -> Path:
+    def commit(payload: Payload, record: CheckpointRecord, control: SaveControl) -> Path:
         places.append([weight.data_ptr() for weight in payload["model_state_dict"].values() if weight.dim() == 2])
         return Path()
 

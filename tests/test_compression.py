@@ -194,13 +194,13 @@ def test_damage_is_not_sealed_anew(path: Path, damage: Callable[[Path], None]) -
     assert names_in(path.parent) == [NAME]
 
 
-def forget_an_entry(old: zipfile.ZipFile, writer: Any) -> None:
+def forget_an_entry(old: zipfile.ZipFile, writer: Any, check: Any) -> None:
     with zipfile.ZipFile(writer, "w", zipfile.ZIP_DEFLATED) as new:
         for entry in old.infolist()[:-2]:
             new.writestr(entry.filename, old.read(entry))
 
 
-def change_a_byte(old: zipfile.ZipFile, writer: Any) -> None:
+def change_a_byte(old: zipfile.ZipFile, writer: Any, check: Any) -> None:
     with zipfile.ZipFile(writer, "w", zipfile.ZIP_DEFLATED) as new:
         for entry in old.infolist()[:-1]:
             new.writestr(entry.filename, old.read(entry)[:-1] + b"\xff")
@@ -208,7 +208,7 @@ def change_a_byte(old: zipfile.ZipFile, writer: Any) -> None:
 
 @pytest.mark.parametrize("mistake", [forget_an_entry, change_a_byte])
 def test_content_that_differs_never_replaces_the_old(
-    path: Path, monkeypatch: pytest.MonkeyPatch, mistake: Callable[[zipfile.ZipFile, Any], None]
+    path: Path, monkeypatch: pytest.MonkeyPatch, mistake: Callable[[zipfile.ZipFile, Any, Any], None]
 ) -> None:
     before = path.read_bytes()
     monkeypatch.setattr(compression, "_deflate", mistake)

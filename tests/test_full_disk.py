@@ -43,7 +43,7 @@ def test_a_disk_that_is_full_for_an_epoch_costs_that_checkpoint_and_not_the_run(
     assert re.search(
         r"checkpoint_epoch_2.pth could not be saved: it needs \d\.\d MB and 1\.\d MB are free in models/", said
     )
-    assert "Training goes on, and saves again after the next epoch" in said
+    assert "Training goes on, and the next save tries again" in said
     (log,) = small_disk.glob("models/*/training_log.csv")
     assert [line.split(",")[0] for line in log.read_text().splitlines()] == ["epoch", "1", "2", "3"]
 

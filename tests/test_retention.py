@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.records import STEPS_PER_EPOCH, metrics, record
-from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind
+from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind, StepMetrics
 from training.checkpoints.retention import RetentionPolicy, files_to_prune, own_records, retained
 from training.options import Options
 from training.runs.directory import RunDirectory
 
-RUN = RunDirectory("run")
+RUN = RunDirectory(Path("models/run"))
 LINEAGE = (("run-a", 0),)
 
 
@@ -267,3 +267,17 @@ def test_every_reason_is_given_and_every_other_file_goes(policy: RetentionPolicy
         pruned = files_to_prune(there, LINEAGE, policy, best, source)
         assert all(kept.values())
         assert sorted([*kept, *pruned]) == sorted(made.path for made in there)
+
+
+def test_of_two_checkpoints_of_one_step_the_validated_one_stays_and_they_count_as_one() -> None:
+    """A run that is stopped between a step and its validation saves that step again once it is validated."""
+    figures = StepMetrics(step=3, epoch=0, val_loss=0.5, val_acc=90.0, val_eer=5.0)
+    named = RUN.folder / "s003-eer_5.00.ckpt"
+    validated = step(3, path=named, name=named.name, validated=figures)
+    records = [*files("s1 s2 s3 s4"), validated]
+    kept = retained(records, RetentionPolicy(keep_last_n=2), None, None)
+    assert sorted(path.name for path in kept) == ["checkpoint_step_4.pth", named.name]
+    kept = retained([*files("s2 s3"), validated], KEEP_1, None, None)
+    assert [path.name for path in kept] == [named.name]
+    kept = retained([*files("s2 s3"), validated], KEEP_1, None, RUN.step_checkpoint(3))
+    assert len(kept) == 2, "the file that the run was started from stays"

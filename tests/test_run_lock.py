@@ -140,24 +140,20 @@ def is_locked(path: Path) -> bool:
         return first_line(other) != "held"
 
 
-def test_a_lock_that_is_where_it_was_is_left_alone_and_nothing_is_said(
-    lock: RunLock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lock_that_is_where_it_was_is_left_alone_and_there_is_nothing_to_tell(lock: RunLock, tmp_path: Path) -> None:
     before = (tmp_path / "run" / ".lock").stat()
-    lock.ensure()
+    assert lock.ensure() is None
     assert (tmp_path / "run" / ".lock").stat() == before
-    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("what", ["the folder", "the lock alone"])
-def test_a_folder_that_was_removed_is_made_and_locked_again_and_that_is_said_once(
-    what: str, lock: RunLock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_folder_that_was_removed_is_made_and_locked_again_and_that_is_to_be_told_once(
+    what: str, lock: RunLock, tmp_path: Path
 ) -> None:
     shutil.rmtree(tmp_path / "run") if what == "the folder" else (tmp_path / "run" / ".lock").unlink()
-    for _ in range(2):
-        lock.ensure()
-    said = capsys.readouterr().out
-    assert said.startswith(f"[WARNING] {tmp_path / 'run'} was removed, replaced or unmounted") and said.count("\n") == 1
+    told = [lock.ensure() for _ in range(2)]
+    assert told[0] and told[0].startswith(f"{tmp_path / 'run'} was removed, replaced or unmounted")
+    assert told[1] is None
     assert is_locked(tmp_path / "run" / ".lock")
 
 
@@ -168,15 +164,12 @@ def test_a_folder_that_was_renamed_and_put_back_is_still_held(lock: RunLock, tmp
     assert is_locked(tmp_path / "run" / ".lock")
 
 
-def test_a_copy_of_the_folder_in_its_place_is_locked_without_a_word(
-    lock: RunLock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_copy_of_the_folder_in_its_place_is_locked_without_a_word(lock: RunLock, tmp_path: Path) -> None:
     """Its lock file names this process: nobody else has trained there."""
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     shutil.rmtree(tmp_path / "run")
     (tmp_path / "copy").rename(tmp_path / "run")
-    lock.ensure()
-    assert capsys.readouterr().out == ""
+    assert lock.ensure() is None
     assert is_locked(tmp_path / "run" / ".lock")
 
 

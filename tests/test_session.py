@@ -164,7 +164,7 @@ def test_audio_that_goes_away_in_mid_run_stops_it_with_all_that_was_trained_save
     assert train(corpus) == 1
     message = capsys.readouterr().err
     assert "LA_D_0000005.flac" in message and "--auto_resume goes on from" in message
-    assert [path.name for path in the_run().glob("*.pth")] == ["checkpoint_step_3.pth"]
+    assert [path.name for path in the_run().glob("checkpoint*.pth")] == ["checkpoint_step_3.pth"]
     write_corpus(tmp_path / "mended")
     assert train(tmp_path / "mended", "--auto_resume") == 0
     assert "epoch 1 trained, not validated" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from torch import nn
 from tests.comparing import differences
 from tests.small_state import FACTS, OPTIONS, complete_epoch, seed_everything, small_state, train
 from training.checkpoints import store as store_module
+from training.checkpoints.names import CheckpointNames
 from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, Kind, WeightsFile, examine
 from training.checkpoints.snapshot import take_snapshot
 from training.checkpoints.store import (
@@ -42,7 +43,7 @@ Payload = dict[str, Any]
 @pytest.fixture
 def store(workplace: Path) -> CheckpointStore:
     """The store of an empty run folder."""
-    made = CheckpointStore(RunDirectory.of(OPTIONS))
+    made = CheckpointStore(RunDirectory.of(OPTIONS), CheckpointNames.of(OPTIONS))
     made.run.folder.mkdir(parents=True)
     return made
 
@@ -76,7 +77,7 @@ def test_a_checkpoint_comes_back_as_it_was_saved(store: CheckpointStore) -> None
     path, payload, record = commit(store, trained(2))
     assert path == store.run.folder / "checkpoint_epoch_2.pth"
     assert differences(load_payload(path), payload) == []
-    assert examined(path) == replace(record, path=path, bytes_on_disk=path.stat().st_size)
+    assert examined(path) == replace(record, path=path, bytes_on_disk=path.stat().st_size, name=path.name)
 
 
 def test_a_checkpoint_holds_the_keys_of_every_documented_system(store: CheckpointStore) -> None:
@@ -243,7 +244,7 @@ def test_before_the_first_epoch_there_is_no_best_to_restore(store: CheckpointSto
 
 @pytest.mark.parametrize(("steps", "name"), [(0, "checkpoint_epoch_2.pth"), (4, "checkpoint_step_24.pth")])
 def test_a_checkpoint_of_another_folder_is_brought_along_whole(store: CheckpointStore, steps: int, name: str) -> None:
-    elsewhere = CheckpointStore(RunDirectory(Path("models/elsewhere")))
+    elsewhere = CheckpointStore(RunDirectory(Path("models/elsewhere")), CheckpointNames.of(OPTIONS))
     elsewhere.run.folder.mkdir()
     state = trained(2)
     train(state, steps)
@@ -292,7 +293,7 @@ def test_a_full_disk_is_a_sentence_and_nothing_is_lost(tiny_disk: Path) -> None:
     payload, record = take_snapshot(trained(1), FACTS, Kind.EPOCH)
     save_checkpoint(path, payload, record)
     earlier = path.read_bytes()
-    with pytest.raises(UserError, match="could not be saved: No space left on device"):
+    with pytest.raises(UserError, match=r"could not be saved: it needs [\d.]+ kB and [\d.]+ kB are free"):
         save_checkpoint(path, payload | {"more": torch.zeros(60_000)}, record)
     assert path.read_bytes() == earlier
     assert names_in(tiny_disk) == [path.name]

@@ -52,13 +52,14 @@ class Trainer:
     task: DetectionTask
     training: TrainingBatches
     validation: ValidationBatches
-    saver: Saver
+    saver: Saver[Outcome]
     logs: RunLogs
     facts: RunFacts
     stop: StopRequest
     last_saved: Path | None
     after_epoch: Callable[[TrainState], None]
     not_saved: str = ""
+    _began_at: int = 0
     _saved_at: tuple[int, int] | None = None
     _clock: float = field(default_factory=time.monotonic)
 
@@ -68,6 +69,7 @@ class Trainer:
         Raises UserError where training cannot go on; what was trained is saved first, unless it diverged.
         """
         self._clock = time.monotonic()
+        self._began_at = self.state.step
         try:
             if self._was_stopped_before_validation():
                 self._after_step()
@@ -115,6 +117,8 @@ class Trainer:
                 state.networks["model"].train()
                 result = self.task.training_step(state, batch)
                 state.step += 1
+                if state.step == self._began_at + 1:  # only now do the optimizers have their moments
+                    self.saver.prepare()
                 under_way.add(result.loss, result.scores, result.labels)
                 bar.advance(utterances=len(result.labels), loss=under_way.mean_loss)
                 self._report(self.saver.collect())
@@ -205,7 +209,7 @@ class Trainer:
         if kind is Kind.EPOCH and self.state.epoch in lost:  # a second try
             lost.remove(self.state.epoch)
         self._read_clock()
-        self.saver.begin(*take_snapshot(self.state, self.facts, kind))
+        self._report(self.saver.begin(*take_snapshot(self.state, self.facts, kind)))
         self._saved_at = (self.state.step, self.state.epoch)
 
     def _report(self, outcome: Outcome | None) -> None:

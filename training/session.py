@@ -12,6 +12,16 @@ import torch
 
 from models.detector import Detector
 from training.announcements import changes_text, ended_text, stopped_text, training_text, unsaved_text
+from training.checkpoints.background_saving import (
+    BackgroundSaver,
+    DirectSaver,
+    Saver,
+    fence_before_updates,
+    tensors_that_steps_change,
+)
+from training.checkpoints.commit import Committer, Outcome
+from training.checkpoints.names import CheckpointNames
+from training.checkpoints.retention import RetentionPolicy
 from training.checkpoints.snapshot import RunFacts
 from training.checkpoints.store import CheckpointStore
 from training.data import Crop, TrainingBatches, ValidationBatches
@@ -64,14 +74,18 @@ def carry_out(plan: Plan) -> int:
         if differing:
             say(f"[NOTE] Not the machine or torch of before ({', '.join(differing)}): the last bits may differ.")
     lock = RunLock(plan.run.lock)
-    store = CheckpointStore(plan.run, lock)
-    with _prepared(plan, store, lock, state) as logs, stop_on_signals() as stop:
+    store = CheckpointStore(plan.run, CheckpointNames.of(options), lock)
+    with (
+        _prepared(plan, store, lock, state) as logs,
+        stop_on_signals() as stop,
+        _saving(plan, store, state, device) as saver,
+    ):
         trainer = Trainer(
             state=state,
             task=DetectionTask(options, device),
             training=data.training,
             validation=data.validation,
-            store=store,
+            saver=saver,
             logs=logs,
             facts=facts,
             stop=stop,
@@ -125,6 +139,32 @@ def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock, state: TrainSta
             raise _cannot_write(plan, error) from error
         held.callback(logs.close)
         yield logs
+
+
+@contextmanager
+def _saving(plan: Plan, store: CheckpointStore, state: TrainState, device: torch.device) -> Iterator[Saver[Outcome]]:
+    """Yield what saves the state. On the way out the save in flight ends first; a second Ctrl-C gives it up."""
+    networks, optimizers = state.networks.values(), state.optimizers.values()
+    source = plan.checkpoint.path if plan.checkpoint else None
+    committer = Committer(store, RetentionPolicy.of(plan.options), source, plan.options.compress_after)
+    saver: Saver[Outcome]
+    if plan.options.sync_save:
+        saver = DirectSaver(committer.commit)
+    else:
+        pinned = device.type == "cuda"
+        saver = BackgroundSaver(committer.commit, lambda: tensors_that_steps_change(networks, optimizers), pinned)
+    with fence_before_updates(saver.fence, optimizers):
+        try:
+            yield saver
+        except KeyboardInterrupt:
+            saver.cancel()
+            raise
+        except BaseException:
+            outcome = saver.close()
+            if outcome and outcome.refused:
+                say(f"[WARNING] {outcome.refused}.")
+            raise
+        saver.close()
 
 
 def _cannot_write(plan: Plan, error: OSError) -> UserError:

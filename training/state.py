@@ -7,7 +7,7 @@ and plain Python values only, so that `torch.load(weights_only=True)` opens it.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -115,14 +115,6 @@ class TrainState:
         if last and last.step == self.step:
             return StepMetrics(last.step, last.epoch, last.val_loss, last.val_acc, last.val_eer)
         return next((row for row in self.validations[-1:] if row.step == self.step), None)
-
-    def changed_by_updates(self) -> Iterator[Tensor]:
-        """Yield the tensors that nothing but an optimizer's step changes: all parameters and all moments."""
-        for network in self.networks.values():
-            yield from network.parameters()
-        for optimizer in self.optimizers.values():
-            for moments in optimizer.state.values():
-                yield from (value for value in moments.values() if isinstance(value, Tensor))
 
     def _parts(self) -> dict[str, Any]:
         return {

@@ -9,8 +9,9 @@
         outcome = saver.collect()                    # None while the save is under way
     outcome = saver.close()
 
-`commit(payload, record, check)` makes the save durable and returns what came of it; it calls `check` often, which
-raises SaveCancelledError once `cancel` was called. What the disk refuses is an outcome. What it raises is a bug, and
+`commit(payload, record, control)` makes the save durable and returns what came of it; it calls `control.check` often,
+which raises SaveCancelledError once `cancel` was called, and may leave out what can wait where the loop waits for it
+(`training/checkpoints/save_control.py`). What the disk refuses is an outcome. What it raises is a bug, and
 comes out of the next call of the loop's thread as SavingFailedError.
 
 Invariants, each with its test in tests/test_background_saving.py:
@@ -35,7 +36,6 @@ child ends. The kept buffers are not passed on (`kept_buffers`).
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -50,23 +50,16 @@ from torch.optim import Optimizer
 from training.checkpoints.background_copies import BackgroundCopies
 from training.checkpoints.kept_buffers import KeptBuffers, NoRoomError, bytes_to_keep, detach
 from training.checkpoints.record import CheckpointRecord
+from training.checkpoints.save_control import SaveControl
 from utils.console import say
 
 Outcome = TypeVar("Outcome")
 Outcome_co = TypeVar("Outcome_co", covariant=True)
-Check = Callable[[], None]
-Commit = Callable[[dict[str, Any], CheckpointRecord, Check], Outcome]
+Commit = Callable[[dict[str, Any], CheckpointRecord, SaveControl], Outcome]
 
 
 class SavingFailedError(RuntimeError):
     """A bug showed while a checkpoint was saved in the background; the cause is the error itself."""
-
-
-class SaveCancelledError(OSError):
-    """Raised within a save that is no longer wanted: to whoever writes it is as if the disk refused."""
-
-    def __init__(self) -> None:
-        super().__init__(errno.ECANCELED, "the save was cancelled")
 
 
 @dataclass
@@ -131,7 +124,7 @@ class DirectSaver(Generic[Outcome]):
         earlier = self.collect()
         self.blocked.last_seconds = 0.0
         with self.blocked.measured():
-            self._outcome = self._commit(payload, record, lambda: None)
+            self._outcome = self._commit(payload, record, SaveControl())
         return earlier
 
     def fence(self) -> None:
@@ -162,7 +155,7 @@ class BackgroundSaver(Generic[Outcome]):
         self._deferred = deferred
         self._buffers = KeptBuffers(pinned)
         self._writer = ThreadPoolExecutor(1, "saving")
-        self._cancelled = threading.Event()
+        self._control = SaveControl()
         self._touched_enough = threading.Event()
         self._copies: BackgroundCopies | None = None
         self._saving: Future[Outcome] | None = None
@@ -188,10 +181,11 @@ class BackgroundSaver(Generic[Outcome]):
                 copy, pending = detach(payload, deferred, self._buffers)
                 self._touched_enough.set()
                 self._copies = BackgroundCopies(pending)
-                self._saving = self._writer.submit(self._save, copy, record, self._copies)
+                self._control = SaveControl()
+                self._saving = self._writer.submit(self._save, copy, record, self._copies, self._control)
             else:
                 self._saving = Future()
-                self._saving.set_result(self._commit(payload, record, self._check))
+                self._saving.set_result(self._commit(payload, record, SaveControl()))
         return earlier
 
     def fence(self) -> None:
@@ -220,23 +214,22 @@ class BackgroundSaver(Generic[Outcome]):
 
     def cancel(self) -> None:
         """Stop the save in flight at its next write and remove its temporary; a sync already begun must end first."""
-        self._cancelled.set()
+        self._control.cancel()
         self._touched_enough.set()
         self._writer.shutdown(cancel_futures=True)
         self._saving = self._copies = None
         self._buffers = KeptBuffers()
 
-    def _save(self, payload: dict[str, Any], record: CheckpointRecord, copies: BackgroundCopies) -> Outcome:
-        copies.make(self._check)
-        return self._commit(payload, record, self._check)
-
-    def _check(self) -> None:
-        if self._cancelled.is_set():
-            raise SaveCancelledError
+    def _save(
+        self, payload: dict[str, Any], record: CheckpointRecord, copies: BackgroundCopies, control: SaveControl
+    ) -> Outcome:
+        copies.make(control.check)
+        return self._commit(payload, record, control)
 
     def _outcome(self) -> Outcome | None:
         if self._saving is None:
             return None
+        self._control.hurry()
         error = self._saving.exception()  # waits; a Ctrl-C meanwhile leaves the save to `cancel`
         saving, self._saving = self._saving, None
         if error is not None:

@@ -52,7 +52,8 @@ class Committer:
             return Outcome(record, None, str(error))
         self._warnings = [note] if note else []
         warned = len(self._warnings)
-        self._try(lambda: self._keep_best(path, payload, record, control), "the best files are not those of the best epoch")
+        stale = "the best files are not those of the best epoch"
+        self._try(lambda: self._keep_best(path, payload, record, control), stale)
         self._try(lambda: self.store.mark_last(path), "it is not the checkpoint that is furthest in training")
         if len(self._warnings) == warned:  # only what is safely under its other names may lose its own
             self._try(lambda: self._prune(path, record), "what --keep_last_n and the like let go is still there")

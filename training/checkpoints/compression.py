@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,8 +44,10 @@ def files_to_compress(records: Iterable[CheckpointRecord], lineage: Lineage, aft
     return [record.path for record in own if record.path in old]
 
 
-def compress_file(path: Path) -> int:
+def compress_file(path: Path, check: Callable[[], None] = lambda: None) -> int:
     """Deflate one checkpoint of ours and return the bytes saved, below 0 where its content did not shrink.
+
+    `check` is called every few megabytes; an OSError that it raises ends the work as one of the disk would.
 
     Returns 0 and changes nothing where the file is compressed already, has a second name (that would still be the old,
     large file), is a symbolic link or was not written by bonafide. Its time of change stays: listing goes by it. Takes
@@ -63,7 +64,7 @@ def compress_file(path: Path) -> int:
         with path.open("rb") as old_file:
             _refuse_damage(broken_seal_of(old_file))
             with zipfile.ZipFile(old_file) as old, atomic_write(path) as new_file:
-                write_sealed(new_file, lambda writer: _deflate(old, writer), record)
+                write_sealed(new_file, lambda writer: _deflate(old, writer, check), record)
                 _refuse_difference(old, new_file, record)
                 new_bytes = new_file.seek(0, os.SEEK_END)
                 os.utime(new_file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -78,13 +79,15 @@ def _is_compressed(path: Path) -> bool:
     return int.from_bytes(start[_METHOD_AT:], "little") == zipfile.ZIP_DEFLATED
 
 
-def _deflate(old: zipfile.ZipFile, writer: Any) -> None:
+def _deflate(old: zipfile.ZipFile, writer: Any, check: Callable[[], None]) -> None:
     """Copy all entries but the record; reading one to its end checks its CRC-32."""
     with zipfile.ZipFile(writer, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as new:
         for entry in _content_of(old):
             is_large = entry.file_size >= _ZIP64_FROM_BYTES
             with old.open(entry) as source, new.open(entry.filename, "w", force_zip64=is_large) as target:
-                shutil.copyfileobj(source, target, _BUFFER_BYTES)
+                while block := source.read(_BUFFER_BYTES):
+                    check()
+                    target.write(block)
 
 
 def _content_of(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:

@@ -91,7 +91,7 @@ def retained(
     ordered = sorted(records, key=_age)
     furthest = ordered[-1].position if ordered else None
     epochs = [record for record in ordered if record.kind is Kind.EPOCH]
-    steps = [record for record in ordered if record.kind is Kind.STEP]
+    steps = _without_twins(record for record in ordered if record.kind is Kind.STEP)
     last_epochs = {record.path for record in epochs[max(0, len(epochs) - policy.last_epochs) :]}
     last_steps = {record.path for record in steps[-policy.last_steps :]}
 
@@ -101,7 +101,7 @@ def retained(
         if started_here or policy.save_best_only:
             return "the start of this run" if started_here else ""
         rules = (
-            (record.position == furthest, "the furthest"),
+            (record.position == furthest and (is_epoch or record in steps), "the furthest"),
             (is_epoch and best is not None and record.epoch == best.epoch, "the best epoch"),
             (is_epoch and record.epoch in policy.milestones, "a milestone"),
             (is_epoch and _is_multiple(record.epoch, policy.epoch_stride), _stride_text(policy.save_freq)),
@@ -111,6 +111,18 @@ def retained(
         return next((text for keeps, text in rules if keeps), "")
 
     return {record.path: why for record in ordered if (why := reason(record))}
+
+
+def _without_twins(steps: Iterable[CheckpointRecord]) -> list[CheckpointRecord]:
+    """Return one checkpoint for each step: of two, the one with validation figures.
+
+    A run that is stopped between a step and its validation saves that step twice, under two names.
+    """
+    by_step: dict[int, CheckpointRecord] = {}
+    for record in steps:
+        if record.step not in by_step or record.validated:
+            by_step[record.step] = record
+    return list(by_step.values())
 
 
 def _age(record: CheckpointRecord) -> tuple[tuple[int, int], str]:

@@ -1,4 +1,4 @@
-"""What the thread that saves must know of the one that trains: whether the save is still wanted, and whether it waits."""
+"""What the thread that saves must know of the one that trains: is the save still wanted, and does training wait?"""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class CheckpointStore:
     def hold_folder(self) -> str | None:
         """Make sure that what is saved next is saved in a folder that this process holds.
 
-        Return what must be told if the folder had to be made again; raises CannotSaveError where another process has it.
+        Return what must be told if the folder had to be made again; raises CannotSaveError where another one has it.
         """
         try:
             return self.lock.ensure() if self.lock else None
@@ -239,6 +239,8 @@ def load_payload(path: Path) -> dict[str, Any]:
     Raises UserError where the file is damaged, is no checkpoint, or lacks a key.
     """
     payload = _load_verified(path)
+    if "validations" not in payload and (read_record(path) or {}).get("format") == 1:
+        payload["validations"] = []
     missing = [key for key in REQUIRED_KEYS if key not in payload]
     if missing:
         raise UserError(f"{path} is not a full checkpoint: it lacks {', '.join(missing)}")

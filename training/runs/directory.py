@@ -13,7 +13,6 @@ LOGS_ROOT = Path("logs")
 OUTPUTS_ROOT = Path("outputs")
 VERSIONS_NAME = "checkpoints"  # of the folder that holds an experiment's version_N folders
 CONFIG_NAME = "config.yaml"
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
 LOCK_NAME = ".lock"
 MOVE_JOURNAL_NAME = ".moving_aside.json"
 BEST_CHECKPOINT_PREFIX = "best_checkpoint_eer"

@@ -42,7 +42,8 @@ class RunLock:
         """Make sure that what is saved next is saved in a folder this process holds; to be called before each save.
 
         Somebody may have removed the folder, or its disk may have been unmounted, while the process trained: then it
-        is made and locked again, and what must be told of that is returned. Raises UserError where another process has begun a run there meanwhile, even if that
+        is made and locked again, and the sentence that tells so is returned, for this may run in a thread that must not
+        print. Raises UserError where another process has begun a run there meanwhile, even if that
         one is dead, since its checkpoints would be overwritten; OSError where the disk refuses.
         """
         if self._is_in_place():
@@ -61,8 +62,8 @@ class RunLock:
             )
         self._write_own_name()
         return (
-            f"{self._path.parent} was removed, replaced or unmounted while this process trained: it was made and locked "
-            "again, and what is saved from now on is there"
+            f"{self._path.parent} was removed, replaced or unmounted while this process trained: "
+            "it was made and locked again, and what is saved from now on is there"
         )
 
     def _is_in_place(self) -> bool:

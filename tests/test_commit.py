@@ -1,0 +1,160 @@
+"""What follows a checkpoint that is durable, in which order, and what is left out where the disk refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.small_state import FACTS, OPTIONS, complete_epoch, seed_everything, small_state, train
+from training.checkpoints.commit import Committer, Outcome
+from training.checkpoints.names import CheckpointNames
+from training.checkpoints.record import CheckpointRecord, Kind
+from training.checkpoints.retention import RetentionPolicy
+from training.checkpoints.save_control import SaveControl
+from training.checkpoints.sealed_file import broken_seal
+from training.checkpoints.snapshot import take_snapshot
+from training.checkpoints.store import CheckpointStore
+from training.runs.directory import RunDirectory
+from training.runs.survey import survey_folder
+from training.state import TrainState
+
+KEEP_1 = RetentionPolicy(keep_last_n=1)
+
+
+@dataclass(frozen=True)
+class _StoreThatDamages(CheckpointStore):
+    """Stands for a disk that changes a bit of what it was given, and says nothing."""
+
+    def save(self, payload: Mapping[str, Any], record: CheckpointRecord, check: Any = lambda: None) -> Path:
+        path = super().save(payload, record, check)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 3] ^= 1
+        path.write_bytes(content)
+        return path
+
+
+@pytest.fixture
+def folder(workplace: Path) -> Path:
+    """The run folder, empty."""
+    made = RunDirectory.of(OPTIONS).folder
+    made.mkdir(parents=True)
+    return made
+
+
+def committer(policy: RetentionPolicy, kind: type[CheckpointStore] = CheckpointStore, **more: Any) -> Committer:
+    return Committer(kind(RunDirectory.of(OPTIONS), CheckpointNames.of(OPTIONS)), policy, **more)
+
+
+def commit(made: Committer, state: TrainState, kind: Kind = Kind.EPOCH) -> Outcome:
+    return made.commit(*take_snapshot(state, FACTS, kind), SaveControl())
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def epochs(count: int, val_eers: tuple[float, ...] = (5.0, 3.0, 4.0, 2.0)) -> TrainState:
+    state = small_state()
+    seed_everything(1)
+    for epoch in range(count):
+        train(state, 10)
+        complete_epoch(state, val_eers[epoch])
+    return state
+
+
+def test_the_last_and_the_best_name_are_second_names_of_the_checkpoints(folder: Path) -> None:
+    made = committer(RetentionPolicy())
+    for count in (1, 2, 3):
+        outcome = commit(made, epochs(count))
+        assert (outcome.path, outcome.refused, outcome.warnings) == (folder / f"checkpoint_epoch_{count}.pth", "", ())
+    assert (folder / "last_checkpoint.pth").samefile(folder / "checkpoint_epoch_3.pth")
+    assert (folder / "best_checkpoint_eer.pth").samefile(folder / "checkpoint_epoch_2.pth")
+
+
+def test_the_name_of_a_file_stands_in_its_record(folder: Path) -> None:
+    commit(committer(RetentionPolicy()), epochs(1))
+    assert [record.name for record in survey_folder(folder).checkpoints] == ["checkpoint_epoch_1.pth"]
+
+
+def test_what_the_policy_lets_go_is_deleted_after_the_next_checkpoint(folder: Path) -> None:
+    made = committer(KEEP_1)
+    for count in (1, 2, 3):
+        commit(made, epochs(count))
+    assert not (folder / "checkpoint_epoch_1.pth").exists()
+    assert [record.epoch for record in survey_folder(folder).checkpoints] == [2, 3], "the best and the furthest stay"
+
+
+def test_the_two_file_policy_leaves_best_and_last_alone(folder: Path) -> None:
+    made = committer(RetentionPolicy(save_best_only=True))
+    for count in (1, 2, 3):
+        commit(made, epochs(count))
+    assert names_in(folder) == ["best_checkpoint_eer.pth", "best_model_eer.pth", "last_checkpoint.pth"]
+    run = survey_folder(folder)
+    assert run.best and run.last and (run.best.epoch, run.last.epoch) == (2, 3)
+
+
+def test_nothing_is_deleted_where_the_newest_checkpoint_is_not_as_it_was_written(folder: Path) -> None:
+    commit(committer(KEEP_1), epochs(1, (9.0,)))
+    outcome = commit(committer(KEEP_1, _StoreThatDamages), epochs(2, (9.0, 8.0)))
+    assert (folder / "checkpoint_epoch_1.pth").exists()
+    assert "checkpoint_epoch_2.pth is not as it was written" in outcome.warnings[0]
+    assert "nothing older is deleted" in outcome.warnings[0]
+
+
+def test_nothing_is_deleted_where_the_best_name_could_not_be_given(folder: Path) -> None:
+    """A folder in the place of the best file stands for whatever a disk may refuse."""
+    made = committer(KEEP_1)
+    commit(made, epochs(1))
+    (folder / "best_checkpoint_eer.pth").unlink()
+    (folder / "best_checkpoint_eer.pth").mkdir()
+    outcome = commit(made, epochs(2))
+    assert outcome.path and not outcome.refused
+    assert "best_checkpoint_eer.pth could not be saved" in outcome.warnings[0]
+    assert (folder / "checkpoint_epoch_1.pth").exists()
+    (folder / "best_checkpoint_eer.pth").rmdir()
+    assert commit(made, epochs(3)).warnings == ()
+    assert (folder / "best_checkpoint_eer.pth").samefile(folder / "checkpoint_epoch_2.pth")
+    assert not (folder / "checkpoint_epoch_1.pth").exists()
+
+
+def test_a_refused_checkpoint_changes_nothing(folder: Path) -> None:
+    made = committer(KEEP_1)
+    commit(made, epochs(1))
+    before = {name: (folder / name).read_bytes() for name in names_in(folder)}
+    (folder / "checkpoint_epoch_2.pth").mkdir()
+    outcome = commit(made, epochs(2))
+    assert outcome.path is None and "checkpoint_epoch_2.pth could not be saved" in outcome.refused
+    (folder / "checkpoint_epoch_2.pth").rmdir()
+    assert {name: (folder / name).read_bytes() for name in names_in(folder)} == before
+
+
+def test_old_checkpoints_are_deflated_and_load_as_before(folder: Path) -> None:
+    made = committer(RetentionPolicy(), compress_after=2)
+    for count in (1, 2, 3, 4):
+        assert commit(made, epochs(count)).warnings == ()
+    sizes = {name: (folder / name).stat().st_size for name in names_in(folder) if name.startswith("checkpoint")}
+    assert sizes["checkpoint_epoch_1.pth"] < sizes["checkpoint_epoch_4.pth"]
+    assert all(broken_seal(folder / name) is None for name in sizes)
+    old = torch.load(folder / "checkpoint_epoch_1.pth", weights_only=True)["model_state_dict"]
+    fresh = epochs(1).networks["model"].state_dict()
+    assert all(torch.equal(old[name], fresh[name]) for name in fresh)
+
+
+def test_compression_ends_where_training_waits_and_is_made_up_for_later(folder: Path) -> None:
+    made = committer(RetentionPolicy(), compress_after=1)
+    commit(made, epochs(1, (1.0, 2.0, 3.0)[:1]))
+    control = SaveControl()
+    control.hurry()
+    state = epochs(2, (9.0, 8.0))
+    before = (folder / "checkpoint_epoch_1.pth").stat().st_size
+    outcome = made.commit(*take_snapshot(state, FACTS, Kind.EPOCH), control)
+    assert outcome.path and outcome.warnings == ()
+    assert (folder / "checkpoint_epoch_1.pth").stat().st_size == before
+    assert not list(folder.glob(".tmp-*"))
+    commit(made, epochs(3, (9.0, 8.0, 7.0)))
+    assert (folder / "checkpoint_epoch_1.pth").stat().st_size < before
