@@ -14,7 +14,7 @@ from training.checkpoints.inspection import find_file, inspect_file, inspection_
 from training.checkpoints.validation import find_files
 from training.checkpoints.validation_report import report_as_json, report_in_lines
 from training.command_line import Action, Command, Look, read_command
-from training.facts import collect_facts
+from training.facts import collect_facts, find_source
 from training.interruption import ignore_save_requests
 from training.json_document import json_text
 from training.plan import Plan, Start, decide
@@ -23,6 +23,7 @@ from training.runs.listing import list_document, list_text
 from training.runs.survey import other_run_folders, survey_folder
 from utils.console import drop_unread_output, prepare_output, say
 from utils.errors import EXIT_FAILURE, UserError
+from utils.terminal_text import bytes_text
 
 EXIT_INTERRUPTED = 130
 
@@ -80,12 +81,24 @@ def validate_checkpoints(command: Command) -> int:
     return 0 if all_good else EXIT_FAILURE
 
 
+def export_checkpoint(command: Command) -> int:
+    """Write a checkpoint as one whole file, which resumes without the frozen weights that it refers to."""
+    from training.checkpoints import exporting  # noqa: PLC0415  (imports torch, 2 s)
+
+    assert command.model_path is not None
+    source = find_source(command.model_path, command.load_checkpoint_type)
+    written = exporting.export_checkpoint(source, command.export_path)
+    say(f"Exported {source.path} to {written} ({bytes_text(written.stat().st_size)}): it needs no other file")
+    return 0
+
+
 LOOKS: Mapping[Action | Look, Callable[[Command], int]] = {
     Action.LIST_CHECKPOINTS: list_checkpoints,
     Look.INSPECT_CHECKPOINT: inspect_checkpoint,
     Look.VALIDATE_CHECKPOINTS: validate_checkpoints,
+    Look.EXPORT: export_checkpoint,
 }
-"""Commands that only look: nothing is created, changed or trained, and torch is not imported."""
+"""Commands that train nothing. All but --export only look: nothing is created or changed, torch is not imported."""
 
 
 def announce(plan: Plan) -> None:

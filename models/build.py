@@ -18,8 +18,7 @@ def create_detector(settings: DetectorSettings) -> Detector:
 
     Raises `UserError` if the weights cannot be had or do not fit.
     """
-    front_end = load_front_end(settings.ssl_model, settings.normalize_waveform)
-    return DETECTORS[settings.model_type](settings, front_end)
+    return _assembled(settings, load_front_end(settings.ssl_model, settings.normalize_waveform))
 
 
 def rebuild_detector(settings: DetectorSettings, front_end_config: dict[str, Any]) -> Detector:
@@ -27,5 +26,10 @@ def rebuild_detector(settings: DetectorSettings, front_end_config: dict[str, Any
 
     Needs neither network nor pretrained files: a checkpoint supplies the weights.
     """
-    front_end = rebuild_front_end(front_end_config, settings.normalize_waveform)
+    return _assembled(settings, rebuild_front_end(front_end_config, settings.normalize_waveform))
+
+
+def _assembled(settings: DetectorSettings, front_end: SelfSupervisedFrontEnd) -> Detector:
+    if settings.freeze_ssl:
+        front_end.freeze()
     return DETECTORS[settings.model_type](settings, front_end)

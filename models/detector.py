@@ -36,6 +36,7 @@ class DetectorSettings:
     ssl_model: str = XLS_R_300M
     temporal_bias: str = "centre"
     normalize_waveform: bool = False
+    freeze_ssl: bool = False
 
     def __post_init__(self) -> None:
         _require_one_of("--model_type", self.model_type, MODEL_TYPES)

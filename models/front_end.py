@@ -52,7 +52,18 @@ class SelfSupervisedFrontEnd(nn.Module):
         super().__init__()
         self.model = model.train()
         self.normalize_waveform = normalize_waveform
+        self.is_frozen = False
         _freeze_what_the_layers_do_not_use(model)
+
+    def freeze(self) -> None:
+        """Stop training it, for good: no parameter gets a gradient, no buffer changes, nothing is dropped out."""
+        self.is_frozen = True
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> SelfSupervisedFrontEnd:
+        """Set training or evaluation mode; a frozen front-end stays in evaluation mode."""
+        return super().train(mode and not self.is_frozen)
 
     @property
     def layer_count(self) -> int:
@@ -78,7 +89,8 @@ class SelfSupervisedFrontEnd(nn.Module):
         """
         if self.normalize_waveform:
             waveform = normalized(waveform)
-        with _collected_outputs(self._layers()) as outputs:
+        wants_gradients = torch.is_grad_enabled() and not self.is_frozen
+        with torch.set_grad_enabled(wants_gradients), _collected_outputs(self._layers()) as outputs:
             self.model(waveform)
         return torch.stack(outputs, dim=1)
 

@@ -17,7 +17,7 @@ from utils.errors import EXIT_USAGE, UserError
 
 CHECKPOINT_FLAGS = ["--resume", "--fresh_start", "--auto_resume", "--list_checkpoints"]
 LOOKS = ["--inspect_checkpoint", "--validate_checkpoints"]
-OTHER_FLAGS = ["--json", "--model_path", "--load_checkpoint_type", "--config", "--help"]
+OTHER_FLAGS = ["--export", "--export_path", "--json", "--model_path", "--load_checkpoint_type", "--config", "--help"]
 
 
 def refusal(*arguments: str) -> str:
@@ -107,6 +107,37 @@ def test_what_is_to_be_looked_at_is_named_behind_the_flag(
 ) -> None:
     command = read_command(typed)
     assert (command.look, command.looked_at) == (look, looked_at)
+
+
+def test_export_takes_a_format_and_names_its_file_by_the_model_path() -> None:
+    command = read_command(["--export", "checkpoint", "--model_path", "a.pth", "--export_path", "b.pth"])
+    assert (command.look, command.looked_at) == (Look.EXPORT, None)
+    assert (command.model_path, command.export_path) == (Path("a.pth"), Path("b.pth"))
+    assert read_command(["--export", "checkpoint", "--model_path", "a.pth"]).export_path is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["--export", "checkpoint"], "--export needs a checkpoint: pass --model_path FILE"),
+        (["--export", "gguf", "--model_path", "a.pth"], "invalid choice: 'gguf'"),
+        (["--export", "checkpoint", "--model_path", "a.pth", "--json"], "--json goes with --list_checkpoints"),
+        (["--model_path", "a.pth", "--export_path", "b.pth"], "--export_path goes with --export"),
+        (["--resume", "--model_path", "a.pth", "--export_path", "b.pth"], "--export_path goes with --export"),
+        (["--inspect_checkpoint", "a.pth", "--export_path", "b.pth"], "--export_path goes with --export"),
+        *(
+            ([flag, "--export", "checkpoint", "--model_path", "a.pth"], f"{flag} and --export contradict each other")
+            for flag in CHECKPOINT_FLAGS
+        ),
+        (
+            ["--validate_checkpoints", "a.pth", "--export", "checkpoint", "--model_path", "a.pth"],
+            "--validate_checkpoints and --export contradict each other",
+        ),
+    ],
+    ids=str,
+)
+def test_export_is_refused_without_a_file_and_beside_what_contradicts_it(typed: list[str], words: str) -> None:
+    assert words in refusal(*typed)
 
 
 def test_inspection_needs_a_path() -> None:

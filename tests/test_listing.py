@@ -170,6 +170,7 @@ def test_json_holds_everything_that_is_listed(capsys: pytest.CaptureFixture[str]
     assert document == {
         "folder": str(RUN.folder),
         "best_checkpoint": str(RUN.best_checkpoint),
+        "frozen": [],
         "last_checkpoint": None,
         "weights": [
             {

@@ -187,7 +187,7 @@ def test_the_old_pickle_format_is_a_file_without_record(old: Path) -> None:
         (bytes(5000), "not a checkpoint file"),
         (b"<html>404: not found</html>", "not a checkpoint file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "not a checkpoint file"),
-        (pickle.dumps({"epoch": 3}, protocol=4), "not a checkpoint file"),
+        (pickle.dumps({"epoch": 3}, protocol=4), "it is a plain pickle"),
         (b"PK\x03\x04" + bytes(3000), "cut short"),
     ],
     ids=["empty", "zeros", "a web page", "a git-lfs pointer", "a plain pickle", "the start of a zip file"],

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import collections
-import copy
 import os
-import pickle
 import re
 import resource
 from collections.abc import Callable, Iterator
@@ -16,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from tests.comparing import differences
 from tests.small_state import FACTS, OPTIONS, complete_epoch, seed_everything, small_state, train
@@ -26,12 +23,10 @@ from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, Kind, W
 from training.checkpoints.snapshot import take_snapshot
 from training.checkpoints.store import (
     CheckpointStore,
-    Weights,
-    load_into,
     load_payload,
-    load_weights,
     save_checkpoint,
 )
+from training.checkpoints.weights import load_weights
 from training.runs.directory import RunDirectory
 from training.state import TrainState
 from utils.errors import UserError
@@ -341,69 +336,6 @@ def test_a_pickle_that_runs_code_is_refused(workplace: Path, zipped: bool, load:
     assert (workplace / "proof").exists(), "the file is not as hostile as this test believes"
 
 
-def test_a_damaged_file_without_checksums_is_a_sentence_whatever_torch_raises(tmp_path: Path) -> None:
-    """The old pickle format protects nothing: struct.error, IndexError, AssertionError and more came out of it."""
-    path = tmp_path / "old.pth"
-    torch.save({"weight": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
-    data = path.read_bytes()
-    for length in range(10, len(data), 7):
-        path.write_bytes(data[:length])
-        with pytest.raises(UserError, match=r"cannot be read by torch|could run code"):
-            load_weights(path)
-
-
-def test_a_plain_pickle_is_not_loaded(tmp_path: Path) -> None:
-    path = tmp_path / "plain.pth"
-    path.write_bytes(pickle.dumps({"weight": [1.0]}, protocol=2))
-    with pytest.raises(UserError):
-        load_weights(path)
-
-
-STATE_DICT = nn.Linear(2, 3).state_dict()
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (STATE_DICT, "bare"),
-        ({"model_state_dict": STATE_DICT, "epoch": 3}, "ours, and the field's usual key"),
-        ({"model": STATE_DICT}, "detection toolkits"),
-        ({"model_state": STATE_DICT}, "model_state"),
-        ({"state_dict": STATE_DICT, "optimizer": {}}, "Lightning"),
-        ({f"module.{name}": tensor for name, tensor in STATE_DICT.items()}, "bare, from DataParallel"),
-        (
-            {"model": {f"module.{name}": tensor for name, tensor in STATE_DICT.items()}},
-            "under a key, from DataParallel",
-        ),
-    ],
-)
-def test_weights_are_found_in_every_usual_layout(tmp_path: Path, content: Payload, why: str) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save(content, path)
-    found = load_weights(path).state_dict
-    assert differences(dict(found), dict(STATE_DICT)) == [], why
-
-
-@pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        ({}, "found the keys none"),
-        ({"epoch": 3, "lr": 0.1}, "found the keys epoch, lr"),
-        ({"model_state_dict": {}}, "found the keys model_state_dict"),
-        ({0: torch.zeros(2)}, "found the keys 0"),
-        ({"weight": torch.zeros(2), "epoch": 3}, "found the keys weight, epoch"),
-        ([torch.zeros(2)], "holds a list, not a checkpoint or state dict"),
-        (torch.zeros(2), "holds a Tensor, not a checkpoint or state dict"),
-    ],
-    ids=["nothing", "no tensors", "empty", "nameless", "mixed", "a list", "a tensor"],
-)
-def test_a_file_without_weights_says_what_it_holds(tmp_path: Path, content: object, named: str) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save(content, path)
-    with pytest.raises(UserError, match=named):
-        load_weights(path)
-
-
 @pytest.mark.parametrize("key", REQUIRED_KEYS)
 def test_a_checkpoint_that_lacks_a_key_is_refused_by_name(store: CheckpointStore, key: str) -> None:
     payload, record = take_snapshot(trained(1), FACTS, Kind.EPOCH)
@@ -411,64 +343,6 @@ def test_a_checkpoint_that_lacks_a_key_is_refused_by_name(store: CheckpointStore
     path = store.save(payload, record)
     with pytest.raises(UserError, match=f"not a full checkpoint: it lacks {key}"):
         load_payload(path)
-
-
-class SmallDetector(nn.Module):
-    """Layers under the names that a real detector has."""
-
-    def __init__(self, width: int = 4, layers: int = 2, projection: bool = False) -> None:
-        super().__init__()
-        front_end = {"feature_projection": nn.Linear(2, width), "layers": nn.ModuleList()}
-        self.front_end = nn.ModuleDict(front_end)
-        for _ in range(layers):
-            self.front_end["layers"].append(nn.Linear(width, width))  # type: ignore[operator]
-        self.back_end = nn.ModuleDict({"classifier": nn.Linear(width, 2)})
-        if projection:
-            self.back_end["projection"] = nn.Linear(width, 8)
-
-
-@pytest.mark.parametrize(
-    ("theirs", "named"),
-    [
-        (
-            SmallDetector(width=6),
-            r"7 layers of another size \(front_end.feature_projection.weight is \(6, 2\) there and \(4, 2\) here, "
-            r".*\.\.\.\)\. Most likely --ssl_model is not the front-end",
-        ),
-        (
-            SmallDetector(projection=True),
-            r"2 unknown \(back_end.projection.weight, back_end.projection.bias\)\. Most likely --use_contrastive",
-        ),
-        (
-            SmallDetector(layers=3),
-            r"2 unknown \(front_end.layers.2.weight, .*\)\. Most likely --ssl_model or --model_type",
-        ),
-        (
-            nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)),
-            r"8 missing \(.*\.\.\.\); 6 unknown \(0.weight, .*\)\. Most likely the file is of another --model_type, "
-            "or of another program",
-        ),
-    ],
-    ids=["another width", "with a projection head", "one layer more", "another program"],
-)
-def test_weights_that_do_not_fit_list_the_layers_and_the_likely_flag(theirs: nn.Module, named: str) -> None:
-    detector = SmallDetector()
-    before = copy.deepcopy(detector.state_dict())
-    with pytest.raises(UserError, match=rf"weights.pth does not fit this detector: {named}"):
-        load_into(detector, Weights(Path("weights.pth"), theirs.state_dict(), {}))
-    assert differences(dict(detector.state_dict()), dict(before)) == []
-
-
-def test_a_missing_projection_head_points_at_its_flag() -> None:
-    detector = SmallDetector(projection=True)
-    with pytest.raises(UserError, match=r"2 missing .*--use_contrastive differs"):
-        load_into(detector, Weights(Path("weights.pth"), SmallDetector().state_dict(), {}))
-
-
-def test_weights_that_fit_are_copied_whole() -> None:
-    source, target = SmallDetector(), SmallDetector()
-    load_into(target, Weights(Path("weights.pth"), source.state_dict(), {}))
-    assert differences(dict(target.state_dict()), dict(source.state_dict())) == []
 
 
 def test_every_test_that_the_invariants_name_exists() -> None:

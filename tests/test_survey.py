@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.records import cut, flip_a_bit, metrics, record, write_checkpoint, write_foreign_weights
 from training.checkpoints.record import CheckpointRecord, Kind, WeightsFile
@@ -133,7 +133,7 @@ def test_weights_alone_are_no_checkpoints() -> None:
 
 def test_the_pickle_format_of_old_torch_is_weights_alone() -> None:
     RUN.mkdir(parents=True)
-    (RUN / "old.pth").write_bytes(pickle.dumps({"weight": 1}, protocol=2))
+    torch.save({"weight": torch.ones(1)}, RUN / "old.pth", _use_new_zipfile_serialization=False)
     assert [file.path.name for file in survey_folder(RUN).weights] == ["old.pth"]
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import re
+import types
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -114,8 +114,9 @@ def test_what_torch_refuses_is_not_plain_here(name: str) -> None:
 
 
 def test_names_that_might_be_code_are_told_and_the_tensors_beside_them_listed(tmp_path: Path) -> None:
-    found = table_of(tmp_path, {"args": argparse.Namespace(lr=1, seen=torch.ones(3)), "net": {"w": torch.ones(2)}})
-    assert found.code == ("argparse.Namespace",)
+    settings = types.SimpleNamespace(lr=1, seen=torch.ones(3))
+    found = table_of(tmp_path, {"args": settings, "net": {"w": torch.ones(2)}})
+    assert found.code == ("types.SimpleNamespace",)
     assert [(tensor.key, tensor.name) for tensor in found.tensors] == [("args", "state.seen"), ("net", "w")]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -11,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def test_2000_random_bit_flips_are_all_found(tmp_path: Path) -> None:
         ({"random_states": None, "history": None}, "it lacks history, random_states"),
         ({"model_state_dict": None}, "it lacks model_state_dict"),
         ({"model_state_dict": {}}, "its model_state_dict is empty"),
-        ({"args": argparse.Namespace(lr=1)}, "it refers to argparse.Namespace"),
+        ({"args": types.SimpleNamespace(lr=1)}, "it refers to types.SimpleNamespace"),
     ],
     ids=str,
 )

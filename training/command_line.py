@@ -61,10 +61,11 @@ class Action(enum.Enum):
 
 
 class Look(enum.Enum):
-    """Which of the flags was given that look at checkpoint files, whatever run they belong to, and train nothing."""
+    """Which of the flags was given that use checkpoint files, whatever run they belong to, and train nothing."""
 
     INSPECT_CHECKPOINT = "--inspect_checkpoint"
     VALIDATE_CHECKPOINTS = "--validate_checkpoints"
+    EXPORT = "--export"
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ class Command:
     """What was asked for: settings, which of them were given by flag or file, and what to do with checkpoints.
 
     `looked_at` is the path behind the flag that `look` names, None where there is none. With a `look`, `action` is
-    DEFAULT and means nothing. `given` names the settings that flags or the file `config` gave, and `typed` those that
-    flags gave; `arguments` are all the words of the command line.
+    DEFAULT and means nothing. --export names a format, of which there is one; its file is `model_path`, and
+    `export_path` where the result goes, None for the default. `given` names the settings that flags or the file
+    `config` gave, and `typed` those that flags gave; `arguments` are all the words of the command line.
     """
 
     options: Options
@@ -83,6 +85,7 @@ class Command:
     load_checkpoint_type: str = "last"
     look: Look | None = None
     looked_at: Path | None = None
+    export_path: Path | None = None
     as_json: bool = False
     config: SettingsFile | None = None
     typed: frozenset[str] = frozenset()
@@ -119,9 +122,9 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
     looked_at = {look: typed.pop(look.name.lower()) for look in Look if look.name.lower() in typed}
     action = actions[0] if actions else Action.DEFAULT
     look = next(iter(looked_at), None)
-    model_path = typed.pop("model_path", None)
+    model_path, export_path = typed.pop("model_path", None), typed.pop("export_path", None)
     as_json = typed.pop("json", False)
-    _refuse_contradictions([*actions, *looked_at], model_path, as_json)
+    _refuse_contradictions([*actions, *looked_at], model_path, export_path, as_json)
     checkpoint_type = typed.pop("load_checkpoint_type", "last")
     config = read_settings_file(typed.pop("config")) if "config" in typed else None
     if config and config.resume_from and not (actions or look or model_path):
@@ -134,7 +137,8 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
         model_path=model_path,
         load_checkpoint_type=checkpoint_type,
         look=look,
-        looked_at=looked_at[look] if look else None,
+        looked_at=looked_at[look] if look and look is not Look.EXPORT else None,
+        export_path=export_path,
         as_json=as_json,
         config=config,
         typed=frozenset(typed),
@@ -142,7 +146,9 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
     )
 
 
-def _refuse_contradictions(flags: Sequence[Action | Look], model_path: Path | None, as_json: bool) -> None:
+def _refuse_contradictions(
+    flags: Sequence[Action | Look], model_path: Path | None, export_path: Path | None, as_json: bool
+) -> None:
     if len(flags) > 1:
         raise UserError(
             f"{flags[0].value} and {flags[1].value} contradict each other: pass one of them, see --help", EXIT_USAGE
@@ -154,13 +160,18 @@ def _refuse_contradictions(flags: Sequence[Action | Look], model_path: Path | No
             "or use --auto_resume to continue the latest of this run",
             EXIT_USAGE,
         )
-    if isinstance(flag, Look) and model_path is not None:
+    if flag is Look.EXPORT and model_path is None:
+        raise UserError("--export needs a checkpoint: pass --model_path FILE, or --model_path FOLDER", EXIT_USAGE)
+    if export_path is not None and flag is not Look.EXPORT:
+        raise UserError("--export_path goes with --export: pass --export checkpoint, or drop it", EXIT_USAGE)
+    if isinstance(flag, Look) and flag is not Look.EXPORT and model_path is not None:
         raise UserError(
             f"{flag.value} does not use --model_path: write the path behind it, {flag.value} {model_path}", EXIT_USAGE
         )
-    if as_json and flag is not Action.LIST_CHECKPOINTS and not isinstance(flag, Look):
+    told = (Action.LIST_CHECKPOINTS, Look.INSPECT_CHECKPOINT, Look.VALIDATE_CHECKPOINTS)
+    if as_json and flag not in told:
         raise UserError(
-            f"--json goes with --list_checkpoints, {' or '.join(look.value for look in Look)}: pass one of them",
+            f"--json goes with {told[0].value}, {' or '.join(look.value for look in told[1:])}: pass one of them",
             EXIT_USAGE,
         )
 
@@ -195,7 +206,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "checkpoints",
-        "At most one of the first six. Without any of them a fresh run starts at epoch 1; "
+        "At most one of the first seven. Without any of them a fresh run starts at epoch 1; "
         "an earlier run of the same name is moved aside, never deleted.",
     )
     group.add_argument("--resume", action="store_true", help="continue from --model_path, to the same bits")
@@ -222,7 +233,17 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="check every bit of a file or run folder, and exit, with 1 if any is bad (default: the run of the flags)",
     )
-    group.add_argument("--json", action="store_true", help="with one of these last three flags: print JSON for scripts")
+    group.add_argument(
+        Look.EXPORT.value,
+        choices=("checkpoint",),
+        help="write the checkpoint --model_path as one whole file, frozen weights in it, and exit (default: none)",
+    )
+    group.add_argument(
+        "--export_path", type=Path, metavar="FILE", help="where --export writes (default: NAME_whole.pth beside it)"
+    )
+    group.add_argument(
+        "--json", action="store_true", help="with a flag that lists, inspects or validates: print JSON for scripts"
+    )
     group.add_argument(
         "--model_path",
         type=Path,

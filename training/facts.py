@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from training.checkpoints.frozen_reference import FrozenFile, broken_frozen
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
 from training.checkpoints.sealed_file import broken_seal
 from training.command_line import Action, Command
@@ -155,6 +156,11 @@ def find_source(path: Path, which: str) -> CheckpointRecord | WeightsFile:
     found = examine(path)
     if isinstance(found, UnusableFile):
         raise UserError(f"--model_path {path} cannot be used: {found.reason}; {_what_is_in(path.parent)}")
+    if isinstance(found, FrozenFile):
+        raise UserError(
+            f"--model_path {path} holds the frozen weights that checkpoints refer to, and no detector: pass a "
+            f"checkpoint; {_what_is_in(path.parent)}"
+        )
     return _intact(found)
 
 
@@ -170,6 +176,9 @@ def _intact(found: CheckpointRecord | WeightsFile) -> CheckpointRecord | Weights
     reason = broken_seal(found.path)
     if reason:
         raise UserError(f"--model_path {found.path} is damaged: {reason}; {_what_is_in(found.path.parent)}")
+    reason = broken_frozen(found.path, found.frozen) if isinstance(found, CheckpointRecord) else None
+    if reason:
+        raise UserError(f"--model_path {found.path} cannot be used: {reason}")
     return found
 
 

@@ -11,7 +11,7 @@ from models.build import rebuild_detector
 from models.detector import Detector
 from training.checkpoints.record import EpochMetrics, record_from_dict
 from training.checkpoints.sealed_file import read_record
-from training.checkpoints.store import load_into, load_weights
+from training.checkpoints.weights import load_into, load_weights
 from training.options import Options
 from training.starting_state import detector_settings
 from utils.errors import UserError
@@ -38,7 +38,7 @@ def load_detector(path: Path | str, device: torch.device | str = "cpu") -> Train
     if stored is None:
         raise UserError(
             f"{path} holds weights and not the settings they were trained with: build the detector yourself and "
-            "fill it with training.checkpoints.store.load_into"
+            "fill it with training.checkpoints.weights.load_into"
         )
     record = record_from_dict(stored, file, file.stat().st_size)
     detector = rebuild_detector(detector_settings(record.options), weights.payload["front_end_config"])

@@ -206,6 +206,11 @@ def _refuse_breaking(changes: Sequence[Change], source: CheckpointRecord) -> Non
     for change in changes:
         told = f"--{change.name} is {change.old} in {source.path} and {change.new} now"
         match SETTINGS[change.name].on_change:
+            case OnChange.REFUSED if change.name == "freeze_ssl":
+                raise UserError(
+                    f"{told}: the weights fit, but the optimizer's state does not; drop that flag, or start a new run "
+                    f"from the weights: --fresh_start --model_path {source.path}"
+                )
             case OnChange.REFUSED:
                 raise UserError(
                     f"{told}: that is another detector, which these weights do not fit; "
@@ -259,6 +264,7 @@ def entries_past(source: CheckpointRecord, run: RunFolder) -> tuple[str, ...]:
     if not past:
         return ()
     kept |= {file.path.name for file in run.weights} | {file.path.name for file in run.unusable}
+    kept |= {file.path.name for file in run.frozen}  # what moves finds them here, in the folder around its own
     kept -= past
     kept |= {f"attention_epoch_{epoch}" for epoch in range(1, source.epoch + 1)}
     return tuple(name for name in run.entries if name not in kept)

@@ -20,6 +20,7 @@ from training.checkpoints.background_saving import (
     tensors_that_steps_change,
 )
 from training.checkpoints.commit import Committer, Outcome
+from training.checkpoints.frozen_weights import frozen_weights
 from training.checkpoints.names import CheckpointNames
 from training.checkpoints.retention import RetentionPolicy
 from training.checkpoints.snapshot import RunFacts
@@ -68,13 +69,14 @@ def carry_out(plan: Plan) -> int:
             say(changes_text(changed))
     detector, payload = build_detector(plan)
     state = starting_state(plan, detector.to(device), payload, data.training.num_batches_per_epoch)
-    facts = RunFacts(options, data.identity, detector.front_end_config, describe_environment(device))
+    frozen = frozen_weights(detector)
+    facts = RunFacts(options, data.identity, detector.front_end_config, describe_environment(device), frozen)
     if plan.checkpoint:
         differing = differences_that_may_change_bits(plan.checkpoint.metadata, facts.environment)
         if differing:
             say(f"[NOTE] Not the machine or torch of before ({', '.join(differing)}): the last bits may differ.")
     lock = RunLock(plan.run.lock)
-    store = CheckpointStore(plan.run, CheckpointNames.of(options), lock)
+    store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, frozen)
     with (
         _prepared(plan, store, lock, state) as logs,
         stop_on_signals() as stop,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from models.build import create_detector, rebuild_detector
 from models.detector import Detector, DetectorSettings
-from training.checkpoints.store import Weights, load_into, load_payload, load_weights
+from training.checkpoints.store import load_payload
+from training.checkpoints.weights import Weights, load_into, load_weights, taken_text
 from training.options import Options
 from training.plan import Plan
 from training.schedule import apply_given_rates, make_schedule, planned_steps
 from training.state import TrainState, UnfinishedEpoch, seed_random_states
+from utils.console import say
 
 
 def detector_settings(options: Options) -> DetectorSettings:
@@ -25,6 +28,7 @@ def detector_settings(options: Options) -> DetectorSettings:
         ssl_model=options.ssl_model,
         temporal_bias=options.temporal_bias,
         normalize_waveform=options.normalize_waveform,
+        freeze_ssl=options.freeze_ssl,
     )
 
 
@@ -44,13 +48,14 @@ def build_detector(plan: Plan) -> tuple[Detector, dict[str, Any] | None]:
         return detector, payload
     weights = load_weights(plan.source.path)
     detector = _empty_detector(settings, weights)
-    load_into(detector, weights)
+    say(taken_text(weights, load_into(detector, weights)))
     return detector, None
 
 
 def _empty_detector(settings: DetectorSettings, weights: Weights) -> Detector:
     """Return a detector to fill; pretrained files are needed only where the weights' file does not say its shape."""
-    trained_with = weights.payload.get("args", {}).get("ssl_model")
+    stored = weights.payload.get("args")
+    trained_with = stored.get("ssl_model") if isinstance(stored, Mapping) else None
     if trained_with == settings.ssl_model and "front_end_config" in weights.payload:
         return rebuild_detector(settings, weights.payload["front_end_config"])
     return create_detector(settings)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from training.checkpoints.frozen_reference import FROZEN_KIND, find_frozen
 from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind, record_from_dict
 from training.checkpoints.sealed_file import BadCheckpointFileError, read_record
 from training.checkpoints.tensor_table import TensorEntry, TensorTable, read_tensor_table, stored_bytes
@@ -26,6 +27,7 @@ _KINDS = {
     Kind.EPOCH: "the whole state after an epoch",
     Kind.STEP: "the whole state inside an epoch",
     Kind.WEIGHTS: "weights only",
+    Kind.FROZEN: "frozen weights, which checkpoints refer to",
 }
 _INDENT = "   "
 _YEAR_3000_S = 32_503_680_000
@@ -33,10 +35,14 @@ _YEAR_3000_S = 32_503_680_000
 
 @dataclass(frozen=True)
 class Inspection:
-    """What one file holds, as far as it could be read, and what is wrong with it."""
+    """What one file holds, as far as it could be read, and what is wrong with it.
+
+    `kind` is None for a file of another program; files of frozen weights have a kind and no record.
+    """
 
     path: Path
     bytes_on_disk: int
+    kind: Kind | None
     record: CheckpointRecord | None
     table: TensorTable | None
     problems: tuple[str, ...]
@@ -63,11 +69,17 @@ def find_file(place: Path, which: str) -> Path:
 
 def inspect_file(path: Path) -> Inspection:
     """Read the record and the list of tensors of a file; whatever cannot be read is a problem of the result."""
-    record, table, problems = None, None, []
+    kind, record, table, problems = None, None, None, []
     size = path.stat().st_size
     try:
         stored = read_record(path)
-        record = record_from_dict(stored, path, size) if stored else None
+        if stored and stored.get("kind") == FROZEN_KIND:
+            kind = Kind.FROZEN
+        elif stored:
+            record = record_from_dict(stored, path, size)
+            kind = record.kind
+        if record and record.frozen:
+            find_frozen(path, record.frozen)
     except (BadCheckpointFileError, UserError) as error:
         problems.append(str(error))
     try:
@@ -76,7 +88,7 @@ def inspect_file(path: Path) -> Inspection:
     except BadCheckpointFileError as error:
         if not problems:  # else it is the same damage, told twice
             problems.append(str(error))
-    return Inspection(path, size, record, table, tuple(map(printable, problems)))
+    return Inspection(path, size, kind, record, table, tuple(map(printable, problems)))
 
 
 def code_complaints(table: TensorTable) -> list[str]:
@@ -93,9 +105,9 @@ def inspection_document(found: Inspection) -> dict[str, Any]:
     """Return what --json prints.
 
     `path`, `bytes`; `problems`, a list of sentences, empty where nothing is wrong; `record`, see record_document, null
-    for a file of another program; `keys` and `values`, the top-level keys of the file and those with a number or text;
-    `tensors`, a list of key, name, shape, dtype, bytes and storage; `total_parameters` and `total_tensor_bytes`.
-    The last five are null where the list of tensors cannot be read.
+    for a file of another program or of frozen weights; `keys` and `values`, the top-level keys of the file and those
+    with a number or text; `tensors`, a list of key, name, shape, dtype, bytes and storage; `total_parameters` and
+    `total_tensor_bytes`. The last five are null where the list of tensors cannot be read.
     """
     table = found.table
     return {
@@ -135,10 +147,13 @@ def _head(found: Inspection) -> list[str]:
     record = found.record
     size = f"Size: {bytes_text(found.bytes_on_disk)} ({found.bytes_on_disk:,} bytes)"
     if record is None:
-        return [f"Kind: {'cannot be read' if found.problems else 'a file of another program'}", size]
+        other = "cannot be read" if found.problems else "a file of another program"
+        return [f"Kind: {_KINDS[found.kind] if found.kind else other}", size]
     lines = [f"Kind: {_KINDS[record.kind]}", size, f"Epoch: {record.epoch}", f"Step: {record.step}"]
     if record.batches_done:
         lines[-1] += f" ({progress_in_epoch(record)})"
+    if record.frozen:
+        lines.append(f"Frozen weights: {bytes_text(record.frozen.bytes)} more, in {record.frozen.file}")
     return [*lines, f"Learning rate: {record.learning_rate}", f"Run: {record.run_id}"]
 
 

@@ -8,12 +8,19 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from training.checkpoints.frozen_reference import (
+    FROZEN_KIND,
+    FrozenFile,
+    FrozenReference,
+    find_frozen,
+    frozen_file_from_dict,
+)
 from training.checkpoints.sealed_file import BadCheckpointFileError, read_record
 from training.options import Options, options_from_record
 from utils.errors import UserError
 
 FORMAT = 2
-"""2 has `name` and `validated` in records and `validations` in payloads, which 1 had not."""
+"""2 has `name`, `validated` and `frozen` in records and `validations` in payloads, which 1 had not."""
 # The keys without which a file cannot be resumed, whatever its record says.
 REQUIRED_KEYS = (
     "model_state_dict",
@@ -58,6 +65,7 @@ class Kind(enum.Enum):
     EPOCH = "epoch"  # the whole state after an epoch and its validation
     STEP = "step"  # the whole state inside an epoch, or after its last step and before its validation
     WEIGHTS = "weights"  # weights to start from; nothing to resume
+    FROZEN = FROZEN_KIND  # weights that do not change, for the checkpoints of a run to refer to
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ class CheckpointRecord:
     weights, None where they were not validated. `data` names the contents of the protocols by hash.
     `name` is the file name it was saved under, "" where that is unknown: names are for people, but only a file that
     still has the name which the program gave it may be deleted by the program.
+    `frozen` says which weights are in a file of their own, since training does not change them; None for a whole file.
     `lineage` are pairs (run id, step it began at): a run that was resumed from an older checkpoint, leaving later ones
     behind, goes on under a new id, so that the two futures of one past are told apart.
     """
@@ -121,6 +130,7 @@ class CheckpointRecord:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     validated: StepMetrics | None = None
     name: str = ""
+    frozen: FrozenReference | None = None
 
     @property
     def run_id(self) -> str:
@@ -162,6 +172,7 @@ class CheckpointRecord:
             "last": asdict(self.last) if self.last else None,
             "best": asdict(self.best) if self.best else None,
             "validated": asdict(self.validated) if self.validated else None,
+            "frozen": self.frozen.as_dict() if self.frozen else None,
             "options": self.options.as_dict(),
             "data": dict(self.data),
             "metadata": dict(self.metadata),
@@ -188,14 +199,21 @@ class UnusableFile:
     reason: str
 
 
-def examine(path: Path) -> CheckpointRecord | WeightsFile | UnusableFile:
-    """Return what a file is, judging by its record and never by its name. See `broken_seal` for damage elsewhere."""
+def examine(path: Path) -> CheckpointRecord | WeightsFile | FrozenFile | UnusableFile:
+    """Return what a file is, judging by its record and never by its name. See `broken_seal` for damage elsewhere.
+
+    A checkpoint whose frozen weights are not there is unusable.
+    """
     try:
         stored = read_record(path)
         size = path.stat().st_size
         if stored is None:
             return WeightsFile(path, size)
+        if stored.get("kind") == FROZEN_KIND:
+            return frozen_file_from_dict(stored, path, size)
         record = record_from_dict(stored, path, size)
+        if record.frozen:
+            find_frozen(path, record.frozen)
     except (BadCheckpointFileError, UserError) as error:
         return UnusableFile(path, str(error))
     if record.kind is Kind.WEIGHTS:
@@ -211,7 +229,7 @@ def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) 
             f"it has format {stored.get('format')!r} and this version reads up to {FORMAT}: update bonafide"
         )
     if stored["format"] == 1:
-        stored = {**stored, "name": "", "validated": None}
+        stored = {**stored, "name": "", "validated": None, "frozen": None}
     known = {f.name for f in fields(CheckpointRecord)} - {"path", "bytes_on_disk"}
     missing = sorted(known - set(stored))
     if missing:
@@ -227,8 +245,9 @@ def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) 
             "best": EpochMetrics(**stored["best"]) if stored["best"] else None,
             "validated": StepMetrics(**stored["validated"]) if stored["validated"] else None,
             "name": str(stored["name"]),
+            "frozen": FrozenReference.from_dict(stored["frozen"]) if stored["frozen"] else None,
             "options": options_from_record(stored["options"]),
         }
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise BadCheckpointFileError(f"its record is damaged ({error})") from error
     return CheckpointRecord(path=path, bytes_on_disk=bytes_on_disk, **values)

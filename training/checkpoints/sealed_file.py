@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX, BadSafetensorsError, read_header
+
 RECORD_NAME = "record.json"
 _SEAL = b"bonafide sealed crc32:%08x"
 _SEAL_BYTES = len(_SEAL % 0)
@@ -34,6 +36,9 @@ _END = struct.Struct("<4s4H2LH")
 _ZIP64_END_BYTES = 56 + 20
 _ZIP64_OFFSET_BYTES = 4 + 8
 _IN_EXTRA = 0xFFFFFFFF
+# How a file of torch before version 1.6 begins: a pickle of its magic number (torch/serialization.py).
+_OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_PICKLE_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
 # What zipfile raises beside BadZipFile: a changed flag makes an entry encrypted, or of another compression.
 BAD_ENTRY = (
     ValueError,
@@ -123,7 +128,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
                 return None
             raise BadCheckpointFileError("it is a zip file, and not one that torch wrote")
     except zipfile.BadZipFile as error:
-        _refuse_unless_old_pickle(path, str(error))
+        _refuse_unless_known(path, str(error))
         return None
     except BAD_ENTRY as error:
         raise BadCheckpointFileError(f"its record cannot be read ({error})") from error
@@ -178,8 +183,17 @@ def _sealed_record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _refuse_unless_old_pickle(path: Path, complaint: str) -> None:
-    """Raise for everything that is no zip file, but the pickle format that torch wrote before version 1.6."""
+def _refuse_unless_known(path: Path, complaint: str) -> None:
+    """Raise for everything that is no zip file, but for safetensors and what torch wrote before version 1.6."""
+    if path.suffix == SAFETENSORS_SUFFIX:
+        try:
+            read_header(path)
+        except BadSafetensorsError as error:
+            raise BadCheckpointFileError(str(error)) from error
+        return
+    foreign = other_format(path)
+    if foreign:
+        raise BadCheckpointFileError(foreign)
     with path.open("rb") as file:
         start = file.read(4)
     if start[:2] == b"\x80\x02":
@@ -189,6 +203,26 @@ def _refuse_unless_old_pickle(path: Path, complaint: str) -> None:
     if not start:
         raise BadCheckpointFileError("it is empty")
     raise BadCheckpointFileError(f"it is not a checkpoint file ({complaint})")
+
+
+def other_format(path: Path) -> str | None:
+    """Say why a gzipped file or a plain pickle is not read, judging by its first bytes; None for any other file."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_OLD_TORCH))
+    except OSError:
+        return None
+    if start.startswith(b"\x1f\x8b"):
+        return (
+            "it is compressed with gzip, and what is inside may run code when it is unpickled: load it with the "
+            "program that wrote it, save its state dict with torch.save and pass that file"
+        )
+    if start[:1] == b"\x80" and start[1:2] in _PICKLE_PROTOCOLS and not _OLD_TORCH.startswith(start):
+        return (
+            "it is a plain pickle and not a file of torch.save: loading it could run code, so it is refused. If you "
+            "trust it, load it with the program that wrote it, save its state dict with torch.save and pass that file"
+        )
+    return None
 
 
 def broken_seal(path: Path) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.checkpoints.frozen_weights import FrozenWeights, without_frozen
 from training.checkpoints.record import CheckpointRecord, Kind
 from training.options import Options
 from training.state import TrainState
@@ -17,13 +18,15 @@ from training.state import TrainState
 class RunFacts:
     """What stays the same while a run trains, and belongs into each of its checkpoints.
 
-    `data` names the protocols' contents by hash; `environment` says where and with what it ran.
+    `data` names the protocols' contents by hash; `environment` says where and with what it ran; `frozen` are the
+    weights that stay the same and are stored in a file of their own, None where all of them are trained.
     """
 
     options: Options
     data: Mapping[str, str]
     front_end_config: Mapping[str, Any]
     environment: Mapping[str, Any]
+    frozen: FrozenWeights | None = None
 
 
 def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[str, Any], CheckpointRecord]:
@@ -51,6 +54,7 @@ def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[
         data=facts.data,
         metadata=metadata,
         validated=state.validated,
+        frozen=facts.frozen.reference if facts.frozen else None,
     )
     payload = {
         **state.to_payload(),
@@ -60,4 +64,4 @@ def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[
         "front_end_config": dict(facts.front_end_config),
         "metadata": metadata,
     }
-    return payload, record
+    return without_frozen(payload, facts.frozen), record

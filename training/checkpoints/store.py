@@ -15,14 +15,13 @@ Invariants, each with the test that holds it (tests/test_store.py unless said ot
    (tests/test_step_checkpoints.py)
 5. Loading is strict: every bit verified, `weights_only=True`, `strict=True`, all keys there.
    test_a_flipped_bit_is_never_loaded, test_a_pickle_that_runs_code_is_refused
-6. One process writes in a run folder. test_a_second_process_is_refused (tests/test_run_lock.py)
+6. What a checkpoint refers to is durable before it.
+   test_the_frozen_weights_are_written_where_they_are_not_whole_already (tests/test_frozen_weights.py)
+7. One process writes in a run folder. test_a_second_process_is_refused (tests/test_run_lock.py)
 """
 
 from __future__ import annotations
 
-import pickle
-import re
-import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -31,8 +30,11 @@ from typing import IO, Any, cast
 
 import torch
 
+from training.checkpoints.frozen_reference import FROZEN_KIND, broken_frozen, find_frozen
+from training.checkpoints.frozen_weights import FROZEN_KEY, WEIGHTS_KEY, FrozenWeights, made_whole, with_frozen
 from training.checkpoints.names import CheckpointNames
 from training.checkpoints.record import (
+    FORMAT,
     REQUIRED_KEYS,
     CheckpointRecord,
     EpochMetrics,
@@ -42,6 +44,7 @@ from training.checkpoints.record import (
 )
 from training.checkpoints.room import lack_of_room
 from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal, read_record, write_sealed
+from training.checkpoints.verified_load import load_verified
 from training.runs.directory import RunDirectory
 from training.runs.lock import RunLock
 from training.runs.survey import checkpoint_files
@@ -50,40 +53,34 @@ from utils.errors import UserError
 
 Check = Callable[[], None]
 _PLAIN_TYPES = (type(None), bool, int, float, str, torch.Tensor, torch.nn.Parameter)
-# A damaged pickle, or one made to be, can ask for anything; files of other programs may have no checksum.
-_BAD_PICKLE = (
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    ImportError,
-    struct.error,
-)
-_FORBIDDEN_GLOBAL = re.compile(r"GLOBAL (\S+)")
-_WEIGHTS_KEYS = ("model_state_dict", "model", "model_state", "state_dict")
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The weights of a detector; `payload` is the rest of what the file holds, empty for a bare state dict."""
-
-    path: Path
-    state_dict: Mapping[str, torch.Tensor]
-    payload: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    """The checkpoints of one run; `lock` is what this process holds of its folder while it saves there."""
+    """The checkpoints of one run.
+
+    `lock` is what this process holds of its folder while it saves there; `frozen` are weights that the checkpoints
+    refer to, None where each of them is whole.
+    """
 
     run: RunDirectory
     names: CheckpointNames
     lock: RunLock | None = None
+    frozen: FrozenWeights | None = None
+
+    def keep_frozen(self) -> Path | None:
+        """Write the frozen weights, unless they are there and intact; return their path once they are durable.
+
+        Must come before the first checkpoint that refers to them. Returns None where nothing is frozen.
+        """
+        if self.frozen is None:
+            return None
+        reference = self.frozen.reference
+        path = self.run.folder / reference.file
+        if not path.exists() or broken_frozen(path, reference) or not find_frozen(path, reference).samefile(path):
+            record = {"format": FORMAT, "kind": FROZEN_KIND, "sha256": reference.sha256, "bytes": reference.bytes}
+            _write(path, {WEIGHTS_KEY: dict(self.frozen.tensors)}, record)
+        return path
 
     def hold_folder(self) -> str | None:
         """Make sure that what is saved next is saved in a folder that this process holds.
@@ -103,6 +100,8 @@ class CheckpointStore:
         `check` is that of `save_checkpoint`. Raises CannotSaveError where the disk refuses.
         """
         path = self._path(record)
+        if self.frozen and not (self.run.folder / self.frozen.reference.file).is_file():
+            self.keep_frozen()  # the folder was made again since the start
         save_checkpoint(path, payload, replace(record, name=path.name), check)
         return path
 
@@ -112,12 +111,15 @@ class CheckpointStore:
     def mark_best(
         self, source: Path, payload: Mapping[str, Any], record: CheckpointRecord, check: Check = lambda: None
     ) -> None:
-        """Give a durable epoch checkpoint the best name too, and write its weights alone for reuse."""
+        """Give a durable epoch checkpoint the best name too, and write its weights alone, and whole, for reuse."""
         self._commit(link_or_copy, source, self.run.best_checkpoint)
+        if self.frozen and self.frozen.reference == record.frozen and FROZEN_KEY in payload:
+            payload = with_frozen(payload, self.frozen.tensors)
+        payload = made_whole(dict(payload), source)
         weights = {
             key: payload[key] for key in ("model_state_dict", "front_end_config", "args", "config", "epoch", "metrics")
         }
-        alone = replace(record, kind=Kind.WEIGHTS, name=self.run.best_weights.name)
+        alone = replace(record, kind=Kind.WEIGHTS, frozen=None, name=self.run.best_weights.name)
         save_checkpoint(self.run.best_weights, weights, alone, check)
 
     def mark_last(self, source: Path) -> None:
@@ -125,7 +127,12 @@ class CheckpointStore:
         self._commit(link_or_copy, source, self.run.last_checkpoint)
 
     def bring_along(self, source: CheckpointRecord) -> Path:
-        """Give a checkpoint of another folder its name in this one, and return the path here."""
+        """Give a checkpoint of another folder its name in this one, and return the path here.
+
+        The frozen weights that it refers to come along.
+        """
+        if source.frozen:
+            self._commit(link_or_copy, _frozen_of(source), self.run.folder / source.frozen.file)
         path = self._path(source)
         self._commit(link_or_copy, source.path, path)
         return path
@@ -180,6 +187,10 @@ def save_checkpoint(
     CannotSaveError where the disk refuses, leaving what was there; too little room is noticed before anything is
     written. Raises TypeError for a value that `torch.load(weights_only=True)` would refuse: what is saved must load.
     """
+    _write(path, payload, record.as_dict(), check)
+
+
+def _write(path: Path, payload: Mapping[str, Any], record: dict[str, Any], check: Check = lambda: None) -> None:
     _require_plain(payload, path.name)
     lack = lack_of_room(path.parent, payload)
     if lack:
@@ -190,7 +201,7 @@ def save_checkpoint(
 
     try:
         with atomic_write(path) as file:
-            write_sealed(file, write, record.as_dict())
+            write_sealed(file, write, record)
     except (OSError, RuntimeError) as error:
         cause = disk_error_behind(error)
         if cause is None:
@@ -225,6 +236,14 @@ def _require_plain(value: Any, name: str) -> None:
         raise TypeError(f"{name} is a {type(value).__qualname__}: a checkpoint holds tensors and plain values only")
 
 
+def _frozen_of(source: CheckpointRecord) -> Path:
+    assert source.frozen is not None
+    try:
+        return find_frozen(source.path, source.frozen)
+    except BadCheckpointFileError as error:
+        raise UserError(f"{source.path} cannot be used: {error}") from error
+
+
 class CannotSaveError(UserError):
     """The disk refused a checkpoint; what was there before is untouched."""
 
@@ -236,90 +255,13 @@ def _cannot_save(path: Path, reason: object) -> CannotSaveError:
 def load_payload(path: Path) -> dict[str, Any]:
     """Return the payload of a full checkpoint, on the CPU; every bit is verified first, and no code in it is run.
 
-    Raises UserError where the file is damaged, is no checkpoint, or lacks a key.
+    Weights that lie in a file of their own, since they are frozen, are in it again. Raises UserError where one of the
+    files is damaged or missing, is no checkpoint, or lacks a key.
     """
-    payload = _load_verified(path)
+    payload = made_whole(load_verified(path), path)
     if "validations" not in payload and (read_record(path) or {}).get("format") == 1:
         payload["validations"] = []
     missing = [key for key in REQUIRED_KEYS if key not in payload]
     if missing:
         raise UserError(f"{path} is not a full checkpoint: it lacks {', '.join(missing)}")
     return payload
-
-
-def load_weights(path: Path) -> Weights:
-    """Return the weights in a file: a checkpoint of ours, or a state dict, bare or under one of the field's usual keys.
-
-    A `module.` prefix, left by DataParallel, is taken off. Raises UserError where there are no weights.
-    """
-    payload = _load_verified(path)
-    key = next((key for key in _WEIGHTS_KEYS if isinstance(payload.get(key), Mapping)), None)
-    state_dict = payload if key is None else payload[key]
-    if not state_dict or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state_dict.items()
-    ):
-        raise UserError(
-            f"{path} holds no weights: found the keys {', '.join(map(str, list(payload)[:8])) or 'none'}, and looked "
-            f"for a state dict under {', '.join(_WEIGHTS_KEYS)} or at the top"
-        )
-    if all(name.startswith("module.") for name in state_dict):
-        state_dict = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
-    return Weights(path, state_dict, {} if key is None else payload)
-
-
-def _load_verified(path: Path) -> dict[str, Any]:
-    reason = broken_seal(path)
-    if reason:
-        raise UserError(f"{path} is damaged: {reason}")
-    try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = _FORBIDDEN_GLOBAL.search(str(error))
-        what = f"it refers to {found.group(1)}" if found else _first_line(error)
-        raise UserError(
-            f"{path} holds more than tensors and plain values ({what}): loading it could run code, so it is refused. "
-            "If you trust it, save its state dict alone with torch.save and pass that file"
-        ) from error
-    except _BAD_PICKLE as error:
-        raise UserError(f"{path} cannot be read by torch: {_first_line(error)}") from error
-    if not isinstance(payload, dict):
-        raise UserError(f"{path} holds a {type(payload).__name__}, not a checkpoint or state dict")
-    return payload
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def load_into(network: torch.nn.Module, weights: Weights) -> None:
-    """Copy weights into a detector, strictly; raises UserError that lists the layers and the setting likely wrong."""
-    own = network.state_dict()
-    theirs = weights.state_dict
-    resized = [
-        f"{name} is {tuple(theirs[name].shape)} there and {tuple(tensor.shape)} here"
-        for name, tensor in own.items()
-        if name in theirs and theirs[name].shape != tensor.shape
-    ]
-    missing = [name for name in own if name not in theirs]
-    surplus = [name for name in theirs if name not in own]
-    complaints = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("layers of another size", resized), ("missing", missing), ("unknown", surplus))
-        if names
-    ]
-    if complaints:
-        advice = _likely_setting(resized, missing, surplus)
-        raise UserError(f"{weights.path} does not fit this detector: {'; '.join(complaints)}. {advice}")
-    network.load_state_dict(theirs, strict=True)
-
-
-def _likely_setting(resized: list[str], missing: list[str], surplus: list[str]) -> str:
-    """Say which flag most likely differs from the one the weights were trained with."""
-    names = " ".join(resized + missing + surplus)
-    if resized and "front_end" in names:
-        return "Most likely --ssl_model is not the front-end these weights were trained with"
-    if not resized and all(".projection." in f".{name}" for name in missing + surplus):
-        return "Most likely --use_contrastive differs: it adds the projection head"
-    if len(missing) > 3 and len(surplus) > 3:
-        return "Most likely the file is of another --model_type, or of another program with other layer names"
-    return "Most likely --ssl_model or --model_type is not the one these weights were trained with"

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX, BadSafetensorsError, read_header
 from training.checkpoints.sealed_file import BAD_ENTRY, BadCheckpointFileError
 from utils.inert_pickle import Call, Global, InertPickle, InertPickleError, Reference, read_inert_pickle
 
@@ -31,6 +32,24 @@ _PLAIN_NAME = re.compile(
     r"|torch\.((cuda|sparse|cuda\.sparse|storage)\.)?\w*(Storage|Tensor)|torch\.nn\.parameter\.Parameter"
     r"|torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2|torch\.serialization\._get_layout"
     r"|torch\.((b?complex|b?float|bits|q?u?int)\d\w*|bool|per_(tensor|channel)_\w+|Size|device)"
+)
+# Data that other programs keep beside weights: settings, paths, figures and random states in numpy's types, the
+# factories of default dictionaries. Loading builds none of it and puts something of its own in its place (see
+# verified_load), so that no code but ours ever gets what the file holds.
+FOREIGN_DATA = (
+    "argparse.Namespace",
+    "collections.defaultdict",
+    *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "str", "tuple")),
+    *("builtins.long", "builtins.unicode"),  # what pickle protocol 2 calls int and str
+    *(
+        f"{module}.{name}"
+        for module in ("pathlib", "pathlib._local")
+        for name in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+    ),
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    "torch.torch_version.TorchVersion",
 )
 _REBUILT_FROM_STORAGE = tuple(f"torch._utils._rebuild_{name}" for name in ("tensor", "tensor_v2", "qtensor"))
 _REBUILT_WITH_DTYPE = "torch._utils._rebuild_tensor_v3"
@@ -85,7 +104,7 @@ class TensorTable:
     """What a torch file holds beside numbers.
 
     `keys` are its top-level keys and `plain` those with a number or text; `state_dicts` are the keys that hold tensors
-    and nothing else ("" if that is the whole file). `code` are names that torch.load(weights_only=True) would refuse.
+    and nothing else ("" if that is the whole file). `code` are names for which loading refuses the file.
     `has_checksums` is False for the format before torch 1.6.
     """
 
@@ -110,10 +129,12 @@ def stored_bytes(tensors: Iterator[TensorEntry] | list[TensorEntry] | tuple[Tens
 
 
 def read_tensor_table(path: Path) -> TensorTable:
-    """Return the tensors of a torch file of ours or of another program; takes milliseconds whatever its size.
+    """Return the tensors of a file of ours or of another program; takes milliseconds whatever its size.
 
     Raises BadCheckpointFileError where the file is cut short, lacks the values of a tensor, or is no torch file.
     """
+    if path.suffix == SAFETENSORS_SUFFIX:
+        return _table_of_safetensors(path)
     try:
         with path.open("rb") as file:
             if not zipfile.is_zipfile(file):
@@ -122,6 +143,15 @@ def read_tensor_table(path: Path) -> TensorTable:
                 return _table_of_zip(archive)
     except (InertPickleError, *_UNREADABLE) as error:
         raise BadCheckpointFileError(f"its list of tensors cannot be read ({error})") from error
+
+
+def _table_of_safetensors(path: Path) -> TensorTable:
+    try:
+        stored = read_header(path)
+    except BadSafetensorsError as error:
+        raise BadCheckpointFileError(str(error)) from error
+    tensors = tuple(TensorEntry("", t.name, t.shape, t.dtype, t.bytes, t.name) for t in stored)
+    return TensorTable(tensors, tuple(t.name for t in stored), {}, ("",), (), has_checksums=False)
 
 
 def _table_of_zip(archive: zipfile.ZipFile) -> TensorTable:
@@ -171,9 +201,18 @@ def _table(found: InertPickle, storages: dict[str, int], *, has_checksums: bool)
         state_dicts=("",)
         if is_state_dict
         else tuple(k for k, p in parts.items() if _holds_only_tensors(_mapping_of(p))),
-        code=tuple(sorted(name for name in found.names if not _PLAIN_NAME.fullmatch(name))),
+        code=tuple(sorted(name for name in found.names if not is_loaded(name))),
         has_checksums=has_checksums,
     )
+
+
+def is_loaded(name: str) -> bool:
+    """Whether loading takes a file that names this class or function; any other name might be code.
+
+    >>> is_loaded("torch._utils._rebuild_tensor_v2"), is_loaded("argparse.Namespace"), is_loaded("posix.system")
+    (True, True, False)
+    """
+    return name in FOREIGN_DATA or _PLAIN_NAME.fullmatch(name) is not None
 
 
 def _is_plain(value: Any) -> bool:

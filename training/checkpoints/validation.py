@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from training.checkpoints.frozen_reference import FrozenFile, FrozenReference, broken_frozen
 from training.checkpoints.inspection import code_complaints
 from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, UnusableFile, WeightsFile, examine
 from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal
@@ -31,13 +32,14 @@ class Verdict(enum.Enum):
 
     OK = "ok"  # training can resume from it
     WEIGHTS_ONLY = "weights only: ok"  # a run can start from it
+    FROZEN = "frozen weights: ok"  # checkpoints refer to it
     DAMAGED = "DAMAGED"  # it is not as it was written
     UNUSABLE = "UNUSABLE"  # it is as it was written, and training would refuse it
 
     @property
     def is_good(self) -> bool:
         """Whether training can make use of such a file."""
-        return self in (Verdict.OK, Verdict.WEIGHTS_ONLY)
+        return self in (Verdict.OK, Verdict.WEIGHTS_ONLY, Verdict.FROZEN)
 
 
 @dataclass(frozen=True)
@@ -118,15 +120,19 @@ def _runs_to_name(place: Path) -> str:
 
 
 def check_files(paths: Iterable[Path]) -> Iterator[CheckedFile]:
-    """Check files one after the other; a file under two names (the best checkpoint is a link) is read once."""
+    """Check files one after the other; a file under two names (the best checkpoint is a link) is read once.
+
+    So are the frozen weights that the checkpoints of a folder refer to, beside their own line.
+    """
     known: dict[tuple[int, int], CheckedFile] = {}
+    frozen: dict[tuple[Path, FrozenReference], str | None] = {}
     for path in paths:
         identity = _identity(path)
         earlier = known.get(identity) if identity else None
         if earlier:
             yield replace(earlier, path=path, note=f"the same file as {earlier.path.name}")
             continue
-        checked = check_file(path)
+        checked = check_file(path, frozen)
         if identity:
             known[identity] = checked
         yield checked
@@ -140,8 +146,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def check_file(path: Path) -> CheckedFile:
-    """Read one file from its first byte to its last and say what it is good for."""
+def check_file(path: Path, frozen: dict[tuple[Path, FrozenReference], str | None] | None = None) -> CheckedFile:
+    """Read one file from its first byte to its last and say what it is good for.
+
+    `frozen` remembers what was found out about frozen weights, for the next files of the folder.
+    """
     size = size_of(path)
     damage = broken_seal(path)
     if damage:
@@ -154,12 +163,23 @@ def check_file(path: Path) -> CheckedFile:
     except BadCheckpointFileError as error:
         return CheckedFile(path, size, Verdict.DAMAGED, str(error))
     complaints = [*code_complaints(table), *_missing_parts(found, table)]
+    if isinstance(found, CheckpointRecord) and found.frozen:
+        complaints += _broken_frozen(found.path, found.frozen, {} if frozen is None else frozen)
     if complaints:
         return CheckedFile(path, size, Verdict.UNUSABLE, "; ".join(complaints))
-    if isinstance(found, CheckpointRecord):
-        return CheckedFile(path, size, Verdict.OK)
+    if not isinstance(found, WeightsFile):
+        return CheckedFile(path, size, Verdict.FROZEN if isinstance(found, FrozenFile) else Verdict.OK)
     note = "" if table.has_checksums else "a format without checksums: only its structure was checked"
     return CheckedFile(path, size, Verdict.WEIGHTS_ONLY, note=note)
+
+
+def _broken_frozen(
+    checkpoint: Path, needed: FrozenReference, known: dict[tuple[Path, FrozenReference], str | None]
+) -> list[str]:
+    key = checkpoint.parent, needed
+    if key not in known:
+        known[key] = broken_frozen(checkpoint, needed)
+    return [reason] if (reason := known[key]) else []
 
 
 def size_of(path: Path) -> int:
@@ -170,7 +190,7 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def _missing_parts(found: CheckpointRecord | WeightsFile, table: TensorTable) -> list[str]:
+def _missing_parts(found: CheckpointRecord | WeightsFile | FrozenFile, table: TensorTable) -> list[str]:
     """Return what a file of its kind should hold and this one does not."""
     if isinstance(found, WeightsFile) and found.epoch is None:
         return [] if table.tensors else ["it holds no tensor"]

@@ -9,6 +9,7 @@ from typing import Any
 from training.checkpoints.record import CheckpointRecord
 from training.json_document import record_document
 from training.runs.survey import RunFolder
+from utils.terminal_text import bytes_text
 
 RULE = "=" * 70
 
@@ -18,6 +19,7 @@ def list_text(run: RunFolder, other_runs: Sequence[Path], other_versions: Sequen
     lines = _block(run) if run.all_checkpoints else [f"No checkpoints in {run.folder}."]
     lines += [f"Cannot be used: {file.path}: {file.reason}" for file in run.unusable]
     lines += [f"Weights only: {file.path}{_known(file.epoch, file.val_eer)}" for file in run.weights]
+    lines += [f"Frozen weights of these: {file.path} ({bytes_text(file.bytes_on_disk)})" for file in run.frozen]
     moved = [run.folder / f"version_{number}" for number in run.versions]
     lines += [f"Earlier run, moved aside: {folder}" for folder in moved if folder.is_dir()]
     lines += [f"Other version: {folder}" for folder in other_versions]
@@ -31,8 +33,9 @@ def list_document(run: RunFolder, other_runs: Sequence[Path], other_versions: Se
 
     `folder`; `checkpoints` in the order of the list, see record_document; `best_checkpoint` and `last_checkpoint`, the
     paths of those under these names or null; `weights` with path, bytes, epoch and val_eer (percent; null where
-    unknown); `unusable` with path and reason; `earlier_runs`, the version_N folders; `other_versions`, folders of the
-    other versions of an experiment; `other_runs`, folders of other runs that have checkpoints.
+    unknown); `frozen`, files of weights that checkpoints refer to, with path, bytes and sha256; `unusable` with path
+    and reason; `earlier_runs`, the version_N folders; `other_versions`, folders of the other versions of an experiment;
+    `other_runs`, folders of other runs that have checkpoints.
     """
     moved = [run.folder / f"version_{number}" for number in run.versions]
     return {
@@ -44,6 +47,7 @@ def list_document(run: RunFolder, other_runs: Sequence[Path], other_versions: Se
             {"path": str(file.path), "bytes": file.bytes_on_disk, "epoch": file.epoch, "val_eer": file.val_eer}
             for file in run.weights
         ],
+        "frozen": [{"path": str(file.path), "bytes": file.bytes_on_disk, "sha256": file.sha256} for file in run.frozen],
         "unusable": [{"path": str(file.path), "reason": file.reason} for file in run.unusable],
         "earlier_runs": [str(folder) for folder in moved if folder.is_dir()],
         "other_versions": [str(folder) for folder in other_versions],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.store import CheckpointStore
 from training.plan import Plan
 from training.runs.moving_aside import complete_interrupted_move, move_aside
@@ -12,6 +13,7 @@ from utils.atomic_files import fsync_folder, make_folder, remove_stray_temporari
 from utils.console import say
 from utils.errors import UserError
 from utils.file_systems import limits_of
+from utils.terminal_text import bytes_text
 
 
 def make_run_folder(plan: Plan) -> None:
@@ -32,8 +34,8 @@ def make_run_folder(plan: Plan) -> None:
 def prepare_folder(plan: Plan, store: CheckpointStore) -> None:
     """Clean up after killed processes, move aside what the plan says, and put source and best checkpoint in place.
 
-    What the file system cannot do is said here, once a start. Raises UserError where the folder is not as it was when
-    the plan was made.
+    The weights that the run's checkpoints will refer to are written here, before any of them. What the file system
+    cannot do is said here, once a start. Raises UserError where the folder is not as it was when the plan was made.
     """
     complete_interrupted_move(plan.run)
     for name in remove_stray_temporaries(plan.run.folder):
@@ -45,15 +47,20 @@ def prepare_folder(plan: Plan, store: CheckpointStore) -> None:
         raise UserError(f"{plan.run.folder} was changed by another process since this one looked: start again")
     if plan.move_aside or (not plan.continues_here and _has_logs(plan)):
         move_aside(plan.run, plan.move_aside, found.next_version)
-    if plan.checkpoint:
-        _put_in_place(plan, store, found)
+    in_place = plan.checkpoint.path if plan.checkpoint else None
+    if plan.checkpoint and plan.bring_along:
+        in_place = store.bring_along(plan.checkpoint)
+    frozen = store.keep_frozen()
+    if frozen:
+        say(f"Frozen weights: {frozen} ({bytes_text(frozen.stat().st_size)}), once for all checkpoints of this run.")
+    if plan.checkpoint and in_place:
+        store.mark_last(in_place)
+        _restore_best(plan.checkpoint, plan, store, found)
 
 
-def _put_in_place(plan: Plan, store: CheckpointStore, found: RunFolder) -> None:
-    assert plan.checkpoint is not None
-    store.mark_last(store.bring_along(plan.checkpoint) if plan.bring_along else plan.checkpoint.path)
+def _restore_best(resumed: CheckpointRecord, plan: Plan, store: CheckpointStore, found: RunFolder) -> None:
     versions = [plan.run.version_folder(number) for number in range(found.next_version, 0, -1)]
-    missing = store.restore_best(plan.checkpoint, [plan.checkpoint.path.parent, plan.run.folder, *versions])
+    missing = store.restore_best(resumed, [resumed.path.parent, plan.run.folder, *versions])
     if missing:
         say(f"[NOTE] {missing}")
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.checkpoints.frozen_reference import FrozenFile, FrozenReference, broken_frozen
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
 from training.checkpoints.sealed_file import broken_seal
 from training.runs.directory import (
@@ -28,7 +29,7 @@ class RunFolder:
 
     `checkpoints` are ordered by position, without `best` and `last`, the files under the best and the last name.
     `versions` are the numbers N of the version_N folders here and among its logs, and `entries` the names of everything
-    that belongs to the run now, which is what moving it aside would move.
+    that belongs to the run now, which is what moving it aside would move. `frozen` are files that checkpoints refer to.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class RunFolder:
     versions: tuple[int, ...] = ()
     entries: tuple[str, ...] = ()
     last: CheckpointRecord | None = None
+    frozen: tuple[FrozenFile, ...] = ()
 
     @property
     def all_checkpoints(self) -> tuple[CheckpointRecord, ...]:
@@ -104,6 +106,7 @@ def survey_folder(folder: Path) -> RunFolder:
         tuple(sorted(versions_in(folder) | log_versions | move_versions)),
         tuple(entries),
         last,
+        tuple(file for file in files if isinstance(file, FrozenFile)),
     )
 
 
@@ -143,10 +146,15 @@ def _interrupted_move(folder: Path) -> tuple[set[str], set[int]]:
 
 
 def find_latest_usable(run: RunFolder) -> Candidates:
-    """Check the seals from the latest checkpoint back until one holds."""
+    """Check the seals, those of frozen weights too, from the latest checkpoint back until one holds."""
     passed_over = list(run.unusable)
+    frozen: dict[FrozenReference, str | None] = {}
     for record in sorted(run.all_checkpoints, key=run.preference, reverse=True):
         reason = broken_seal(record.path)
+        if reason is None and record.frozen:
+            if record.frozen not in frozen:  # gigabytes, maybe, and the same for all checkpoints here
+                frozen[record.frozen] = broken_frozen(record.path, record.frozen)
+            reason = frozen[record.frozen]
         if reason is None:
             return Candidates(record, tuple(passed_over))
         passed_over.append(UnusableFile(record.path, reason))

@@ -1,0 +1,109 @@
+"""Loads a file of tensors, ours or another program's: every bit that can be verified is, and no code in it is run.
+
+`torch.load(weights_only=True)` refuses every name that it does not know. The checkpoints of other programs often hold
+their settings and figures beside the weights, as `argparse.Namespace`, numpy numbers, paths and the like. For exactly
+the names in FOREIGN_DATA something of ours is put in their place, so that the tensors can be had: neither the class
+that the file names nor anything in numpy or pathlib is called, and what the file gives them is dropped. (Allowing
+`numpy.dtype` itself would let a file set the flags of a dtype, and so read bytes of its choice as pointers.)
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX
+from training.checkpoints.sealed_file import broken_seal, other_format
+from training.checkpoints.tensor_table import FOREIGN_DATA
+from utils.errors import UserError
+
+# A damaged pickle, or one made to be, can ask for anything; files of other programs may have no checksum.
+_BAD_PICKLE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    ImportError,
+    struct.error,
+)
+_FORBIDDEN_GLOBAL = re.compile(r"GLOBAL (\S+)")
+
+
+class DroppedValue:
+    """Stands where a file has something that is no tensor and no plain value; takes whatever it is given, keeps none.
+
+    Loading hands the arguments and the state from the file to it: nothing in it looks at them.
+    """
+
+    def __new__(cls, *_arguments: Any) -> DroppedValue:
+        """Take what the class in the file would have been made from."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        """Take what its fields would have been."""
+
+
+def _dictionary(*_arguments: Any) -> dict[Any, Any]:
+    """Stand in for defaultdict, whose factory is of no use here: torch puts the items into a plain dictionary."""
+    return {}
+
+
+def stand_ins() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """Return what `torch.serialization.safe_globals` is given: for each name of FOREIGN_DATA something of ours."""
+    own = {"collections.defaultdict": _dictionary}
+    return [(own.get(name, DroppedValue), name) for name in FOREIGN_DATA]
+
+
+def load_verified(path: Path) -> dict[str, Any]:
+    """Return what a file of tensors holds, on the CPU; raises UserError where it is damaged or would run code."""
+    foreign = other_format(path)
+    if foreign:
+        raise UserError(f"{path} cannot be used: {foreign}")
+    reason = broken_seal(path)
+    if reason:
+        raise UserError(f"{path} is damaged: {reason}")
+    payload = _load_safetensors(path) if path.suffix == SAFETENSORS_SUFFIX else _load_torch(path)
+    if not isinstance(payload, dict):
+        raise UserError(f"{path} holds a {type(payload).__name__}, not a checkpoint or state dict")
+    return payload
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(stand_ins()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = _FORBIDDEN_GLOBAL.search(str(error))
+        what = f"it refers to {found.group(1)}" if found else first_line(error)
+        raise UserError(
+            f"{path} holds more than tensors and plain values ({what}): loading it could run code, so it is refused. "
+            "If you trust it, save its state dict alone with torch.save and pass that file"
+        ) from error
+    except _BAD_PICKLE as error:
+        raise UserError(f"{path} cannot be read by torch: {first_line(error)}") from error
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError  # noqa: PLC0415  (few files are of this format)
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be read by safetensors: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
