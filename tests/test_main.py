@@ -52,6 +52,12 @@ def test_help_exits_0(run: Run) -> None:
     assert "--auto_resume" in done.stdout
 
 
+def test_help_says_what_the_exit_codes_and_signals_mean(run: Run) -> None:
+    said = run("--help").stdout
+    assert "exit codes: 0 done, or nothing left to do; 1 failed; 2 usage; 130 Ctrl-C; 143 SIGTERM" in said
+    assert "Ctrl-C and SIGTERM finish the step, save and leave; SIGUSR1 saves and goes on" in said
+
+
 def test_a_model_path_that_is_not_there_exits_1_in_a_sentence(run: Run, workplace: Path) -> None:
     done = run("--resume", "--model_path", "models/nowhere.pth")
     assert (done.returncode, done.stdout) == (1, "")

@@ -6,6 +6,8 @@ import collections
 import os
 import re
 import resource
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,17 +19,20 @@ import torch
 
 from tests.comparing import differences
 from tests.small_state import FACTS, OPTIONS, complete_epoch, seed_everything, small_state, train
+from tests.tracing import needs_strace, traced
 from training.checkpoints import store as store_module
 from training.checkpoints.names import CheckpointNames
 from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, Kind, WeightsFile, examine
 from training.checkpoints.snapshot import take_snapshot
 from training.checkpoints.store import (
+    CannotSaveError,
     CheckpointStore,
     load_payload,
     save_checkpoint,
 )
 from training.checkpoints.weights import load_weights
 from training.runs.directory import RunDirectory
+from training.runs.lock import RunLock
 from training.state import TrainState
 from utils.errors import UserError
 
@@ -288,7 +293,7 @@ def test_a_full_disk_is_a_sentence_and_nothing_is_lost(tiny_disk: Path) -> None:
     payload, record = take_snapshot(trained(1), FACTS, Kind.EPOCH)
     save_checkpoint(path, payload, record)
     earlier = path.read_bytes()
-    with pytest.raises(UserError, match=r"could not be saved: it needs [\d.]+ kB and [\d.]+ kB are free"):
+    with pytest.raises(UserError, match=r"could not be saved: it needs .* are free in"):
         save_checkpoint(path, payload | {"more": torch.zeros(60_000)}, record)
     assert path.read_bytes() == earlier
     assert names_in(tiny_disk) == [path.name]
@@ -299,6 +304,69 @@ def test_a_folder_that_is_gone_is_a_sentence(store: CheckpointStore) -> None:
     store.run.folder.rmdir()
     with pytest.raises(UserError, match="could not be saved: No such file or directory"):
         store.save(payload, record)
+
+
+SAVE_THREE_TIMES = """
+import sys
+from pathlib import Path
+from tests.small_state import FACTS, small_state
+from training.checkpoints.record import Kind
+from training.checkpoints.snapshot import take_snapshot
+from training.checkpoints.store import CannotSaveError, save_checkpoint
+payload, record = take_snapshot(small_state(), FACTS, Kind.EPOCH)
+for attempt in range(3):
+    try:
+        save_checkpoint(Path("checkpoint_epoch_1.pth"), payload | {"attempt": attempt}, record)
+        print("saved")
+    except CannotSaveError as error:
+        print(error)
+"""
+
+
+@needs_strace
+def test_a_quota_that_shows_at_fsync_and_a_rename_that_is_refused_are_sentences(workplace: Path) -> None:
+    """NFS tells of a quota only when the file is synced."""
+    path = workplace / "checkpoint_epoch_1.pth"
+    path.write_text("earlier")
+    refusals = ["-e", "inject=fsync:error=EDQUOT:when=1", "-e", "inject=/^rename:error=EROFS:when=1"]
+    done = traced(["-o", "/dev/null", *refusals], [sys.executable, "-c", SAVE_THREE_TIMES], workplace)
+    assert done.stdout.splitlines() == [
+        "checkpoint_epoch_1.pth could not be saved: Disk quota exceeded; earlier checkpoints are untouched",
+        "checkpoint_epoch_1.pth could not be saved: Read-only file system; earlier checkpoints are untouched",
+        "saved",
+    ]
+    assert torch.load(path, weights_only=True)["attempt"] == 2
+    assert names_in(workplace) == [path.name]
+
+
+@pytest.fixture
+def locked_store(workplace: Path) -> Iterator[CheckpointStore]:
+    """The store of a run folder that this process holds, as it is in training."""
+    run = RunDirectory.of(OPTIONS)
+    run.folder.mkdir(parents=True)
+    with RunLock(run.lock) as lock:
+        yield CheckpointStore(run, lock)
+
+
+def test_a_folder_that_is_gone_is_made_again_by_the_next_save(locked_store: CheckpointStore) -> None:
+    shutil.rmtree(locked_store.run.folder)
+    path, payload, record = commit(locked_store, trained(1))
+    locked_store.mark_best(path, payload, record)
+    assert names_in(locked_store.run.folder) == [
+        ".lock",
+        "best_checkpoint_eer.pth",
+        "best_model_eer.pth",
+        "checkpoint_epoch_1.pth",
+    ]
+
+
+def test_a_folder_of_another_process_is_not_written_to(locked_store: CheckpointStore) -> None:
+    shutil.rmtree(locked_store.run.folder)
+    locked_store.run.folder.mkdir()
+    locked_store.run.lock.write_text("host elsewhere, process 7\n")
+    with pytest.raises(CannotSaveError, match=r"epoch_1.pth could not be saved: .* \(host elsewhere, process 7\) has"):
+        commit(locked_store, trained(1))
+    assert names_in(locked_store.run.folder) == [".lock"]
 
 
 def flip_bit(path: Path, where: float = 0.5) -> None:

@@ -17,7 +17,8 @@ Invariants, each with the test that holds it (tests/test_store.py unless said ot
    test_a_flipped_bit_is_never_loaded, test_a_pickle_that_runs_code_is_refused
 6. What a checkpoint refers to is durable before it.
    test_the_frozen_weights_are_written_where_they_are_not_whole_already (tests/test_frozen_weights.py)
-7. One process writes in a run folder. test_a_second_process_is_refused (tests/test_run_lock.py)
+7. One process writes in a run folder, also after it was removed. test_a_second_process_is_refused,
+   test_a_folder_that_another_process_has_made_again_and_holds_is_refused_until_it_is_gone (tests/test_run_lock.py)
 """
 
 from __future__ import annotations
