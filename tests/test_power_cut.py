@@ -1,0 +1,130 @@
+"""Power is cut after each system call of a save, on a real ext4 file system; a valid checkpoint is there each time."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.ext4_image import UNFORGIVING, make_image, mounted, partly_written, why_not_here
+from tests.watched_saves import RUN, Moment
+from training.checkpoints.record import UnusableFile, examine
+from training.checkpoints.sealed_file import broken_seal
+
+PARTLY_WRITTEN_EACH = 6
+
+Found = dict[str, int | str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _on_ext4() -> None:
+    reason = why_not_here()
+    if reason:
+        pytest.skip(reason)
+
+
+def moments_of(folder: Path, protocol: str, mount_options: tuple[str, ...], *arguments: str) -> list[Moment]:
+    """Run a protocol in a process of its own and return the moments at which power may be cut."""
+    image, copies = folder / "image", folder / "copies"
+    copies.mkdir()
+    make_image(image)
+    with mounted(image, folder / "mount", *UNFORGIVING, *mount_options) as mount:
+        command = [sys.executable, "-m", "tests.watched_saves", protocol, mount, image, copies, *arguments]
+        ended = subprocess.run(
+            list(map(str, command)),
+            cwd=REPOSITORY,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+    return [Moment(**json.loads(line)) for line in (copies / "moments.jsonl").read_text().splitlines()]
+
+
+def found_in(image: Path) -> Found:
+    """Mount an image after the power cut; return the epoch of each file under a checkpoint's name, or its damage."""
+    found: Found = {}
+    with mounted(image, image.parent / "after_the_cut") as mount:
+        for path in sorted((mount / RUN.folder).glob("*.pth")):
+            record = examine(path)
+            reason = broken_seal(path) or (record.reason if isinstance(record, UnusableFile) else "")
+            found[path.name] = reason or (-1 if isinstance(record, UnusableFile) else record.epoch or 0)
+    return found
+
+
+def losses(found: Found, promised: dict[str, int]) -> list[str]:
+    """Return what a power cut cost: damaged files, and promised ones that are not there or older than promised."""
+    return [f"{name} is damaged: {reason}" for name, reason in found.items() if isinstance(reason, str)] + [
+        f"{name} of epoch {epoch} is not there: {found.get(name)}"
+        for name, epoch in promised.items()
+        if not isinstance(held := found.get(name), int) or held < epoch
+    ]
+
+
+def losses_at(folder: Path, moments: list[Moment]) -> dict[str, list[str]]:
+    """Return the losses of a power cut after each call that has some."""
+    found = {image: found_in(folder / "copies" / image) for image in {moment.image for moment in moments}}
+    every = {f"{i}: {moment.call}": losses(found[moment.image], moment.promised) for i, moment in enumerate(moments)}
+    return {call: lost for call, lost in every.items() if lost}
+
+
+@pytest.mark.parametrize("mode", ["data=ordered", "data=writeback"])
+@pytest.mark.parametrize("neighbour", [(), ("--neighbour",)], ids=["alone", "beside_a_program_that_fsyncs"])
+def test_a_power_cut_after_any_call_of_a_save_loses_nothing(
+    tmp_path: Path, mode: str, neighbour: tuple[str, ...]
+) -> None:
+    moments = moments_of(tmp_path, "store", (mode,), *neighbour)
+    calls = {moment.call.split()[0] for moment in moments}
+    assert calls >= {"open", "write", "file_fsync", "replace", "folder_fsync", "link", "mkdir"}
+    assert len(moments) > 40
+    assert losses_at(tmp_path, moments) == {}
+    last = found_in(tmp_path / "copies" / moments[-1].image)
+    assert last == {
+        "best_checkpoint_eer.pth": 2,
+        "best_model_eer.pth": 2,
+        "checkpoint_epoch_1.pth": 1,
+        "checkpoint_epoch_2.pth": 2,
+    }
+
+
+def test_a_power_cut_while_an_fsync_is_under_way_loses_nothing(tmp_path: Path) -> None:
+    """Of the blocks on their way to the drive any part may have arrived, in any order that flushes allow."""
+    moments = moments_of(tmp_path, "store", ("data=writeback",), "--neighbour")
+    draw, tried = random.Random(20261124), 0
+    for before, after in itertools.pairwise(moments):
+        if before.image == after.image:
+            continue
+        for _ in range(PARTLY_WRITTEN_EACH):
+            made = tmp_path / "copies" / "partly_written"
+            partly_written(tmp_path / "copies" / before.image, tmp_path / "copies" / after.image, made, draw)
+            assert losses(found_in(made), before.promised) == [], f"during {after.call}"
+            tried += 1
+    assert tried > 100
+
+
+@pytest.mark.parametrize(
+    ("without", "lost"),
+    [
+        ("file_fsync", "checkpoint_epoch_2.pth is damaged"),
+        ("folder_fsync", "checkpoint_epoch_2.pth of epoch 2 is not there"),
+    ],
+)
+def test_without_one_of_its_fsyncs_the_store_would_lose_checkpoints(tmp_path: Path, without: str, lost: str) -> None:
+    moments = moments_of(tmp_path, "store", ("data=writeback",), "--without", without)
+    found = [loss for together in losses_at(tmp_path, moments).values() for loss in together]
+    assert any(loss.startswith(lost) for loss in found), found
+
+
+def test_writing_renaming_and_deleting_the_old_one_loses_everything(tmp_path: Path) -> None:
+    """What trainers do that never fsync: the control that shows that this file can fail."""
+    moments = moments_of(tmp_path, "naive", ("data=ordered",), "--neighbour")
+    (left,) = found_in(tmp_path / "copies" / moments[-1].image).items()
+    assert left[0] == "checkpoint_epoch_2.pth" and isinstance(left[1], str), "the only file, and not damaged"
