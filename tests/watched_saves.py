@@ -139,12 +139,22 @@ class Watch:
         os.close(descriptor)
 
     def install(self) -> None:
-        """Put the wrappers in place; files that are written are unbuffered below Python's own buffer, as always."""
-        for name in ("rename", "replace", "link", "unlink", "remove", "rmdir", "mkdir", "truncate", "ftruncate"):
+        """Put the wrappers in place."""
+        for name in (
+            "write",
+            "pwrite",
+            "rename",
+            "replace",
+            "link",
+            "unlink",
+            "remove",
+            "mkdir",
+            "truncate",
+            "ftruncate",
+        ):
             setattr(os, name, self._watched(name, getattr(os, name)))
-        os.write = self._watched("write", os.write)
-        os.pwrite = self._watched("pwrite", os.pwrite)
-        os.fsync = os.fdatasync = self._fsync
+        for name in ("fsync", "fdatasync"):
+            setattr(os, name, self._fsync)
         io.open = builtins.open = self._open
 
     def _watched(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
