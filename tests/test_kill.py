@@ -7,24 +7,25 @@ import random
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.comparing import assert_same_training, log_rows
 from tests.conftest import SMALL_RUN, command_line
-from training.checkpoints.sealed_file import broken_seal
-from utils.atomic_files import TEMPORARY_PREFIX
+from tests.killing import checkpoint_temporaries, damaged_checkpoints, temporaries, wait_for_a_write
 
 EPOCHS = 12
 KILLS = 8
+SAVING = ["--save_interval", "1", "--keep_last_n", "3"]
 
 
 def start(folder: Path, corpus: Path, *arguments: str) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
-    settings = [*SMALL_RUN, "--database_path", str(corpus), "--num_epochs", str(EPOCHS), "--auto_resume", *arguments]
+    settings = ["--database_path", str(corpus), "--num_epochs", str(EPOCHS), "--auto_resume", *SAVING, *arguments]
     return subprocess.Popen(
-        command_line(*settings),
+        command_line(*SMALL_RUN, *settings),
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -42,6 +43,10 @@ def wait_until_it_trains(process: subprocess.Popen[str]) -> str:
         if line.startswith("Training "):
             break
     return said
+
+
+def is_running(process: subprocess.Popen[str]) -> bool:
+    return process.poll() is None
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -65,20 +70,25 @@ def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_at_random_moments_training_ends_with_the_same_bits(
     corpus: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
-    moments = random.Random(20261122)
-    for _ in range(KILLS):
+    """Every other kill is aimed: it is sent as soon as a checkpoint is being written, and some must land in there."""
+    moments, landed_in_a_write = random.Random(20261122), 0
+    for number in range(KILLS):
         process = start(tmp_path, corpus)
         wait_until_it_trains(process)
-        time.sleep(moments.uniform(0.0, 1.2))
-        assert process.poll() is None, "it was done before it could be killed"
+        assert not temporaries(tmp_path), "left by the process that was killed before"
+        time.sleep(moments.uniform(0.0, 1.2 if number % 2 else 0.3))
+        if number % 2 == 0:
+            wait_for_a_write(partial(is_running, process), tmp_path)
+        assert is_running(process), "it was done before it could be killed"
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        for path in (tmp_path / "models").rglob("*.pth"):
-            assert broken_seal(path) is None, f"{path} is under a checkpoint's name and damaged"
+        landed_in_a_write += bool(checkpoint_temporaries(tmp_path))
+        assert damaged_checkpoints(tmp_path) == {}
+    assert landed_in_a_write >= 1
     finish(start(tmp_path, corpus, "--num_workers", "2"))
     assert_same_training(run_folder(tmp_path), undisturbed)
     assert log_rows(run_folder(tmp_path)) == log_rows(undisturbed)
-    assert not list(tmp_path.rglob(f"{TEMPORARY_PREFIX}*"))
+    assert not temporaries(tmp_path)
 
 
 def test_sigterm_in_mid_epoch_saves_there_and_resumes_to_the_same_bits(
