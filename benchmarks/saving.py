@@ -153,7 +153,8 @@ def _ours(state: TrainState) -> Way:
         fence_before_updates,
         tensors_that_steps_change,
     )
-    from training.checkpoints.record import Kind  # noqa: PLC0415
+    from training.checkpoints.record import CheckpointRecord, Kind  # noqa: PLC0415
+    from training.checkpoints.save_control import SaveControl  # noqa: PLC0415
     from training.checkpoints.snapshot import RunFacts, take_snapshot  # noqa: PLC0415
     from training.checkpoints.store import save_checkpoint  # noqa: PLC0415
     from training.options import Options  # noqa: PLC0415
@@ -163,9 +164,9 @@ def _ours(state: TrainState) -> Way:
     begun: list[float] = []
     ended: list[float] = []
 
-    def commit(payload: dict[str, Any], record: Any, check: Callable[[], None]) -> Path:
+    def commit(payload: dict[str, Any], record: CheckpointRecord, control: SaveControl) -> Path:
         path = paths[-1]
-        save_checkpoint(path, payload, record, check)
+        save_checkpoint(path, payload, record, control.check)
         ended.append(time.perf_counter())
         return path
 

@@ -25,6 +25,7 @@ ODD = Options(
     weight_decay=0.0,
     contrastive_weight=1e22,
     milestones=(10, 25),
+    val_interval=500,
     checkpoint_name="step_{step:08d}-val_loss_{val_loss:.4f}.ckpt",
     comment="1e-3",
     experiment="yes",

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.ext4_image import UNFORGIVING, make_image, mounted, partly_written, why_not_here
 from tests.watched_saves import RUN, Moment
-from training.checkpoints.record import UnusableFile, examine
+from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
 from training.checkpoints.sealed_file import broken_seal
 
 PARTLY_WRITTEN_EACH = 6
@@ -56,7 +56,8 @@ def found_in(image: Path) -> Found:
         for path in sorted((mount / RUN.folder).glob("*.pth")):
             record = examine(path)
             reason = broken_seal(path) or (record.reason if isinstance(record, UnusableFile) else "")
-            found[path.name] = reason or (-1 if isinstance(record, UnusableFile) else record.epoch or 0)
+            epoch = record.epoch if isinstance(record, CheckpointRecord | WeightsFile) else None
+            found[path.name] = reason or epoch or 0
     return found
 
 
@@ -92,6 +93,22 @@ def test_a_power_cut_after_any_call_of_a_save_loses_nothing(
         "best_model_eer.pth": 2,
         "checkpoint_epoch_1.pth": 1,
         "checkpoint_epoch_2.pth": 2,
+    }
+
+
+def test_a_power_cut_after_any_call_of_all_that_ends_an_epoch_loses_nothing(tmp_path: Path) -> None:
+    """Names given, old files deleted and deflated included: what was promised before each call is there after it."""
+    moments = moments_of(tmp_path, "commit", ("data=writeback",), "--neighbour")
+    calls = {moment.call for moment in moments}
+    assert "unlink checkpoint_epoch_1.pth" in calls and len(moments) > 100
+    assert losses_at(tmp_path, moments) == {}
+    last = found_in(tmp_path / "copies" / moments[-1].image)
+    assert last == {
+        "best_checkpoint_eer.pth": 3,
+        "best_model_eer.pth": 3,
+        "checkpoint_epoch_2.pth": 2,
+        "checkpoint_epoch_3.pth": 3,
+        "last_checkpoint.pth": 3,
     }
 
 

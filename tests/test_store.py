@@ -345,11 +345,12 @@ def locked_store(workplace: Path) -> Iterator[CheckpointStore]:
     run = RunDirectory.of(OPTIONS)
     run.folder.mkdir(parents=True)
     with RunLock(run.lock) as lock:
-        yield CheckpointStore(run, lock)
+        yield CheckpointStore(run, CheckpointNames.of(OPTIONS), lock)
 
 
 def test_a_folder_that_is_gone_is_made_again_by_the_next_save(locked_store: CheckpointStore) -> None:
     shutil.rmtree(locked_store.run.folder)
+    assert "was removed, replaced or unmounted" in (locked_store.hold_folder() or "")
     path, payload, record = commit(locked_store, trained(1))
     locked_store.mark_best(path, payload, record)
     assert names_in(locked_store.run.folder) == [
@@ -364,8 +365,8 @@ def test_a_folder_of_another_process_is_not_written_to(locked_store: CheckpointS
     shutil.rmtree(locked_store.run.folder)
     locked_store.run.folder.mkdir()
     locked_store.run.lock.write_text("host elsewhere, process 7\n")
-    with pytest.raises(CannotSaveError, match=r"epoch_1.pth could not be saved: .* \(host elsewhere, process 7\) has"):
-        commit(locked_store, trained(1))
+    with pytest.raises(CannotSaveError, match=r"could not be saved: .* \(host elsewhere, process 7\) has trained"):
+        locked_store.hold_folder()
     assert names_in(locked_store.run.folder) == [".lock"]
 
 

@@ -25,7 +25,11 @@ from typing import Any
 import torch
 
 from tests.small_state import FACTS, OPTIONS, complete_epoch, seed_everything, small_state, train
+from training.checkpoints.commit import Committer
+from training.checkpoints.names import CheckpointNames
 from training.checkpoints.record import CheckpointRecord, Kind
+from training.checkpoints.retention import RetentionPolicy
+from training.checkpoints.save_control import SaveControl
 from training.checkpoints.sealed_file import write_sealed
 from training.checkpoints.snapshot import take_snapshot
 from training.checkpoints.store import CheckpointStore
@@ -55,7 +59,7 @@ class Row:
 
 
 def _snapshot(epoch: int) -> tuple[dict[str, Any], CheckpointRecord]:
-    """Return the state after one or two epochs; each is the best so far."""
+    """Return the state after so many epochs; each is the best so far."""
     state = small_state()
     seed_everything(1)
     for _ in range(epoch):
@@ -84,12 +88,27 @@ def _write_without_sync(epoch: int) -> Callable[[CheckpointStore], object]:
     return act
 
 
+def _commit(epoch: int) -> Callable[[CheckpointStore], object]:
+    """Do all that a training run does at the end of an epoch: save, best, last, prune, compress."""
+
+    def act(store: CheckpointStore) -> None:
+        policy = RetentionPolicy(keep_last_n=2)
+        outcome = Committer(store, policy, compress_after=1).commit(*_snapshot(epoch), SaveControl())
+        assert (outcome.refused, outcome.warnings) == ("", ())
+
+    return act
+
+
 def _is_there(epoch: int) -> dict[str, int]:
     return {RUN.epoch_checkpoint(epoch).name: epoch}
 
 
 def _is_best(epoch: int) -> dict[str, int]:
     return {RUN.best_checkpoint.name: epoch, RUN.best_weights.name: epoch}
+
+
+def _is_last(epoch: int) -> dict[str, int]:
+    return {RUN.last_checkpoint.name: epoch}
 
 
 PROTOCOLS: Mapping[str, tuple[Row, ...]] = {
@@ -99,6 +118,12 @@ PROTOCOLS: Mapping[str, tuple[Row, ...]] = {
         Row(_mark_best(1), _is_best(1)),
         Row(_save(2), _is_there(2)),
         Row(_mark_best(2), _is_best(2)),
+    ),
+    "commit": (
+        Row(lambda store: make_folder(store.run.folder)),
+        Row(_commit(1), _is_there(1) | _is_best(1) | _is_last(1)),
+        Row(_commit(2), _is_there(2) | _is_best(2) | _is_last(2)),
+        Row(_commit(3), _is_there(3) | _is_best(3) | _is_last(3), ends=tuple(_is_there(1))),
     ),
     "naive": (
         Row(lambda store: make_folder(store.run.folder)),
@@ -205,7 +230,7 @@ def main() -> None:
     asked = parser.parse_args()
     os.chdir(asked.folder)
     watch = Watch(asked.image, asked.copies, frozenset(asked.without.split(",")), asked.neighbour)
-    store = CheckpointStore(RUN)
+    store = CheckpointStore(RUN, CheckpointNames.of(OPTIONS))
     watch.install()
     for row in PROTOCOLS[asked.protocol]:
         watch.promised = {name: epoch for name, epoch in watch.promised.items() if name not in row.ends}

@@ -34,8 +34,11 @@ examples:
   # new training that starts from trained weights
   python main.py --model_path models/RUN/best_model_eer.pth --comment finetuned
 
-signals: Ctrl-C and SIGTERM finish the step, save and leave; SIGUSR1 saves and goes on
-exit codes: 0 done, or nothing left to do; 1 failed; 2 usage; 130 Ctrl-C; 143 SIGTERM
+signals:
+  Ctrl-C and SIGTERM finish the step, save and leave; SIGUSR1 saves and goes on
+
+exit codes:
+  0 done, or nothing left to do    1 failed    2 usage    130 Ctrl-C    143 SIGTERM
 """
 
 _HELP_COLUMNS = 120
