@@ -188,12 +188,12 @@ def test_a_run_that_goes_on_with_other_settings_has_them_in_its_config(corpus: P
     config = folder / "config.yaml"
     started = config.read_bytes()
     (folder / "checkpoint_epoch_2.pth").unlink()
-    for path in folder.glob("*eer.pth"):
+    for path in (*folder.glob("*eer.pth"), folder / "last_checkpoint.pth"):
         path.unlink()
     trained_in(".", *flags, "--auto_resume")
     assert config.read_bytes() == started
     (folder / "checkpoint_epoch_2.pth").unlink()
-    for path in folder.glob("*eer.pth"):
+    for path in (*folder.glob("*eer.pth"), folder / "last_checkpoint.pth"):
         path.unlink()
     trained_in(".", *flags, "--auto_resume", "--weight_decay", "0.5")
     assert read_settings_file(config).settings["weight_decay"] == 0.5

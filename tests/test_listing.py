@@ -12,7 +12,7 @@ import pytest
 from main import main
 from tests.conftest import REPOSITORY
 from tests.records import cut, metrics, record, write_checkpoint, write_foreign_weights
-from training.checkpoints.record import EpochMetrics, Kind
+from training.checkpoints.record import EpochMetrics, Kind, StepMetrics
 from training.options import Options
 from training.runs.directory import RunDirectory
 from training.runs.survey import survey_folder
@@ -112,6 +112,14 @@ def test_a_step_checkpoint_tells_where_in_its_epoch_it_is(
     path = RUN.step_checkpoint(made.step)
     write_checkpoint(path, made)
     assert f"📦 {path.name}\n{lines}" in listed(capsys, "--comment", "my_experiment")
+
+
+def test_a_step_checkpoint_that_was_validated_tells_its_own_figure_too(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = StepMetrics(step=3, epoch=0, val_loss=0.5, val_acc=90.0, val_eer=7.5)
+    write_checkpoint(RUN.step_checkpoint(3), record("", 0, batches_done=3, validated=figures))
+    assert "(3 of 10 batches of epoch 1)\n   Val EER at this step: 7.50%\n" in listed(
+        capsys, "--comment", "my_experiment"
+    )
 
 
 def test_everything_else_in_the_folder_has_a_line_after_the_block(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ def test_help_exits_0(run: Run) -> None:
 
 def test_help_says_what_the_exit_codes_and_signals_mean(run: Run) -> None:
     said = run("--help").stdout
-    assert "exit codes: 0 done, or nothing left to do; 1 failed; 2 usage; 130 Ctrl-C; 143 SIGTERM" in said
+    assert "0 done, or nothing left to do; 1 failed; 2 usage; 130 Ctrl-C; 143 SIGTERM" in said
     assert "Ctrl-C and SIGTERM finish the step, save and leave; SIGUSR1 saves and goes on" in said
 
 

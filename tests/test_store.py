@@ -350,8 +350,9 @@ def locked_store(workplace: Path) -> Iterator[CheckpointStore]:
 
 def test_a_folder_that_is_gone_is_made_again_by_the_next_save(locked_store: CheckpointStore) -> None:
     shutil.rmtree(locked_store.run.folder)
-    assert "was removed, replaced or unmounted" in (locked_store.hold_folder() or "")
-    path, payload, record = commit(locked_store, trained(1))
+    payload, record = take_snapshot(trained(1), FACTS, Kind.EPOCH)
+    assert "was removed, replaced or unmounted" in (locked_store.hold_folder(record) or "")
+    path = locked_store.save(payload, record)
     locked_store.mark_best(path, payload, record)
     assert names_in(locked_store.run.folder) == [
         ".lock",
@@ -365,8 +366,8 @@ def test_a_folder_of_another_process_is_not_written_to(locked_store: CheckpointS
     shutil.rmtree(locked_store.run.folder)
     locked_store.run.folder.mkdir()
     locked_store.run.lock.write_text("host elsewhere, process 7\n")
-    with pytest.raises(CannotSaveError, match=r"could not be saved: .* \(host elsewhere, process 7\) has trained"):
-        locked_store.hold_folder()
+    with pytest.raises(CannotSaveError, match=r"epoch_1.pth could not be saved: .* \(host elsewhere, process 7\) has"):
+        locked_store.hold_folder(take_snapshot(trained(1), FACTS, Kind.EPOCH)[1])
     assert names_in(locked_store.run.folder) == [".lock"]
 
 

@@ -46,7 +46,7 @@ class Committer:
     def commit(self, payload: Mapping[str, Any], record: CheckpointRecord, control: SaveControl) -> Outcome:
         """Return once the checkpoint is durable and everything that follows from it is done or found impossible."""
         try:
-            note = self.store.hold_folder()
+            note = self.store.hold_folder(record)
             path = self.store.save(payload, record, control.check)
         except CannotSaveError as error:
             return Outcome(record, None, str(error))

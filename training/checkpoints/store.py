@@ -17,7 +17,7 @@ Invariants, each with the test that holds it (tests/test_store.py unless said ot
    test_a_flipped_bit_is_never_loaded, test_a_pickle_that_runs_code_is_refused
 6. What a checkpoint refers to is durable before it.
    test_the_frozen_weights_are_written_where_they_are_not_whole_already (tests/test_frozen_weights.py)
-7. One process writes in a run folder, also after it was removed. test_a_second_process_is_refused,
+7. One process writes in a run folder, also after it was removed. test_a_second_process_is_refused (tests/test_run_lock.py),
    test_a_folder_that_another_process_has_made_again_and_holds_is_refused_until_it_is_gone (tests/test_run_lock.py)
 """
 
@@ -83,17 +83,17 @@ class CheckpointStore:
             _write(path, {WEIGHTS_KEY: dict(self.frozen.tensors)}, record)
         return path
 
-    def hold_folder(self) -> str | None:
-        """Make sure that what is saved next is saved in a folder that this process holds.
+    def hold_folder(self, record: CheckpointRecord) -> str | None:
+        """Make sure that what is saved next, the checkpoint of `record`, is saved in a folder that this process holds.
 
         Return what must be told if the folder had to be made again; raises CannotSaveError where another one has it.
         """
         try:
             return self.lock.ensure() if self.lock else None
         except OSError as error:
-            raise _cannot_save(self.run.folder, error.strerror or error) from error
+            raise _cannot_save(self._path(record), error.strerror or error) from error
         except UserError as error:
-            raise _cannot_save(self.run.folder, error) from error
+            raise _cannot_save(self._path(record), error) from error
 
     def save(self, payload: Mapping[str, Any], record: CheckpointRecord, check: Check = lambda: None) -> Path:
         """Write a whole checkpoint under the name its record asks for, and return the path once it is durable.

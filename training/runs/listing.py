@@ -74,6 +74,8 @@ def _facts(record: CheckpointRecord) -> list[str]:
         lines.append("   Val EER: no epoch is complete yet")
     if record.batches_done:
         lines.append(f"   Step: {record.step} ({progress_in_epoch(record)})")
+        if record.validated:
+            lines.append(f"   Val EER at this step: {record.validated.val_eer:.2f}%")
     return lines
 
 
