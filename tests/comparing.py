@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from training.checkpoints.store import load_payload
-from training.options import SETTINGS, OnChange
+from training.options import SETTINGS
+from training.setting import OnChange
 
 # Where, when and how long: the only things in a checkpoint that may differ between two equal trainings.
 CIRCUMSTANCES = ("times", "training_seconds", "seconds_in_epoch", "metadata", "lineage")

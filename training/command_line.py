@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from training.options import SETTINGS, Options, Setting, setting_type
+from training.options import SETTINGS, Options, setting_type
+from training.setting import Setting
 from training.yaml_settings import SettingsFile, read_settings_file
 from utils.errors import EXIT_USAGE, UserError
 
@@ -38,7 +39,7 @@ signals:
   Ctrl-C and SIGTERM finish the step, save and leave; SIGUSR1 saves and goes on
 
 exit codes:
-  0 done, or nothing left to do    1 failed    2 usage    130 Ctrl-C    143 SIGTERM
+  0 done, or nothing left to do; 1 failed; 2 usage; 130 Ctrl-C; 143 SIGTERM
 """
 
 _HELP_COLUMNS = 120

@@ -7,48 +7,20 @@ resumed run changes it. The command line, the YAML reader, the resume checks and
 from __future__ import annotations
 
 import dataclasses
-import enum
-import math
 import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from models.names import COMPACT, MODEL_TYPES, TEMPORAL_BIASES, XLS_R_300M
 from training.checkpoints.name_template import NameTemplate
+from training.setting import OnChange, Setting, check_part_of_a_path, check_value, setting
 from utils.errors import EXIT_USAGE, UserError
 
 DEMO_DATABASE = "demo"
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
-
-
-class OnChange(enum.Enum):
-    """What it means that a resumed run has another value than its checkpoint."""
-
-    REFUSED = "the weights would no longer fit or mean the same: resuming is refused"
-    BREAKS_EPOCH = "the rest of a half-done epoch would be another one: refused in mid-epoch, reported between epochs"
-    REPORTED = "training goes on with the new value: reported"
-    FREE = "no effect on what is computed: not reported"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """How one setting appears to the user, and the values it may have."""
-
-    group: str
-    help: str
-    on_change: OnChange
-    choices: tuple[str, ...] = ()
-    above: float = -math.inf
-    at_least: float = -math.inf
-    at_most: float = math.inf
-
-
-def setting(default: Any, group: str, on_change: OnChange, text: str, **limits: Any) -> Any:
-    """Declare one field of Options."""
-    return field(default=default, metadata={"setting": Setting(group, text, on_change, **limits)})
 
 
 @dataclass(frozen=True)
@@ -245,11 +217,11 @@ class Options:
             object.__setattr__(self, "ssl_model", chosen)
         object.__setattr__(self, "milestones", tuple(sorted(set(self.milestones))))  # a list where it was JSON
         for name, declared in SETTINGS.items():
-            _check(name, getattr(self, name), declared)
+            check_value(name, getattr(self, name), declared)
         if any(epoch < 1 for epoch in self.milestones):
             raise UserError(f"--milestones must be epochs from 1 on, found {self.milestones[0]}", EXIT_USAGE)
         for name in ("comment", "experiment"):
-            _check_part_of_a_path(name, getattr(self, name))
+            check_part_of_a_path(name, getattr(self, name))
         if not _DEVICE.fullmatch(self.device):
             raise UserError(f"--device must be auto, cpu, cuda or cuda:N, found {self.device!r}", EXIT_USAGE)
         _ = self.name_template  # reading it is the check
@@ -299,31 +271,3 @@ def options_from_record(stored: Mapping[str, Any]) -> Options:
             "it was written by a newer bonafide, update this one"
         )
     return Options(**stored)
-
-
-def _check(name: str, value: Any, declared: Setting) -> None:
-    if declared.choices and value not in declared.choices:
-        raise UserError(f"--{name} must be one of {', '.join(declared.choices)}, found {value!r}", EXIT_USAGE)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return
-    if not math.isfinite(value):
-        raise UserError(f"--{name} must be a finite number, found {value}", EXIT_USAGE)
-    if value < declared.at_least:
-        raise UserError(f"--{name} must be at least {declared.at_least:g}, found {value}", EXIT_USAGE)
-    if value > declared.at_most:
-        raise UserError(f"--{name} must be at most {declared.at_most}, found {value}", EXIT_USAGE)
-    if value <= declared.above:
-        raise UserError(f"--{name} must be above {declared.above:g}, found {value}", EXIT_USAGE)
-
-
-def _check_part_of_a_path(name: str, text: str | None) -> None:
-    """Refuse what cannot be part of a file or folder name."""
-    if text is None:
-        return
-    if not text or any(c in "/\\" or not c.isprintable() for c in text) or len(text.encode()) > 100:
-        raise UserError(
-            f"--{name} becomes part of file names: at most 100 bytes and no slash or line break, found {text!r}",
-            EXIT_USAGE,
-        )
-    if text in (".", ".."):
-        raise UserError(f"--{name} becomes part of file names and cannot be {text!r}: pass a word", EXIT_USAGE)

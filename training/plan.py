@@ -11,10 +11,11 @@ from typing import Any
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
 from training.command_line import Action, Command
 from training.facts import Facts
-from training.options import SETTINGS, OnChange, Options
+from training.options import SETTINGS, Options
 from training.runs.config_file import RunConfig, run_config
 from training.runs.directory import BEST_WEIGHTS_PREFIX, RunDirectory
 from training.runs.survey import Candidates, RunFolder
+from training.setting import OnChange
 from utils.errors import UserError
 
 
