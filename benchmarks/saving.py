@@ -8,9 +8,10 @@ other: steps without a save, then one save after the other, each into FOLDER (de
 needed), with steps as long as it is in flight and some in between. Files are deleted in between.
 
 "held" is what the loop loses at a save: state_dict() and the call that saves, and for ours the fence in the next
-optimizer step. "durable" is from that call until the content is on disk: every way here syncs its files. Ours also
-writes a seal, checked nowhere in here. async_save is torch's, `no_dist=True`: with its defaults, and with a stager that
-keeps its memory between saves (pinned and shared memory need CUDA or a second process, so they are off).
+optimizer step. "lost" adds what steps beside a save took longer than steps alone: writing needs a processor too.
+"durable" is from that call until the content is on disk: every way here syncs its files. Ours also writes a seal.
+async_save is torch's, `no_dist=True`: with its defaults, and with a stager that keeps its memory between saves (pinned
+and shared memory need CUDA or a second process, so they are off).
 OMP_WAIT_POLICY is PASSIVE: threads that spin while they wait made a step take ten times as long on a busy machine.
 """
 
@@ -52,6 +53,12 @@ class Figures:
     durable: list[float] = field(default_factory=list)
     alone: list[float] = field(default_factory=list)
     beside_a_save: list[float] = field(default_factory=list)
+
+    @property
+    def lost(self) -> float:
+        """What one save cost training in all, the mean over saves."""
+        slower = sum(self.beside_a_save) - len(self.beside_a_save) * statistics.median(self.alone)
+        return (sum(self.held) + slower) / len(self.held)
 
 
 @dataclass(frozen=True)
@@ -227,20 +234,23 @@ def main(where: str | None = None) -> None:
         found[way] = Figures(**json.loads(cost.output.splitlines()[-1]))
         load = os.getloadavg()[0]
         print(f"  measured: {title}; peak memory {cost.peak_mib / 1024:.1f} GiB; load {load:.2f}", flush=True)
-    print(f"medians of {SAVES} saves, in seconds; one step: 1 waveform of 1 s")
-    print(f"{'':<26}{'held':>8} {'(first)':>9} {'durable':>9} {'step alone':>12} {'step beside a save':>20}")
-    for way, title in WAYS.items():
-        figures = found[way]
-        beside = f"{statistics.median(figures.beside_a_save):.2f}" if figures.beside_a_save else "none"
-        print(
-            f"  {title:<24}{statistics.median(figures.held):8.3f} {figures.held[0]:9.3f} "
-            f"{statistics.median(figures.durable):9.2f} {statistics.median(figures.alone):12.2f} {beside:>20}"
-        )
+    _print_table(found)
     ours = statistics.median(found["ours"].held)
     for way, title in WAYS.items():
         if way != "ours":
             percent = 100 * ours / statistics.median(found[way].held)
             print(f"  held by ours / by {title:<24}{percent:6.2f} %")
+
+
+def _print_table(found: dict[str, Figures]) -> None:
+    titles = ("held", "(first)", "lost", "durable", "step alone", "beside a save")
+    print(f"medians of {SAVES} saves, in seconds; one step: 1 waveform of 1 s")
+    print(f"{'':<26}" + "".join(f"{title:>14}" for title in titles))
+    for way, title in WAYS.items():
+        row = found[way]
+        columns = (row.held, row.held[:1], [row.lost], row.durable, row.alone, row.beside_a_save)
+        cells = (f"{statistics.median(column):14.3f}" if column else f"{'none':>14}" for column in columns)
+        print(f"  {title:<24}" + "".join(cells))
 
 
 if __name__ == "__main__":
