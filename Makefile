@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test soak lint format clean
 
 install: $(VENV)/.installed
 
@@ -26,6 +26,12 @@ demo: $(VENV)/.installed
 # Two processes of tests, each with one torch thread: right for 2 cores, and no slower elsewhere.
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+
+# Kills a training 200 times, damages checkpoints 2,000 times and cuts the power at every step of a save.
+soak: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.kills 200
+	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.damage 2000
+	OMP_NUM_THREADS=1 $(RUN) -m pytest tests/test_power_cut.py -rs
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -18,7 +18,7 @@ from tests.killing import checkpoint_temporaries, damaged_checkpoints, temporari
 
 EPOCHS = 12
 KILLS = 8
-SAVING = ["--save_interval", "1", "--keep_last_n", "3"]
+SAVING = ["--save_interval", "1"]
 
 
 def start(folder: Path, corpus: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -18,7 +18,7 @@ from utils.atomic_files import TEMPORARY_PREFIX
 CALLS = "openat,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat"
 SAME_AS = {"openat": "create", "pwrite64": "write", "writev": "write", "fdatasync": "fsync"}
 SAME_AS |= {"renameat": "rename", "renameat2": "rename", "linkat": "link", "unlinkat": "unlink"}
-_LINE = re.compile(r"(?P<thread>\d+) (?:<\.\.\. (?P<resumed>\w+) resumed>|(?P<call>\w+)\()(?P<rest>.*)")
+_LINE = re.compile(r"(?P<thread>\d+) +(?:<\.\.\. (?P<resumed>\w+) resumed>|(?P<call>\w+)\()(?P<rest>.*)")
 _DESCRIPTOR = re.compile(r"\d+<([^>]*)>")
 _TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
@@ -108,7 +108,7 @@ def _is_checkpoint(name: str) -> bool:
 WRITE = '1 write(4</r/run/.tmp-a.pth-1>, "PK"..., 5) = 5'
 SYNC = "1 fsync(4</r/run/.tmp-a.pth-1>) = 0"
 RENAME = '1 rename("run/.tmp-a.pth-1", "run/a.pth") = 0'
-SYNC_FOLDER = "1 fsync(5</r/run>) = 0"
+SYNC_FOLDER = "1  fsync(5</r/run>) = 0"
 LINK = '1 link("/r/run/a.pth", "run/.tmp-best.pth-1") = 0'
 RENAME_LINK = '1 rename("run/.tmp-best.pth-1", "run/best.pth") = 0'
 DELETE = '1 unlink("run/old.pth") = 0'

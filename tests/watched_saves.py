@@ -42,94 +42,76 @@ _real_fsync, _real_open, _real_write = os.fsync, io.open, os.write
 
 @dataclass(frozen=True)
 class Moment:
-    """One copy of the image: taken after `call`, when the files in `promised` had to be there, by name and epoch."""
+    """One copy of the image: taken after `call`, when the files in `promised` had to be there, by name and epoch.
+
+    A name in `replaced_by` may be gone where the one that it leads to is there.
+    """
 
     image: str
     call: str
     promised: dict[str, int]
+    replaced_by: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that is done to a run folder; `ends` are names that need not be there any more once it begins."""
+    """One thing that is done to a run folder, what it promises from its return on, and what it may delete for it."""
 
-    act: Callable[[CheckpointStore], object]
+    act: Callable[[Committer], object]
     promises: Mapping[str, int] = field(default_factory=dict)
-    ends: tuple[str, ...] = ()
+    replaces: Mapping[str, str] = field(default_factory=dict)
 
 
-def _snapshot(epoch: int) -> tuple[dict[str, Any], CheckpointRecord]:
-    """Return the state after so many epochs; each is the best so far."""
+def _snapshot(epochs: int, steps: int = 0) -> tuple[dict[str, Any], CheckpointRecord]:
+    """Return the state after some epochs, of which the first is the best, and steps of the next."""
     state = small_state()
     seed_everything(1)
-    for _ in range(epoch):
+    for _ in range(epochs):
         train(state, 10)
-        complete_epoch(state, val_eer=10.0 - state.epoch)
-    return take_snapshot(state, FACTS, Kind.EPOCH)
+        complete_epoch(state, val_eer=5.0 + state.epoch)
+    train(state, steps)
+    return take_snapshot(state, FACTS, Kind.STEP if steps else Kind.EPOCH)
 
 
-def _save(epoch: int) -> Callable[[CheckpointStore], object]:
-    return lambda store: store.save(*_snapshot(epoch))
+def _make_folder(committer: Committer) -> None:
+    make_folder(committer.store.run.folder)
 
 
-def _mark_best(epoch: int) -> Callable[[CheckpointStore], object]:
-    return lambda store: store.mark_best(RUN.epoch_checkpoint(epoch), *_snapshot(epoch))
+def _commit(epochs: int, steps: int = 0) -> Callable[[Committer], object]:
+    return lambda committer: committer.commit(*_snapshot(epochs, steps), SaveControl())
 
 
-def _write_without_sync(epoch: int) -> Callable[[CheckpointStore], object]:
-    def act(store: CheckpointStore) -> None:
-        payload, record = _snapshot(epoch)
-        path = RUN.epoch_checkpoint(epoch)
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w+b") as file:
-            write_sealed(file, lambda writer: torch.save(payload, writer), record.as_dict())
-        temporary.rename(path)
-
-    return act
-
-
-def _commit(epoch: int) -> Callable[[CheckpointStore], object]:
-    """Do all that a training run does at the end of an epoch: save, best, last, prune, compress."""
-
-    def act(store: CheckpointStore) -> None:
-        policy = RetentionPolicy(keep_last_n=2)
-        outcome = Committer(store, policy, compress_after=1).commit(*_snapshot(epoch), SaveControl())
-        assert (outcome.refused, outcome.warnings) == ("", ())
-
-    return act
+def _save_without_sync(committer: Committer) -> None:
+    """Do what trainers do that know nothing of power cuts: write, rename, delete the old one."""
+    payload, record = _snapshot(2)
+    path = committer.store.run.folder / name(2)
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w+b") as file:
+        write_sealed(file, lambda writer: torch.save(payload, writer), record.as_dict())
+    temporary.rename(path)
+    path.with_name(name(1)).unlink()
 
 
-def _is_there(epoch: int) -> dict[str, int]:
-    return {RUN.epoch_checkpoint(epoch).name: epoch}
+def name(epoch: int) -> str:
+    """Return the name of an epoch's checkpoint."""
+    return f"checkpoint_epoch_{epoch}.pth"
 
 
-def _is_best(epoch: int) -> dict[str, int]:
-    return {RUN.best_checkpoint.name: epoch, RUN.best_weights.name: epoch}
-
-
-def _is_last(epoch: int) -> dict[str, int]:
-    return {RUN.last_checkpoint.name: epoch}
-
-
+LAST, BEST = RUN.last_checkpoint.name, {RUN.best_checkpoint.name: 1, RUN.best_weights.name: 1}
+POLICY = RetentionPolicy(keep_last_n=2)
 PROTOCOLS: Mapping[str, tuple[Row, ...]] = {
     "store": (
-        Row(lambda store: make_folder(store.run.folder)),
-        Row(_save(1), _is_there(1)),
-        Row(_mark_best(1), _is_best(1)),
-        Row(_save(2), _is_there(2)),
-        Row(_mark_best(2), _is_best(2)),
-    ),
-    "commit": (
-        Row(lambda store: make_folder(store.run.folder)),
-        Row(_commit(1), _is_there(1) | _is_best(1) | _is_last(1)),
-        Row(_commit(2), _is_there(2) | _is_best(2) | _is_last(2)),
-        Row(_commit(3), _is_there(3) | _is_best(3) | _is_last(3), ends=tuple(_is_there(1))),
+        Row(_make_folder),
+        Row(_commit(0, steps=5), {"checkpoint_step_5.pth": 0, LAST: 0}),
+        Row(_commit(1), {name(1): 1, LAST: 1, **BEST}),
+        Row(_commit(2), {name(2): 2, LAST: 2}),
+        Row(_commit(3), {name(3): 3, LAST: 3}),  # deflates epoch 2, which has lost its second name
+        Row(_commit(4), {name(4): 4, LAST: 4}, replaces={name(2): name(4)}),  # and deletes it
     ),
     "naive": (
-        Row(lambda store: make_folder(store.run.folder)),
-        Row(_save(1), _is_there(1)),
-        Row(_write_without_sync(2), _is_there(2)),
-        Row(lambda store: RUN.epoch_checkpoint(1).unlink(), ends=tuple(_is_there(1))),
+        Row(_make_folder),
+        Row(lambda committer: committer.store.save(*_snapshot(1)), {name(1): 1}),
+        Row(_save_without_sync, {name(2): 2}, replaces={name(1): name(2)}),
     ),
 }
 
@@ -143,6 +125,7 @@ class Watch:
     without: frozenset[str]
     neighbour: bool
     promised: dict[str, int] = field(default_factory=dict)
+    replaced_by: dict[str, str] = field(default_factory=dict)
     _known: dict[bytes, str] = field(default_factory=dict)
 
     def saw(self, call: str) -> None:
@@ -150,11 +133,11 @@ class Watch:
         if self.neighbour:
             self._commit_as_a_neighbour()
         content = self.image.read_bytes()
-        name = self._known.setdefault(hashlib.blake2b(content).digest(), f"{len(self._known):04}.img")
-        if not (self.copies / name).exists():
-            (self.copies / name).write_bytes(content)
+        image = self._known.setdefault(hashlib.blake2b(content).digest(), f"{len(self._known):04}.img")
+        if not (self.copies / image).exists():
+            (self.copies / image).write_bytes(content)
         with (self.copies / "moments.jsonl").open("a") as file:
-            file.write(json.dumps(asdict(Moment(name, call, self.promised))) + "\n")
+            file.write(json.dumps(asdict(Moment(image, call, self.promised, self.replaced_by))) + "\n")
 
     @staticmethod
     def _commit_as_a_neighbour() -> None:
@@ -230,12 +213,11 @@ def main() -> None:
     asked = parser.parse_args()
     os.chdir(asked.folder)
     watch = Watch(asked.image, asked.copies, frozenset(asked.without.split(",")), asked.neighbour)
-    store = CheckpointStore(RUN, CheckpointNames.of(OPTIONS))
+    committer = Committer(CheckpointStore(RUN, CheckpointNames.of(OPTIONS)), POLICY, compress_after=1)
     watch.install()
     for row in PROTOCOLS[asked.protocol]:
-        watch.promised = {name: epoch for name, epoch in watch.promised.items() if name not in row.ends}
-        watch.saw("begins")
-        row.act(store)
+        watch.replaced_by |= row.replaces
+        row.act(committer)
         watch.promised |= row.promises
         watch.saw("has returned")
 
