@@ -106,6 +106,18 @@ def test_a_checkpoint_holds_the_keys_of_every_documented_system(store: Checkpoin
     assert (loaded["epoch"], loaded["val_eer"], loaded["best_val_eer"]) == (2, 3.0, 3.0)
 
 
+@pytest.mark.parametrize(("name", "steps"), [("checkpoint_epoch_2.pth", 20), ("checkpoint_step_24.pth", 24)])
+def test_a_checkpoint_of_format_1_is_resumed(name: str, steps: int) -> None:
+    """Files under tests/fixtures were written by the program of their time."""
+    state = small_state(weights_seed=99)
+    state.restore(load_payload(REPOSITORY / "tests" / "fixtures" / "format_1" / name))
+    assert (state.epoch, state.step, state.validations) == (2, steps, [])
+    before = trained(2)
+    train(before, steps - 20)
+    theirs, ours = state.networks["model"].state_dict(), before.networks["model"].state_dict()
+    assert differences(dict(theirs), dict(ours)) == []
+
+
 def test_the_metadata_say_when_where_and_with_what(store: CheckpointStore) -> None:
     """Requirement C5: what of it the environment does not supply is worked out from the state."""
     path, *_ = commit(store, trained(1))

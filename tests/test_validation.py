@@ -22,7 +22,7 @@ from tests.conftest import REPOSITORY
 from tests.records import cut, flip_a_bit, record, write_checkpoint, write_foreign_weights
 from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, Kind
 from training.checkpoints.sealed_file import write_sealed
-from training.checkpoints.validation import Verdict, check_file
+from training.checkpoints.validation import Verdict, check_file, check_files
 from training.options import Options
 from training.runs.directory import RunDirectory
 
@@ -241,3 +241,14 @@ def test_looking_at_a_file_imports_no_torch_and_nothing_else_that_is_slow(flag: 
 def test_a_name_that_would_act_on_the_terminal_is_made_harmless(capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(write_epoch(1), "a\x1b[2Jb.pth")
     assert validated(capsys, "a\x1b[2Jb.pth")[0] == "a?[2Jb.pth: ok"
+
+
+def test_files_of_every_format_are_good() -> None:
+    """Those under tests/fixtures were written by the program of their time."""
+    folder = REPOSITORY / "tests" / "fixtures" / "format_1"
+    checked = {file.path.name: file.verdict for file in check_files(sorted(folder.iterdir()))}
+    assert checked == {
+        "best_model_eer.pth": Verdict.WEIGHTS_ONLY,
+        "checkpoint_epoch_2.pth": Verdict.OK,
+        "checkpoint_step_24.pth": Verdict.OK,
+    }

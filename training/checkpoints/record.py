@@ -42,6 +42,7 @@ REQUIRED_KEYS = (
     "config",
     "front_end_config",
 )
+_NEW_KEYS_OF_FORMAT_2 = ("validations",)
 # What the JSON of a record must hold, beside what is checked where it is taken apart.
 _STORED_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "lineage": (list, tuple),
@@ -131,6 +132,13 @@ class CheckpointRecord:
     validated: StepMetrics | None = None
     name: str = ""
     frozen: FrozenReference | None = None
+    format: int = FORMAT
+
+    @property
+    def required_keys(self) -> tuple[str, ...]:
+        """The keys without which a file of this format cannot be resumed."""
+        missing = _NEW_KEYS_OF_FORMAT_2 if self.format < 2 else ()
+        return tuple(key for key in REQUIRED_KEYS if key not in missing)
 
     @property
     def run_id(self) -> str:
@@ -167,7 +175,6 @@ class CheckpointRecord:
         """Return what is written into the file as JSON: all but what the file system knows."""
         stored = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("path", "bytes_on_disk")}
         stored |= {
-            "format": FORMAT,
             "kind": self.kind.value,
             "last": asdict(self.last) if self.last else None,
             "best": asdict(self.best) if self.best else None,

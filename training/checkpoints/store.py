@@ -17,7 +17,8 @@ Invariants, each with the test that holds it (tests/test_store.py unless said ot
    test_a_flipped_bit_is_never_loaded, test_a_pickle_that_runs_code_is_refused
 6. What a checkpoint refers to is durable before it.
    test_the_frozen_weights_are_written_where_they_are_not_whole_already (tests/test_frozen_weights.py)
-7. One process writes in a run folder, also after it was removed. test_a_second_process_is_refused (tests/test_run_lock.py),
+7. One process writes in a run folder, also after it was removed.
+   test_a_second_process_is_refused (tests/test_run_lock.py),
    test_a_folder_that_another_process_has_made_again_and_holds_is_refused_until_it_is_gone (tests/test_run_lock.py)
 """
 
@@ -103,7 +104,7 @@ class CheckpointStore:
         path = self._path(record)
         if self.frozen and not (self.run.folder / self.frozen.reference.file).is_file():
             self.keep_frozen()  # the folder was made again since the start
-        save_checkpoint(path, payload, replace(record, name=path.name), check)
+        save_checkpoint(path, payload, replace(record, name=path.name, format=FORMAT), check)
         return path
 
     def _path(self, record: CheckpointRecord) -> Path:
@@ -120,7 +121,7 @@ class CheckpointStore:
         weights = {
             key: payload[key] for key in ("model_state_dict", "front_end_config", "args", "config", "epoch", "metrics")
         }
-        alone = replace(record, kind=Kind.WEIGHTS, frozen=None, name=self.run.best_weights.name)
+        alone = replace(record, kind=Kind.WEIGHTS, frozen=None, name=self.run.best_weights.name, format=FORMAT)
         save_checkpoint(self.run.best_weights, weights, alone, check)
 
     def mark_last(self, source: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from training.checkpoints.frozen_reference import FrozenFile, FrozenReference, broken_frozen
 from training.checkpoints.inspection import code_complaints
-from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, UnusableFile, WeightsFile, examine
+from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
 from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal
 from training.checkpoints.tensor_table import TensorTable, read_tensor_table
 from training.runs.directory import BEST_CHECKPOINT_PREFIX, BEST_WEIGHTS_PREFIX, LAST_CHECKPOINT_PREFIX, version_number
@@ -194,7 +194,7 @@ def _missing_parts(found: CheckpointRecord | WeightsFile | FrozenFile, table: Te
     """Return what a file of its kind should hold and this one does not."""
     if isinstance(found, WeightsFile) and found.epoch is None:
         return [] if table.tensors else ["it holds no tensor"]
-    required = REQUIRED_KEYS if isinstance(found, CheckpointRecord) else (WEIGHTS_KEY,)
+    required = found.required_keys if isinstance(found, CheckpointRecord) else (WEIGHTS_KEY,)
     missing = [key for key in required if key not in table.keys]
     if missing:
         return [f"it lacks {', '.join(missing)}"]
