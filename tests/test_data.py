@@ -292,3 +292,13 @@ def test_workers_die_with_a_killed_program_and_hold_nothing_of_it(part: CorpusPa
     assert len(workers) == 2
     process.kill()
     process.communicate(timeout=30)  # returns when the last process that holds the pipe is gone
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_worker_whose_program_was_killed_while_it_started_ends_too() -> None:
+    """Such workers lived for ever: found by hundreds of kills, in the processes that were left."""
+    late = "import os; from training.loading import _prepare_worker; _prepare_worker(os.getpid(), 0); print('lives on')"
+    ended = subprocess.run(
+        [sys.executable, "-c", late], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == ""

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,7 @@ class BatchReader:
             num_workers=self._num_workers,
             persistent_workers=self._num_workers > 0,
             pin_memory=self._pin_memory,
-            worker_init_fn=_prepare_worker,
+            worker_init_fn=partial(_prepare_worker, os.getpid()),
             generator=torch.Generator().manual_seed(derive_seed("workers")),
         )
 
@@ -165,7 +166,7 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _prepare_worker(worker: int) -> None:  # noqa: ARG001 - torch passes the worker's number
+def _prepare_worker(parent: int, worker: int) -> None:  # noqa: ARG001 - torch passes the worker's number
     """Ignore SIGINT and SIGUSR1, take SIGTERM from the parent only, compute in one thread, die with the parent (Linux).
 
     The parent's SIGTERM must work: multiprocessing sends it at exit and waits without end. A worker that outlived its
@@ -182,6 +183,8 @@ def _prepare_worker(worker: int) -> None:  # noqa: ARG001 - torch passes the wor
     torch.set_num_threads(1)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before this line, and no signal will ever come
+            os._exit(0)
 
 
 def _exit_when_the_parent_says_so() -> None:
