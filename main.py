@@ -114,12 +114,15 @@ def carry_out(plan: Plan) -> int:
     """Do what was announced."""
     if plan.start is Start.REACHED:
         say(reached_text(plan))
-        if not plan.options.visualize_attention:
+        if not plan.undone and not plan.options.visualize_attention:
             return 0
     from training import session  # noqa: PLC0415  (imports torch, 2 s)
 
     if plan.start is Start.REACHED:
-        session.draw_heatmaps(plan)
+        if plan.undone:
+            session.finish(plan)
+        if plan.options.visualize_attention:
+            session.draw_heatmaps(plan)
         return 0
     return session.carry_out(plan)
 

@@ -44,7 +44,7 @@ def complete(state: TrainState, offset: float = 0.0) -> None:
 
 def process(state: TrainState, epochs: int, *, closed: bool = True) -> None:
     """Log as one process does: from a state, for some more epochs, to its end or until it is killed."""
-    logs = RunLogs(RUN, state)
+    logs = RunLogs(RUN, state.history, state.times)
     for _ in range(epochs):
         complete(state)
         logs.epoch_completed(state)
@@ -92,7 +92,7 @@ def test_the_csv_gives_every_figure_back_to_the_last_bit(folder: Path) -> None:
     state = small_state()
     complete(state)
     state.history[0] = replace(state.history[0], val_eer=0.1 + 0.2, val_loss=1 / 3, learning_rate=1e-06)
-    RunLogs(RUN, state).close()
+    RunLogs(RUN, state.history, state.times).close()
     written = {name: float(rows()[0][name]) for name in asdict(state.history[0])}
     assert written == asdict(state.history[0])
 
@@ -126,7 +126,7 @@ def test_after_three_restarts_the_board_holds_each_epoch_exactly_once(folder: Pa
 def test_an_epoch_is_on_the_board_as_soon_as_it_is_completed(folder: Path) -> None:
     """A process that is killed later must not take it along."""
     state = state_after(1)
-    logs = RunLogs(RUN, state)
+    logs = RunLogs(RUN, state.history, state.times)
     complete(state)
     logs.epoch_completed(state)
     assert scalars("val/eer") == [(1, 1.0), (2, 2.0)]
@@ -163,7 +163,7 @@ def test_a_disk_that_is_full_for_some_epochs_costs_no_row_in_the_end(
     full_logs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = state_after(1)
-    logs = RunLogs(RUN, state)
+    logs = RunLogs(RUN, state.history, state.times)
     filler = fill(full_logs, leave=0)
     for _ in range(30):  # what is left of the block that the file has already takes the first of them
         complete(state)
@@ -181,7 +181,7 @@ def test_a_disk_that_is_full_for_some_epochs_costs_no_row_in_the_end(
 
 def test_a_disk_that_has_room_again_only_at_the_end_gets_every_row_at_the_end(full_logs: Path) -> None:
     state = state_after(1)
-    logs = RunLogs(RUN, state)
+    logs = RunLogs(RUN, state.history, state.times)
     filler = fill(full_logs, leave=0)
     for _ in range(30):
         complete(state)
@@ -193,7 +193,7 @@ def test_a_disk_that_has_room_again_only_at_the_end_gets_every_row_at_the_end(fu
 
 def test_a_disk_that_stays_full_lets_the_run_end(full_logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = state_after(1)
-    logs = RunLogs(RUN, state)
+    logs = RunLogs(RUN, state.history, state.times)
     fill(full_logs, leave=0)
     for _ in range(30):
         complete(state)
@@ -210,7 +210,7 @@ def test_a_disk_that_stays_full_lets_the_run_end(full_logs: Path, capsys: pytest
 @pytest.mark.parametrize("what", ["its files", "the folder"])
 def test_logs_that_somebody_removes_are_written_again_whole(folder: Path, what: str) -> None:
     state = state_after(2)
-    logs = RunLogs(RUN, state)
+    logs = RunLogs(RUN, state.history, state.times)
     if what == "the folder":
         shutil.rmtree(RUN.logs_folder)
     else:
@@ -224,7 +224,7 @@ def test_logs_that_somebody_removes_are_written_again_whole(folder: Path, what: 
 
 def test_a_run_folder_that_is_gone_costs_no_row_of_the_board(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = state_after(1)
-    logs = RunLogs(RUN, state)
+    logs = RunLogs(RUN, state.history, state.times)
     RUN.training_log.unlink()
     RUN.folder.rmdir()
     complete(state)

@@ -184,3 +184,34 @@ def test_a_worker_that_dies_is_told_in_a_sentence(
     monkeypatch.setattr(DetectionTask, "training_step", training_step)
     assert train(corpus, "--num_workers", "2", epochs=30) == 1
     assert "a process that reads audio died" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left", ["temporary", "last", "best", "best weights", "log"])
+def test_what_a_kill_after_the_last_checkpoint_left_undone_is_done_at_the_next_start(
+    left: str, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(corpus, epochs=2) == 0
+    run = the_run()
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix == ".pth"}
+    rows = (run / "training_log.csv").read_text()
+    for name in {"last": ["last_checkpoint.pth"], "best": ["best_checkpoint_eer.pth"]}.get(left, []):
+        (run / name).unlink()
+        (run / name).hardlink_to(run / "checkpoint_epoch_1.pth")
+    if left == "best":  # whichever epoch is the best, one of the two names is wrong now
+        (run / "best_checkpoint_eer.pth").unlink()
+    if left == "best weights":
+        (run / "best_model_eer.pth").unlink()
+    if left == "log":
+        (run / "training_log.csv").write_text("\n".join(rows.splitlines()[:-1]) + "\n")
+    if left == "temporary":
+        (run / ".tmp-checkpoint_epoch_2.pth-1-00ff").write_bytes(b"half a checkpoint")
+    capsys.readouterr()
+    assert train(corpus, "--auto_resume", epochs=2) == 0
+    assert "Left undone by a killed process, and done now" in capsys.readouterr().out
+    after = {path.name: path.read_bytes() for path in run.iterdir() if path.suffix == ".pth"}
+    assert set(after) == set(before)
+    assert all(after[name] == before[name] for name in before if name != "best_model_eer.pth")
+    assert (run / "training_log.csv").read_text() == rows
+    assert not list(run.glob(".tmp-*"))
+    assert train(corpus, "--auto_resume", epochs=2) == 0
+    assert "Left undone" not in capsys.readouterr().out

@@ -48,6 +48,12 @@ def _what(plan: Plan) -> str:
 def reached_text(plan: Plan) -> str:
     """Say that the target is reached, and how to go on."""
     assert plan.checkpoint is not None
+    undone = [f"Left undone by a killed process, and done now: {what}." for what in plan.undone]
+    return "\n".join([*undone, _reached(plan)])
+
+
+def _reached(plan: Plan) -> str:
+    assert plan.checkpoint is not None
     return (
         f"Target epochs already reached: {plan.checkpoint.epoch} completed, --num_epochs is {plan.options.num_epochs}. "
         "To train further, repeat the command with a higher --num_epochs; to start anew, use --fresh_start."

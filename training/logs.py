@@ -41,17 +41,17 @@ class RunLogs:
     So each epoch appears once however often the run stopped, and what came after the checkpoint is gone.
     """
 
-    def __init__(self, run: RunDirectory, state: TrainState) -> None:
+    def __init__(self, run: RunDirectory, history: Sequence[EpochMetrics], times: Sequence[EpochTime]) -> None:
         self._table = run.training_log
         self._board = _Board(run.logs_folder)
         self._lacking: dict[Path, Callable[[], None]] = {}
-        rows = _rows(state)
+        rows = list(zip(history, times, strict=True))
         self._board.write(rows)
         _write_csv(self._table, rows)
 
     def epoch_completed(self, state: TrainState) -> None:
         """Add the epoch that the state has just completed, and what could not be written before."""
-        rows = _rows(state)
+        rows = list(zip(state.history, state.times, strict=True))
         self._try(self._board.folder, lambda: self._board.write(rows))
         self._try(self._table, lambda: _write_csv(self._table, rows))
 
@@ -141,10 +141,6 @@ def _framed(event: bytes) -> bytes:
     entry = io.BytesIO()
     RecordWriter(entry).write(event)
     return entry.getvalue()
-
-
-def _rows(state: TrainState) -> _Rows:
-    return list(zip(state.history, state.times, strict=True))
 
 
 def _write_csv(path: Path, rows: _Rows) -> None:

@@ -15,6 +15,7 @@ from training.options import SETTINGS, Options
 from training.runs.config_file import RunConfig, run_config
 from training.runs.directory import BEST_WEIGHTS_PREFIX, RunDirectory
 from training.runs.survey import Candidates, RunFolder
+from training.runs.unfinished import left_undone
 from training.setting import OnChange
 from utils.errors import UserError
 
@@ -44,7 +45,7 @@ class Plan:
     `source` is the file to start from and `run` where training writes; with `is_new_version` that is a folder that does
     not exist yet. `seen` are the names in the run folder when this was decided, `move_aside` those that must leave it
     first, and `bring_along` says that source and its best so far come from another folder. `config` is what config.yaml
-    in the run folder will hold.
+    in the run folder will hold. `undone` is what a killed process left to do although nothing is left to train.
     """
 
     start: Start
@@ -59,6 +60,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     is_new_version: bool = False
     config: RunConfig | None = None
+    undone: tuple[str, ...] = ()
 
     @property
     def continues_here(self) -> bool:
@@ -173,7 +175,18 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
     changes = changed_settings(source.options, options)
     _refuse_breaking(changes, source)
     if source.epoch >= options.num_epochs:
-        return Plan(Start.REACHED, reason, options, _directory(facts), source, changes=changes, notes=tuple(notes))
+        undone = left_undone(facts.run, source)
+        return Plan(
+            Start.REACHED,
+            reason,
+            options,
+            _directory(facts),
+            source,
+            facts.run.entries,
+            changes=changes,
+            notes=tuple(notes),
+            undone=undone,
+        )
     elsewhere = source.path.parent != facts.run.folder
     aside = entries_past(source, facts.run)
     if aside:

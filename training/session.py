@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -24,7 +24,7 @@ from training.checkpoints.frozen_weights import frozen_weights
 from training.checkpoints.names import CheckpointNames
 from training.checkpoints.retention import RetentionPolicy
 from training.checkpoints.snapshot import RunFacts
-from training.checkpoints.store import CheckpointStore
+from training.checkpoints.store import CheckpointStore, load_payload
 from training.data import Crop, TrainingBatches, ValidationBatches
 from training.interruption import stop_on_signals
 from training.logs import RunLogs
@@ -36,12 +36,12 @@ from training.machine import (
     make_deterministic,
 )
 from training.options import DEMO_DATABASE, Options
-from training.plan import Plan, refuse_changed_data
+from training.plan import Plan, Start, refuse_changed_data
 from training.runs.config_file import write_config
 from training.runs.lock import RunLock
 from training.runs.preparation import make_run_folder, prepare_folder
 from training.starting_state import build_detector, starting_state
-from training.state import TrainState
+from training.state import TrainState, history_in, times_in
 from training.task import DetectionTask
 from utils.console import say
 from utils.corpora import AsvspoofCorpus, CorpusPart, find_asvspoof_2019_la, limit_examples
@@ -107,6 +107,20 @@ def carry_out(plan: Plan) -> int:
     return 0
 
 
+def finish(plan: Plan) -> None:
+    """Do what a killed process left undone in the folder of a run that has reached its target, and train nothing."""
+    assert plan.checkpoint is not None
+    payload = load_payload(plan.checkpoint.path)
+    lock = RunLock(plan.run.lock)
+    store = CheckpointStore(plan.run, CheckpointNames.of(plan.options), lock)
+    try:
+        with lock:
+            prepare_folder(replace(plan, start=Start.RESUME), store)
+            RunLogs(plan.run, history_in(payload), times_in(payload)).close()
+    except OSError as error:
+        raise _cannot_write(plan, error) from error
+
+
 def draw_heatmaps(plan: Plan) -> None:
     """Draw the attention of the plan's checkpoint, beside it, without training."""
     from training.heatmaps import HeatmapWriter  # noqa: PLC0415  (matplotlib)
@@ -136,7 +150,7 @@ def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock, state: TrainSta
             prepare_folder(plan, store)
             assert plan.config is not None
             write_config(plan.run.config, plan.config, plan.options)
-            logs = RunLogs(plan.run, state)
+            logs = RunLogs(plan.run, state.history, state.times)
         except OSError as error:
             raise _cannot_write(plan, error) from error
         held.callback(logs.close)

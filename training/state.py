@@ -158,10 +158,10 @@ class TrainState:
             part.load_state_dict(payload[key])
         self.epoch = payload["epoch"]
         self.step = payload["step"]
-        self.history = [EpochMetrics(**row) for row in payload["history"]]
+        self.history = history_in(payload)
         self.validations = [StepMetrics(**row) for row in payload["validations"]]
         self.lost_epochs = list(payload["lost_epochs"])
-        self.times = [EpochTime(**row) for row in payload["times"]]
+        self.times = times_in(payload)
         self.training_seconds = payload["training_seconds"]
         self.seconds_in_epoch = payload["seconds_in_epoch"]
         self.lineage = tuple((run_id, step) for run_id, step in payload["lineage"])
@@ -176,6 +176,16 @@ class TrainState:
                 [under_way["labels"]],
             )
         restore_random_states(payload["random_states"])
+
+
+def history_in(payload: Mapping[str, Any]) -> list[EpochMetrics]:
+    """Return the figures of the epochs in a payload."""
+    return [EpochMetrics(**row) for row in payload["history"]]
+
+
+def times_in(payload: Mapping[str, Any]) -> list[EpochTime]:
+    """Return when the epochs in a payload ended, and how long they took."""
+    return [EpochTime(**row) for row in payload["times"]]
 
 
 def seed_random_states(seed: int) -> None:

@@ -16,6 +16,7 @@ from training.runs.directory import (
     LOCK_NAME,
     MOVE_JOURNAL_NAME,
     RUNS_ROOT,
+    TRAINING_LOG_NAME,
     logs_folder_of,
     version_number,
 )
@@ -29,7 +30,8 @@ class RunFolder:
 
     `checkpoints` are ordered by position, without `best` and `last`, the files under the best and the last name.
     `versions` are the numbers N of the version_N folders here and among its logs, and `entries` the names of everything
-    that belongs to the run now, which is what moving it aside would move. `frozen` are files that checkpoints refer to.
+    that belongs to the run now, which is what moving it aside would move. `frozen` are files that checkpoints refer to,
+    `strays` what a killed process was writing, and `logged_epochs` counts the rows of the training log.
     """
 
     folder: Path
@@ -41,6 +43,8 @@ class RunFolder:
     entries: tuple[str, ...] = ()
     last: CheckpointRecord | None = None
     frozen: tuple[FrozenFile, ...] = ()
+    strays: tuple[str, ...] = ()
+    logged_epochs: int = 0
 
     @property
     def all_checkpoints(self) -> tuple[CheckpointRecord, ...]:
@@ -107,7 +111,17 @@ def survey_folder(folder: Path) -> RunFolder:
         tuple(entries),
         last,
         tuple(file for file in files if isinstance(file, FrozenFile)),
+        tuple(name for name in names if name.startswith(TEMPORARY_PREFIX)),
+        _rows_in(folder / TRAINING_LOG_NAME),
     )
+
+
+def _rows_in(table: Path) -> int:
+    """Return the number of rows under a table's head; 0 where there is none."""
+    try:
+        return max(0, len(table.read_bytes().splitlines()) - 1)
+    except OSError:
+        return 0
 
 
 def _furthest_named(prefix: str, records: list[CheckpointRecord]) -> CheckpointRecord | None:

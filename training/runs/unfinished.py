@@ -1,0 +1,27 @@
+"""What a killed process left undone after a run's last checkpoint: found by looking, without torch."""
+
+from __future__ import annotations
+
+from training.checkpoints.record import CheckpointRecord
+from training.runs.directory import BEST_WEIGHTS_PREFIX
+from training.runs.survey import RunFolder
+
+
+def left_undone(run: RunFolder, newest: CheckpointRecord) -> tuple[str, ...]:
+    """Return what does not fit the run's newest checkpoint, in words; () where all does, or `newest` is not that one.
+
+    A checkpoint is durable before its second names are given and the log has its row. A run that goes on makes up for
+    that when it starts; one that has reached its target must be looked at.
+    """
+    if newest.path.parent != run.folder or run.latest is None or run.latest.position != newest.position:
+        return ()
+    best = newest.best
+    best_weights = [file for file in run.weights if file.path.name.startswith(BEST_WEIGHTS_PREFIX)]
+    complaints = (
+        (bool(run.strays), f"{', '.join(run.strays)} is there, left by a process that was killed while it wrote"),
+        (run.last is None or run.last.position != newest.position, "last_checkpoint is not the newest checkpoint"),
+        (best is not None and (run.best is None or run.best.last != best), "the best checkpoint is not the best epoch"),
+        (best is not None and all(file.epoch != best.epoch for file in best_weights), "the best weights are not its"),
+        (run.logged_epochs != newest.epoch, f"training_log.csv has {run.logged_epochs} of {newest.epoch} epochs"),
+    )
+    return tuple(text for is_so, text in complaints if is_so)
