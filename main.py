@@ -92,11 +92,29 @@ def export_checkpoint(command: Command) -> int:
     return 0
 
 
+def measure_scores(command: Command) -> int:
+    """Print the figures of a score file against its keys."""
+    from training.score_report import measure_files, report_document, report_text  # noqa: PLC0415  (imports NumPy)
+
+    assert command.looked_at is not None
+    flags = command.metrics_flags
+    report = measure_files(command.looked_at, flags.keys, flags.asv_scores, flags.subset)
+    say(json_text(report_document(report)) if command.as_json else report_text(report))
+    if flags.plots:
+        from training.score_figures import draw_score_figures  # noqa: PLC0415  (imports matplotlib)
+
+        for path in draw_score_figures(report, flags.plots):
+            if not command.as_json:
+                say(f"Wrote {path}")
+    return 0
+
+
 LOOKS: Mapping[Action | Look, Callable[[Command], int]] = {
     Action.LIST_CHECKPOINTS: list_checkpoints,
     Look.INSPECT_CHECKPOINT: inspect_checkpoint,
     Look.VALIDATE_CHECKPOINTS: validate_checkpoints,
     Look.EXPORT: export_checkpoint,
+    Look.METRICS: measure_scores,
 }
 """Commands that train nothing. All but --export only look: nothing is created or changed, torch is not imported."""
 

@@ -35,6 +35,9 @@ examples:
   # new training that starts from trained weights
   python main.py --model_path models/RUN/best_model_eer.pth --comment finetuned
 
+  # the figures of any score file, by the official definitions
+  python main.py --metrics scores.txt --keys keys/LA/CM/trial_metadata.txt
+
 signals:
   Ctrl-C and SIGTERM finish the step, save and leave; SIGUSR1 saves and goes on
 
@@ -43,6 +46,7 @@ exit codes:
 """
 
 _HELP_COLUMNS = 120
+_METRICS_FLAGS = ("keys", "asv_scores", "subset", "plots")
 _GROUPS = {
     "data": "data",
     "detector": "detector (cannot change on resume)",
@@ -65,11 +69,26 @@ class Action(enum.Enum):
 
 
 class Look(enum.Enum):
-    """Which of the flags was given that use checkpoint files, whatever run they belong to, and train nothing."""
+    """Which of the flags was given that use files, whatever run they belong to, and train nothing."""
 
     INSPECT_CHECKPOINT = "--inspect_checkpoint"
     VALIDATE_CHECKPOINTS = "--validate_checkpoints"
     EXPORT = "--export"
+    METRICS = "--metrics"
+
+
+# What --metrics measures: a part of the keys (trial_keys.SUBSETS, which would import NumPy here).
+_SUBSETS = ("eval", "progress", "hidden", "all")
+
+
+@dataclass(frozen=True)
+class MetricsFlags:
+    """What was given beside --metrics; None where it was not."""
+
+    keys: Path | None = None
+    asv_scores: Path | None = None
+    subset: str | None = None
+    plots: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +113,7 @@ class Command:
     config: SettingsFile | None = None
     typed: frozenset[str] = frozenset()
     arguments: tuple[str, ...] = ()
+    metrics_flags: MetricsFlags = MetricsFlags()
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -129,6 +149,9 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
     model_path, export_path = typed.pop("model_path", None), typed.pop("export_path", None)
     as_json = typed.pop("json", False)
     _refuse_contradictions([*actions, *looked_at], model_path, export_path, as_json)
+    beside_metrics = {name: typed.pop(name) for name in _METRICS_FLAGS if name in typed}
+    if beside_metrics and look is not Look.METRICS:
+        raise UserError(f"--{next(iter(beside_metrics))} goes with --metrics SCORES: pass that, too", EXIT_USAGE)
     checkpoint_type = typed.pop("load_checkpoint_type", "last")
     config = read_settings_file(typed.pop("config")) if "config" in typed else None
     if config and config.resume_from and not (actions or look or model_path):
@@ -147,6 +170,7 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
         config=config,
         typed=frozenset(typed),
         arguments=tuple(arguments),
+        metrics_flags=MetricsFlags(**beside_metrics),
     )
 
 
@@ -193,6 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     _add_checkpoint_flags(parser)
+    _add_metrics_flags(parser)
     groups = {key: parser.add_argument_group(title) for key, title in _GROUPS.items()}
     for option in dataclasses.fields(Options):
         _add_setting(groups[SETTINGS[option.name].group], option)
@@ -246,7 +271,7 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
         "--export_path", type=Path, metavar="FILE", help="where --export writes (default: NAME_whole.pth beside it)"
     )
     group.add_argument(
-        "--json", action="store_true", help="with a flag that lists, inspects or validates: print JSON for scripts"
+        "--json", action="store_true", help="with a flag that lists, inspects, validates or measures: print JSON for scripts"
     )
     group.add_argument(
         "--model_path",
@@ -259,6 +284,26 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
         choices=("last", "best"),
         help="which checkpoint of the folder that --model_path names (default: last)",
     )
+
+
+def _add_metrics_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("metrics of a score file, whatever wrote it")
+    group.add_argument(
+        Look.METRICS.value,
+        type=Path,
+        metavar="SCORES",
+        help="print EER, minDCF, actDCF, Cllr and min t-DCF, by attack and codec too, and exit (default: none)",
+    )
+    group.add_argument(
+        "--keys", type=Path, metavar="FILE", help="protocol or key file (default: the keys in SCORES, if it has them)"
+    )
+    group.add_argument(
+        "--asv_scores", type=Path, metavar="FILE", help="ASV score file for the t-DCF (default: rates of ASVspoof 5)"
+    )
+    group.add_argument(
+        "--subset", choices=_SUBSETS, help="part of the keys (default: eval if they name subsets, else all)"
+    )
+    group.add_argument("--plots", type=Path, metavar="FOLDER", help="write DET curve and histogram (default: none)")
 
 
 def _add_setting(group: argparse._ArgumentGroup, option: dataclasses.Field[Any]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.text_tables import decoded, read_bytes, shortened
 
 NO_ATTACK = "-"
 _KEYS = {"bonafide": True, "spoof": False}
@@ -78,10 +79,10 @@ def read_protocol(path: Path) -> Protocol:
     Raises UserError, naming the file and the line, for a file that cannot be read, is not text or is empty, for a line
     that cannot be understood, an utterance that comes twice, and a protocol that has only one of the two classes.
     """
-    content = _read_bytes(path)
+    content = read_bytes(path, "protocol", "check --protocols_path and --database_path")
     trials: list[Trial] = []
     first_lines: dict[str, int] = {}
-    for line_number, line in enumerate(_decode(content, path).split("\n"), start=1):
+    for line_number, line in enumerate(decoded(content, path, "protocol").split("\n"), start=1):
         columns = line.split()
         if not columns:
             continue
@@ -98,35 +99,8 @@ def read_protocol(path: Path) -> Protocol:
     return protocol
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{path}: the protocol file cannot be read ({error.strerror}): check --protocols_path and --database_path"
-        ) from error
-
-
-def _decode(content: bytes, path: Path) -> str:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line_number = content.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}, line {line_number}: a protocol is a text file, found the byte 0x{content[error.start]:02x}, "
-            "which is not UTF-8: pass the protocol (.txt), not audio or an archive"
-        ) from error
-    if "\0" in text:
-        line_number = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(
-            f"{path}, line {line_number}: a protocol is a text file, found a zero byte: "
-            "the file is damaged or not a protocol; copy it again"
-        )
-    return text
-
-
 def _parse_trial(columns: list[str], place: str) -> Trial:
-    line = _shortened(columns)
+    line = shortened(columns)
     if len(columns) < 4:
         raise UserError(f"{place}: a protocol line has at least 4 columns, found {len(columns)} (`{line}`): {_LAYOUT}")
     speaker, utterance, attack, key = columns[0], columns[1], columns[-2], columns[-1]
@@ -138,11 +112,6 @@ def _parse_trial(columns: list[str], place: str) -> Trial:
             f"(`{line}`): correct the attack or the key"
         )
     return Trial(speaker=speaker, utterance=utterance, attack=attack, is_bona_fide=_KEYS[key])
-
-
-def _shortened(columns: list[str]) -> str:
-    line = " ".join(columns)
-    return line if len(line) <= 80 else f"{line[:77]}..."
 
 
 def _require_both_classes(protocol: Protocol) -> None:

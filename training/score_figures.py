@@ -1,0 +1,116 @@
+"""Pictures of a score file: the detection error trade-off (DET) curve and the histogram of scores, as PNG files.
+
+matplotlib is imported where it is used, and only its object interface: no global state, no window.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from training.score_report import ScoreReport
+from utils.atomic_files import atomic_write
+from utils.detection_cost import DECISION_THRESHOLD
+from utils.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 150
+DET_FILE, HISTOGRAM_FILE = "det_curve.png", "score_histogram.png"
+_BONA_FIDE, _SPOOF, _MARK = "#21918c", "#d95f02", "#3b528b"
+_TICKS_PERCENT = (0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95, 99)
+_BINS = 120
+
+
+def draw_score_figures(report: ScoreReport, folder: Path) -> list[Path]:
+    """Write both pictures into `folder`, which is made where it is missing, and return their paths.
+
+    Raises UserError where the disk refuses.
+    """
+    figures = {DET_FILE: det_figure(report), HISTOGRAM_FILE: histogram_figure(report)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            with atomic_write(folder / name) as file:
+                figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
+    except OSError as error:
+        raise UserError(
+            f"--plots {folder}: the pictures cannot be written ({error.strerror}): pass another folder"
+        ) from error
+    return [folder / name for name in figures]
+
+
+def det_figure(report: ScoreReport) -> Figure:
+    """Return misses against false alarms over all thresholds, on axes where normal scores make a straight line."""
+    from scipy.special import ndtri  # noqa: PLC0415  (only runs that draw pay for it)
+
+    curve, pooled = report.curve, report.pooled
+    eer = pooled.eer.eer_percent / 100
+    lowest, highest = (1e-4 if eer < 0.01 else 1e-3), (0.6 if eer < 0.3 else 0.99)
+    figure = _new_figure(6.4, 6.4, f"DET curve of {_short_name(report.scores.path)}")
+    axes = figure.subplots()
+    # Rates of exactly 0 and 1 lie at infinity: far outside the axes will do.
+    miss_rate, false_alarm_rate = (np.clip(rate, 1e-9, 1 - 1e-9) for rate in (curve.miss_rate, curve.false_alarm_rate))
+    axes.plot(ndtri(false_alarm_rate), ndtri(miss_rate), color=_BONA_FIDE, linewidth=1.8)
+    limits = (float(ndtri(lowest)), float(ndtri(highest)))
+    axes.plot(limits, limits, color="grey", linewidth=0.8, linestyle=":", label="both rates equal")
+    marks = [
+        ("o", eer, eer, f"EER {pooled.eer.eer_percent:.3f} %"),
+        ("D", pooled.min_dcf.false_alarm_rate, pooled.min_dcf.miss_rate, f"minDCF {pooled.min_dcf.cost:.4f}"),
+        ("s", pooled.actual_dcf.false_alarm_rate, pooled.actual_dcf.miss_rate, f"actDCF {pooled.actual_dcf.cost:.4f}"),
+    ]
+    for (marker, x, y, label), colour in zip(marks, (_BONA_FIDE, _MARK, _SPOOF), strict=True):
+        # One that lies outside the axes is put on their edge.
+        place = [float(ndtri(min(max(rate, lowest), highest))) for rate in (x, y)]
+        axes.plot(*place, marker, color=colour, markersize=8, label=label, clip_on=False, zorder=3)
+    ticks = [percent for percent in _TICKS_PERCENT if lowest <= percent / 100 <= highest]
+    places, labels = [float(ndtri(percent / 100)) for percent in ticks], [f"{percent:g}" for percent in ticks]
+    axes.set_xticks(places, labels)
+    axes.set_yticks(places, labels)
+    axes.set(xlim=limits, ylim=limits, xlabel="spoof accepted (%)", ylabel="bona fide missed (%)", aspect="equal")
+    axes.grid(color="0.9")
+    axes.legend(loc="upper right")
+    return figure
+
+
+def histogram_figure(report: ScoreReport) -> Figure:
+    """Return the share of each class in each bin of scores, on a logarithmic scale: errors are in the tails."""
+    trials, pooled = report.trials, report.pooled
+    figure = _new_figure(9, 5, f"Scores in {_short_name(report.scores.path)}")
+    axes = figure.subplots()
+    bins = np.histogram_bin_edges(np.concatenate((trials.bona_fide, trials.spoof)), _BINS)
+    for scores, colour, name in ((trials.spoof, _SPOOF, "spoof"), (trials.bona_fide, _BONA_FIDE, "bona fide")):
+        shares = np.histogram(scores, bins)[0] / scores.size * 100
+        axes.stairs(shares, bins, fill=True, color=colour, alpha=0.35)
+        axes.stairs(shares, bins, color=colour, linewidth=1.5, label=f"{name} ({scores.size:,})")
+    axes.axvline(pooled.eer.threshold, color="black", linewidth=1.2, label=f"EER threshold {pooled.eer.threshold:.3f}")
+    axes.axvline(
+        DECISION_THRESHOLD,
+        color="black",
+        linewidth=1.2,
+        linestyle=":",
+        label=f"actDCF threshold {DECISION_THRESHOLD:.3f}",
+    )
+    axes.set_yscale("log")
+    axes.set(xlabel="score (higher is bona fide)", ylabel="share of the class per bin (%)", xlim=(bins[0], bins[-1]))
+    axes.yaxis.set_major_formatter("{x:g}")
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def _short_name(path: Path) -> str:
+    """Return a file's name with its folder's: many score files are called alike."""
+    return str(Path(path.parent.name, path.name))
+
+
+def _new_figure(width_inches: float, height_inches: float, title: str) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, parse_math=False)
+    return figure
