@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 DOTS_PER_INCH = 150
 DET_FILE, HISTOGRAM_FILE = "det_curve.png", "score_histogram.png"
 _BONA_FIDE, _SPOOF, _MARK = "#21918c", "#d95f02", "#3b528b"
-_TICKS_PERCENT = (0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95, 99)
-_BINS = 120
+_TICKS_PERCENT = (0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95, 98, 99, 99.9)
+_FEWEST_BINS, _MOST_BINS = 10, 120
 
 
 def draw_score_figures(report: ScoreReport, folder: Path) -> list[Path]:
@@ -49,7 +49,7 @@ def det_figure(report: ScoreReport) -> Figure:
 
     curve, pooled = report.curve, report.pooled
     eer = pooled.eer.eer_percent / 100
-    lowest, highest = (1e-4 if eer < 0.01 else 1e-3), (0.6 if eer < 0.3 else 0.99)
+    lowest, highest = (1e-4 if eer < 0.01 else 1e-3), (0.6 if eer < 0.3 else 0.999)
     figure = _new_figure(6.4, 6.4, f"DET curve of {_short_name(report.scores.path)}")
     axes = figure.subplots()
     # Rates of exactly 0 and 1 lie at infinity: far outside the axes will do.
@@ -66,13 +66,16 @@ def det_figure(report: ScoreReport) -> Figure:
         # One that lies outside the axes is put on their edge.
         place = [float(ndtri(min(max(rate, lowest), highest))) for rate in (x, y)]
         axes.plot(*place, marker, color=colour, markersize=8, label=label, clip_on=False, zorder=3)
-    ticks = [percent for percent in _TICKS_PERCENT if lowest <= percent / 100 <= highest]
+    ticks = [percent for percent in _TICKS_PERCENT if 100 * lowest <= percent <= 100 * highest]
     places, labels = [float(ndtri(percent / 100)) for percent in ticks], [f"{percent:g}" for percent in ticks]
     axes.set_xticks(places, labels)
     axes.set_yticks(places, labels)
     axes.set(xlim=limits, ylim=limits, xlabel="spoof accepted (%)", ylabel="bona fide missed (%)", aspect="equal")
     axes.grid(color="0.9")
-    axes.legend(loc="upper right")
+    rates = np.stack((miss_rate, false_alarm_rate))
+    if not np.any((rates.min(axis=0) > lowest) & (rates.max(axis=0) < highest)):
+        axes.text(0.5, 0.5, "The curve lies outside these axes.", transform=axes.transAxes, ha="center", va="bottom")
+    figure.legend(loc="outside lower center", ncols=4, columnspacing=1, handletextpad=0.4)
     return figure
 
 
@@ -81,9 +84,12 @@ def histogram_figure(report: ScoreReport) -> Figure:
     trials, pooled = report.trials, report.pooled
     figure = _new_figure(9, 5, f"Scores in {_short_name(report.scores.path)}")
     axes = figure.subplots()
-    bins = np.histogram_bin_edges(np.concatenate((trials.bona_fide, trials.spoof)), _BINS)
+    num_bins = min(max(int(2 * min(trials.bona_fide.size, trials.spoof.size) ** 0.5), _FEWEST_BINS), _MOST_BINS)
+    bins = np.histogram_bin_edges(np.concatenate((trials.bona_fide, trials.spoof)), num_bins)
+    smallest, largest = 1.0, 0.0
     for scores, colour, name in ((trials.spoof, _SPOOF, "spoof"), (trials.bona_fide, _BONA_FIDE, "bona fide")):
         shares = np.histogram(scores, bins)[0] / scores.size * 100
+        smallest, largest = min(smallest, shares[shares > 0].min()), max(largest, shares.max())
         axes.stairs(shares, bins, fill=True, color=colour, alpha=0.35)
         axes.stairs(shares, bins, color=colour, linewidth=1.5, label=f"{name} ({scores.size:,})")
     axes.axvline(pooled.eer.threshold, color="black", linewidth=1.2, label=f"EER threshold {pooled.eer.threshold:.3f}")
@@ -96,7 +102,9 @@ def histogram_figure(report: ScoreReport) -> Figure:
     )
     axes.set_yscale("log")
     axes.set(xlabel="score (higher is bona fide)", ylabel="share of the class per bin (%)", xlim=(bins[0], bins[-1]))
+    axes.set_ylim(smallest / 2, largest * 2)
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 

@@ -61,14 +61,15 @@ def fit_linear_calibration(
         raise ValueError(f"bona_fide_prior must lie between 0 and 1, found {bona_fide_prior}")
     trials = ScoredTrials.of(scores, is_bona_fide, "a calibration")
     values = np.concatenate((trials.bona_fide, trials.spoof))
-    centre, spread = float(np.mean(values)), float(np.std(values))
-    if values.min() == values.max() or not spread > 0:
+    if values.min() == values.max():
         raise UserError(
             f"a calibration needs scores that differ, found {values[0]} for all {values.size:,} utterances: "
             "the detector has learned nothing; train on, or raise the learning rate"
         )
     weights, targets = _weights_and_targets(trials, bona_fide_prior)
-    # Standardised, so that both parameters are of one size whatever the scores are.
+    # Both parameters are then of one size whatever the scores are; without squares, which overflow sooner.
+    centre = float(np.mean(values))
+    spread = float(np.mean(np.abs(values - centre)))
     scale, log_odds = _newton((values - centre) / spread, weights, targets)
     prior_log_odds = math.log(bona_fide_prior / (1 - bona_fide_prior))
     return LinearCalibration(scale=scale / spread, offset=log_odds - scale * centre / spread - prior_log_odds)
