@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from tests.test_options import DEFAULTS
-from training.command_line import Action, Look, build_parser, read_command
+from training.command_line import _SUBSETS, Action, Look, MetricsFlags, build_parser, read_command
 from training.options import Options
 from utils.errors import EXIT_USAGE, UserError
+from utils.trial_keys import SUBSETS
 
 CHECKPOINT_FLAGS = ["--resume", "--fresh_start", "--auto_resume", "--list_checkpoints"]
-LOOKS = ["--inspect_checkpoint", "--validate_checkpoints"]
+LOOKS = ["--inspect_checkpoint", "--validate_checkpoints", "--metrics"]
+METRICS_FLAGS = ["--keys", "--asv_scores", "--subset", "--plots"]
 OTHER_FLAGS = ["--export", "--export_path", "--json", "--model_path", "--load_checkpoint_type", "--config", "--help"]
 
 
@@ -40,7 +42,7 @@ def flags_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 def test_the_flags_are_these() -> None:
     typed = {action.option_strings[-1 if action.dest == "help" else 0] for action in flags_of(build_parser())}
-    assert typed == {*CHECKPOINT_FLAGS, *LOOKS, *OTHER_FLAGS, *(f"--{name}" for name in DEFAULTS)}
+    assert typed == {*CHECKPOINT_FLAGS, *LOOKS, *METRICS_FLAGS, *OTHER_FLAGS, *(f"--{name}" for name in DEFAULTS)}
 
 
 def test_nothing_typed_is_a_fresh_run_with_the_defaults() -> None:
@@ -96,6 +98,7 @@ def test_a_flag_that_looks_at_files_is_refused_beside_any_of_the_others(first: s
     [
         (["--inspect_checkpoint", "a.pth"], Look.INSPECT_CHECKPOINT, Path("a.pth")),
         (["--validate_checkpoints", "a.pth"], Look.VALIDATE_CHECKPOINTS, Path("a.pth")),
+        (["--metrics", "scores.txt"], Look.METRICS, Path("scores.txt")),
         (["--validate_checkpoints"], Look.VALIDATE_CHECKPOINTS, None),
         (["--validate_checkpoints", "--comment", "x"], Look.VALIDATE_CHECKPOINTS, None),
         (["--list_checkpoints"], None, None),
@@ -142,6 +145,23 @@ def test_export_is_refused_without_a_file_and_beside_what_contradicts_it(typed: 
 
 def test_inspection_needs_a_path() -> None:
     assert "--inspect_checkpoint: expected one argument" in refusal("--inspect_checkpoint")
+
+
+def test_what_stands_beside_metrics_is_kept() -> None:
+    typed = ["--metrics", "s.txt", "--keys", "k.txt", "--asv_scores", "a.txt", "--subset", "hidden", "--plots", "p"]
+    assert read_command(typed).metrics_flags == MetricsFlags(Path("k.txt"), Path("a.txt"), "hidden", Path("p"))
+    assert read_command(["--metrics", "s.txt"]).metrics_flags == MetricsFlags()
+
+
+@pytest.mark.parametrize("flag", METRICS_FLAGS)
+@pytest.mark.parametrize("beside", [[], ["--list_checkpoints"], ["--inspect_checkpoint", "a.pth"]])
+def test_what_only_metrics_uses_is_refused_without_it(flag: str, beside: list[str]) -> None:
+    assert f"{flag} goes with --metrics SCORES: pass that, too" in refusal(*beside, flag, "eval")
+
+
+def test_the_subsets_that_may_be_typed_are_those_that_keys_have() -> None:
+    assert _SUBSETS == SUBSETS
+    assert "--subset: invalid choice: 'dev'" in refusal("--metrics", "s.txt", "--subset", "dev")
 
 
 @pytest.mark.parametrize("flag", LOOKS)

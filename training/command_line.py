@@ -235,7 +235,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "checkpoints",
-        "At most one of the first seven. Without any of them a fresh run starts at epoch 1; "
+        "At most one of the first seven, or --metrics. Without any of them a fresh run starts at epoch 1; "
         "an earlier run of the same name is moved aside, never deleted.",
     )
     group.add_argument("--resume", action="store_true", help="continue from --model_path, to the same bits")

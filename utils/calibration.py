@@ -6,13 +6,15 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from utils.error_curve import Numbers, ScoredTrials
 from utils.errors import UserError
 
 _MOST_STEPS = 100
 _MOST_HALVINGS = 60
+# What a step would lower the cost by, in nats and twice: Newton's next step would then be lost in rounding.
+_NEARLY_THERE = 1e-10
 
 
 def cllr(trials: ScoredTrials) -> float:
@@ -22,8 +24,8 @@ def cllr(trials: ScoredTrials) -> float:
     Computer Speech & Language 20 (2006); calculate_CLLR of asvspoof-challenge/asvspoof5, evaluation-package, whose exp
     overflows to infinity for scores below -709 where this stays exact.
     """
-    missed = np.mean(np.logaddexp(0.0, -trials.bona_fide))
-    accepted = np.mean(np.logaddexp(0.0, trials.spoof))
+    missed = np.mean(_softplus(-trials.bona_fide))
+    accepted = np.mean(_softplus(trials.spoof))
     return float(missed + accepted) / 2 / math.log(2)
 
 
@@ -95,6 +97,9 @@ def _newton(values: Numbers, weights: Numbers, targets: Numbers) -> tuple[float,
         moment = np.dot(curvature, values)
         hessian = np.array([[np.dot(curvature, values * values), moment], [moment, curvature.sum()]])
         step = np.linalg.solve(hessian, gradient)
+        if float(np.dot(gradient, step)) < _NEARLY_THERE:
+            parameters = parameters - step
+            break
         for halving in range(_MOST_HALVINGS):
             candidate = parameters - step / 2**halving
             lower = _cross_entropy(candidate, values, weights, targets)
@@ -102,14 +107,19 @@ def _newton(values: Numbers, weights: Numbers, targets: Numbers) -> tuple[float,
                 parameters, cost = candidate, lower
                 break
         else:
-            break  # no step lowers the cost any more: this is the minimum, as far as the cost can tell
+            break  # no step lowers the cost: this is the minimum, as far as the cost can tell
     return float(parameters[0]), float(parameters[1])
 
 
 def _cross_entropy(parameters: Numbers, values: Numbers, weights: Numbers, targets: Numbers) -> float:
     log_odds = parameters[0] * values + parameters[1]
-    return float(np.dot(weights, np.logaddexp(0.0, log_odds) - targets * log_odds))
+    return float(np.dot(weights, _softplus(log_odds) - targets * log_odds))
 
 
-def _sigmoid(log_odds: Numbers) -> NDArray[np.float64]:
-    return np.exp(-np.logaddexp(0.0, -log_odds))
+def _sigmoid(log_odds: Numbers) -> Numbers:
+    return 0.5 + 0.5 * np.tanh(log_odds / 2)
+
+
+def _softplus(values: Numbers) -> Numbers:
+    """Return log(1 + exp(value)) without overflow; several times faster than NumPy's logaddexp."""
+    return np.maximum(values, 0.0) + np.log1p(np.exp(-np.abs(values)))

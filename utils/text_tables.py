@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ class TextTable:
     path: Path
     noun: str
     header: tuple[str, ...]
-    columns: tuple[tuple[str, ...], ...]
+    columns: tuple[list[str], ...]
     line_numbers: Sequence[int]
 
     def __len__(self) -> int:
@@ -81,7 +82,10 @@ def read_table(path: Path, noun: str, advice: str, header_names: Collection[str]
 
 
 def _table(path: Path, noun: str, header: tuple[str, ...], numbered: Iterable[tuple[int, list[str]]]) -> TextTable:
-    line_numbers, rows = [], []
+    line_numbers: list[int] = []
+    # One flat list: a list per line would keep the garbage collector busy for seconds. Most cells of most columns are
+    # the same few words, which interning stores once.
+    cells: list[str] = []
     width = len(header)
     for line_number, row in numbered:
         width = width or len(row)
@@ -91,10 +95,10 @@ def _table(path: Path, noun: str, header: tuple[str, ...], numbered: Iterable[tu
                 f"{width}, found {len(row)} (`{shortened(row)}`): correct the line"
             )
         line_numbers.append(line_number)
-        rows.append(row)
-    if not rows:
+        cells += map(sys.intern, row)
+    if not cells:
         raise UserError(f"{path}: the {noun} file has a header and no lines: copy it again")
-    return TextTable(path, noun, header, tuple(zip(*rows, strict=True)), line_numbers)
+    return TextTable(path, noun, header, tuple(cells[column::width] for column in range(width)), line_numbers)
 
 
 def read_bytes(path: Path, noun: str, advice: str) -> bytes:

@@ -136,13 +136,13 @@ def keys_of(table: TextTable) -> TrialKeys:
     layout = _headed_layout(table) if table.header else _bare_layout(table)
     is_bona_fide = np.array(table.parsed(layout.key, lambda cell: LABELS[cell.strip()], _LABEL_RULE), dtype=np.bool_)
     factors = {} if layout.attack is None else {"attack": layout.attack}
-    subsets = None if layout.subset is None else table.columns[layout.subset]
+    subsets = [] if layout.subset is None else table.columns[layout.subset]
     return TrialKeys(
         path=table.path,
         format_title=layout.title,
         utterances=unique_names(table, layout.utterance),
         is_bona_fide=is_bona_fide,
-        subsets=subsets and tuple(_SUBSET_NAMES.get(name, name) for name in subsets),
+        subsets=tuple(_SUBSET_NAMES.get(name, name) for name in subsets) or None,
         factors=tuple(
             Factor.of(title, table.columns[column]) for title, column in {**factors, **layout.factors}.items()
         ),
