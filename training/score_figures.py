@@ -14,8 +14,10 @@ from training.score_report import ScoreReport
 from utils.atomic_files import atomic_write
 from utils.detection_cost import DECISION_THRESHOLD
 from utils.errors import UserError
+from utils.score_metrics import PooledMetrics
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 150
@@ -47,8 +49,7 @@ def det_figure(report: ScoreReport) -> Figure:
     """Return misses against false alarms over all thresholds, on axes where normal scores make a straight line."""
     from scipy.special import ndtri  # noqa: PLC0415  (only runs that draw pay for it)
 
-    curve, pooled = report.curve, report.pooled
-    eer = pooled.eer.eer_percent / 100
+    curve, eer = report.curve, report.pooled.eer.eer_percent / 100
     lowest, highest = (1e-4 if eer < 0.01 else 1e-3), (0.6 if eer < 0.3 else 0.999)
     figure = _new_figure(6.4, 6.4, f"DET curve of {_short_name(report.scores.path)}")
     axes = figure.subplots()
@@ -57,15 +58,7 @@ def det_figure(report: ScoreReport) -> Figure:
     axes.plot(ndtri(false_alarm_rate), ndtri(miss_rate), color=_BONA_FIDE, linewidth=1.8)
     limits = (float(ndtri(lowest)), float(ndtri(highest)))
     axes.plot(limits, limits, color="grey", linewidth=0.8, linestyle=":", label="both rates equal")
-    marks = [
-        ("o", eer, eer, f"EER {pooled.eer.eer_percent:.3f} %"),
-        ("D", pooled.min_dcf.false_alarm_rate, pooled.min_dcf.miss_rate, f"minDCF {pooled.min_dcf.cost:.4f}"),
-        ("s", pooled.actual_dcf.false_alarm_rate, pooled.actual_dcf.miss_rate, f"actDCF {pooled.actual_dcf.cost:.4f}"),
-    ]
-    for (marker, x, y, label), colour in zip(marks, (_BONA_FIDE, _MARK, _SPOOF), strict=True):
-        # One that lies outside the axes is put on their edge.
-        place = [float(ndtri(min(max(rate, lowest), highest))) for rate in (x, y)]
-        axes.plot(*place, marker, color=colour, markersize=8, label=label, clip_on=False, zorder=3)
+    _mark_operating_points(axes, report.pooled, lowest, highest)
     ticks = [percent for percent in _TICKS_PERCENT if 100 * lowest <= percent <= 100 * highest]
     places, labels = [float(ndtri(percent / 100)) for percent in ticks], [f"{percent:g}" for percent in ticks]
     axes.set_xticks(places, labels)
@@ -75,8 +68,24 @@ def det_figure(report: ScoreReport) -> Figure:
     rates = np.stack((miss_rate, false_alarm_rate))
     if not np.any((rates.min(axis=0) > lowest) & (rates.max(axis=0) < highest)):
         axes.text(0.5, 0.5, "The curve lies outside these axes.", transform=axes.transAxes, ha="center", va="bottom")
-    figure.legend(loc="outside lower center", ncols=4, columnspacing=1, handletextpad=0.4)
+    figure.legend(loc="outside lower center", ncols=2, columnspacing=1)
     return figure
+
+
+def _mark_operating_points(axes: Axes, pooled: PooledMetrics, lowest: float, highest: float) -> None:
+    """Mark three operating points; one outside the axes is put on their edge, and its label says so."""
+    from scipy.special import ndtri  # noqa: PLC0415
+
+    eer, best, actual = pooled.eer.eer_percent / 100, pooled.min_dcf, pooled.actual_dcf
+    for marker, colour, x, y, name in (
+        ("o", _BONA_FIDE, eer, eer, f"EER {pooled.eer.eer_percent:.3f} %"),
+        ("D", _MARK, best.false_alarm_rate, best.miss_rate, f"minDCF {best.cost:.4f}"),
+        ("s", _SPOOF, actual.false_alarm_rate, actual.miss_rate, f"actDCF {actual.cost:.4f}"),
+    ):
+        is_inside = all(lowest <= rate <= highest for rate in (x, y))
+        label = name if is_inside else f"{name} (beyond the edge)"
+        place = [float(ndtri(min(max(rate, lowest), highest))) for rate in (x, y)]
+        axes.plot(*place, marker, color=colour, markersize=8, label=label, clip_on=False, zorder=3)
 
 
 def histogram_figure(report: ScoreReport) -> Figure:
