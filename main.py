@@ -13,7 +13,8 @@ from training.announcements import changes_text, plan_text, reached_text, resume
 from training.checkpoints.inspection import find_file, inspect_file, inspection_document, inspection_text
 from training.checkpoints.validation import find_files
 from training.checkpoints.validation_report import report_as_json, report_in_lines
-from training.command_line import Action, Command, Look, read_command
+from training.command import Action, Command, Look
+from training.command_line import read_command
 from training.facts import collect_facts, find_source
 from training.interruption import ignore_save_requests
 from training.json_document import json_text

@@ -76,9 +76,9 @@ def test_imports_point_one_way(path: Path) -> None:
     assert {name for name in imported_by(path) if name.split(".")[0] in forbidden} == set()
 
 
-def test_only_the_command_line_imports_argparse() -> None:
+def test_only_the_flags_import_argparse() -> None:
     users = {module_name(path) for path in SOURCES if "argparse" in imported_by(path)}
-    assert users <= {"training.command_line", "main"}
+    assert users == {"training.flags"}
 
 
 def test_only_the_store_calls_torch_save() -> None:

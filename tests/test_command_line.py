@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from tests.test_options import DEFAULTS
-from training.command_line import _SUBSETS, Action, Look, MetricsFlags, build_parser, read_command
+from training.command import SUBSETS as TYPED_SUBSETS
+from training.command import Action, Look, MetricsFlags
+from training.command_line import read_command
+from training.flags import build_parser
 from training.options import Options
 from utils.errors import EXIT_USAGE, UserError
 from utils.trial_keys import SUBSETS
@@ -160,7 +163,7 @@ def test_what_only_metrics_uses_is_refused_without_it(flag: str, beside: list[st
 
 
 def test_the_subsets_that_may_be_typed_are_those_that_keys_have() -> None:
-    assert _SUBSETS == SUBSETS
+    assert TYPED_SUBSETS == SUBSETS
     assert "--subset: invalid choice: 'dev'" in refusal("--metrics", "s.txt", "--subset", "dev")
 
 
@@ -182,7 +185,7 @@ def test_json_goes_with_each_flag_that_looks(flag: str) -> None:
 )
 def test_json_is_refused_with_anything_else(typed: list[str]) -> None:
     message = refusal(*typed, "--json")
-    assert "--json goes with --list_checkpoints, --inspect_checkpoint or --validate_checkpoints" in message
+    assert "--json goes with --list_checkpoints, --inspect_checkpoint, --validate_checkpoints or --metrics" in message
 
 
 @pytest.mark.parametrize("more", [[], ["--num_epochs", "5"], ["--load_checkpoint_type", "best"]])

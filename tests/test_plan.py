@@ -9,7 +9,7 @@ import pytest
 
 from tests.records import record
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
-from training.command_line import Action, Command
+from training.command import Action, Command
 from training.facts import Facts
 from training.options import Options
 from training.plan import Change, Start, decide, entries_past, refuse_changed_data

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPOSITORY
-from training.command_line import Action, Command, read_command
+from training.command import Action, Command
+from training.command_line import read_command
 from training.options import SETTINGS, Options
 from training.yaml_settings import read_settings_file
 from utils.errors import EXIT_USAGE, UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 from training.checkpoints.frozen_reference import FrozenFile, broken_frozen
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
 from training.checkpoints.sealed_file import broken_seal
-from training.command_line import Action, Command
+from training.command import Action, Command
 from training.options import Options
 from training.runs.directory import CHECKPOINT_SUFFIXES, RunDirectory, run_tag
 from training.runs.experiments import find_experiment

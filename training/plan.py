@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
-from training.command_line import Action, Command
+from training.command import Action, Command
 from training.facts import Facts
 from training.options import SETTINGS, Options
 from training.runs.config_file import RunConfig, run_config

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.command_line import Command
+from training.command import Command
 from training.options import SETTINGS, Options
 from training.yaml_settings import read_settings_file
 from utils.atomic_files import atomic_write

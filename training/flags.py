@@ -1,0 +1,207 @@
+"""The flags that can be typed, in groups with their help: one for each setting, and those of checkpoints and scores."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shutil
+import textwrap
+from pathlib import Path
+from typing import Any, NoReturn
+
+from training.command import SUBSETS, Look
+from training.options import SETTINGS, Options, setting_type
+from training.setting import Setting
+from utils.errors import EXIT_USAGE, UserError
+
+_EXAMPLES = """\
+examples:
+  # first try: the built-in corpus, a small front-end, a few minutes on 2 cores
+  python main.py --lr 1e-3 --warmup_steps 50 --num_epochs 5 --comment first
+
+  # ASVspoof 2019 LA with XLS-R; repeat the same command after any interruption
+  nohup python main.py --database_path /data/LA --auto_resume --comment xlsr &
+
+  # what is there, and going on from one file, or from the best of a folder
+  python main.py --list_checkpoints --comment xlsr
+  python main.py --validate_checkpoints models/RUN
+  python main.py --resume --model_path models/RUN/checkpoint_epoch_10.pth
+  python main.py --resume --model_path models/RUN --load_checkpoint_type best
+
+  # new training that starts from trained weights
+  python main.py --model_path models/RUN/best_model_eer.pth --comment finetuned
+
+  # the figures of any score file, by the official definitions
+  python main.py --metrics scores.txt --keys keys/LA/CM/trial_metadata.txt
+
+signals:
+  Ctrl-C and SIGTERM finish the step, save and leave; SIGUSR1 saves and goes on
+
+exit codes:
+  0 done, or nothing left to do; 1 failed; 2 usage; 130 Ctrl-C; 143 SIGTERM
+"""
+
+_HELP_COLUMNS = 120
+_GROUPS = {
+    "data": "data",
+    "detector": "detector (cannot change on resume)",
+    "training": "training",
+    "machine": "machine",
+    "saving": "saving (nothing is deleted before what replaces it is on disk and verified)",
+    "run": "run",
+    "heatmaps": "attention heatmaps",
+}
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps most flags and their help on one line, and lines readable on wide terminals."""
+
+    def __init__(self, prog: str) -> None:
+        width = min(shutil.get_terminal_size().columns, _HELP_COLUMNS)
+        super().__init__(prog, max_help_position=28, width=width - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Wrap the one-line texts under group titles, and leave the examples as they are written."""
+        if "\n" in text:
+            return super()._fill_text(text, width, indent)
+        return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}\n(python main.py --help lists every flag)", EXIT_USAGE)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; a flag that was not typed leaves no trace in the namespace."""
+    parser = _Parser(
+        prog="main.py",
+        usage="python main.py [flags]",
+        description="Train a speech deepfake detector, stopped and resumed at will.",
+        epilog=_EXAMPLES,
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    _add_checkpoint_flags(parser)
+    _add_metrics_flags(parser)
+    groups = {key: parser.add_argument_group(title) for key, title in _GROUPS.items()}
+    for option in dataclasses.fields(Options):
+        _add_setting(groups[SETTINGS[option.name].group], option)
+    groups["run"].add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file with settings as `name: value` lines, those of saving under `checkpoint:` too, where "
+        "`resume_from: PATH` acts as --resume --model_path PATH; flags win over it (default: none)",
+    )
+    groups["run"].add_argument("-h", "--help", action="help", help="show this and exit")
+    return parser
+
+
+def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "checkpoints",
+        "At most one of the first seven, or --metrics. Without any of them a fresh run starts at epoch 1; "
+        "an earlier run of the same name is moved aside, never deleted.",
+    )
+    group.add_argument("--resume", action="store_true", help="continue from --model_path, to the same bits")
+    group.add_argument(
+        "--fresh_start", action="store_true", help="start at epoch 1; with --model_path, from those weights"
+    )
+    group.add_argument(
+        "--auto_resume", action="store_true", help="continue from the latest usable checkpoint; none there: start fresh"
+    )
+    group.add_argument(
+        "--list_checkpoints", action="store_true", help="print the checkpoints of the run that the flags name, and exit"
+    )
+    group.add_argument(
+        Look.INSPECT_CHECKPOINT.value,
+        type=Path,
+        metavar="PATH",
+        help="print what a file holds, or the last checkpoint of a run folder, and exit (default: none)",
+    )
+    group.add_argument(
+        Look.VALIDATE_CHECKPOINTS.value,
+        type=Path,
+        nargs="?",
+        const=None,
+        metavar="PATH",
+        help="check every bit of a file or run folder, and exit, with 1 if any is bad (default: the run of the flags)",
+    )
+    group.add_argument(
+        Look.EXPORT.value,
+        choices=("checkpoint",),
+        help="write the checkpoint --model_path as one whole file, frozen weights in it, and exit (default: none)",
+    )
+    group.add_argument(
+        "--export_path", type=Path, metavar="FILE", help="where --export writes (default: NAME_whole.pth beside it)"
+    )
+    group.add_argument(
+        "--json",
+        action="store_true",
+        help="with a flag that lists, inspects, validates or measures: print JSON for scripts",
+    )
+    group.add_argument(
+        "--model_path",
+        type=Path,
+        metavar="PATH",
+        help="checkpoint, run folder or file of weights to start from (default: none)",
+    )
+    group.add_argument(
+        "--load_checkpoint_type",
+        choices=("last", "best"),
+        help="which checkpoint of the folder that --model_path names (default: last)",
+    )
+
+
+def _add_metrics_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("metrics of a score file, whatever wrote it")
+    group.add_argument(
+        Look.METRICS.value,
+        type=Path,
+        metavar="SCORES",
+        help="print EER, minDCF, actDCF, Cllr and min t-DCF, by attack and codec too, and exit (default: none)",
+    )
+    group.add_argument(
+        "--keys", type=Path, metavar="FILE", help="protocol or key file (default: the keys in SCORES, if it has them)"
+    )
+    group.add_argument(
+        "--asv_scores", type=Path, metavar="FILE", help="ASV score file for the t-DCF (default: rates of ASVspoof 5)"
+    )
+    group.add_argument(
+        "--subset", choices=SUBSETS, help="part of the keys (default: eval if they name subsets, else all)"
+    )
+    group.add_argument("--plots", type=Path, metavar="FOLDER", help="write DET curve and histogram (default: none)")
+
+
+def _add_setting(group: argparse._ArgumentGroup, option: dataclasses.Field[Any]) -> None:
+    declared: Setting = SETTINGS[option.name]
+    kind = setting_type(option.name)
+    if kind is bool:
+        group.add_argument(f"--{option.name}", action=argparse.BooleanOptionalAction, help=_help(option, declared))
+        return
+    choices = declared.choices or None
+    metavar = None if choices else {int: "N", float: "X", str: "TEXT", tuple: "N,N"}[kind]
+    read = whole_numbers if kind is tuple else kind
+    group.add_argument(f"--{option.name}", type=read, choices=choices, metavar=metavar, help=_help(option, declared))
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Read whole numbers between commas; argparse adds the flag's name to the words of a refusal.
+
+    >>> whole_numbers("10, 25")
+    (10, 25)
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"must be whole numbers between commas, such as 10,25,50, found {text!r}"
+        ) from error
+
+
+def _help(option: dataclasses.Field[Any], declared: Setting) -> str:
+    text = declared.help.replace("%", "%%")
+    return text if "(default" in text or option.default is None else f"{text} (default: {option.default})"
