@@ -15,7 +15,7 @@ from tests.conftest import SMALL_RUN
 from training.task import DetectionTask
 
 EPOCHS, STEPS_PER_EPOCH = 2, 3
-EXTRAS = ["--warmup_steps", "4", "--scheduler", "cosine", "--crop", "random", "--use_contrastive"]
+EXTRAS = ["--warmup_steps", "4", "--scheduler", "cosine", "--crop", "random", "--algo", "5", "--use_contrastive"]
 
 
 def train(folder: Path, corpus: Path, *arguments: str, epochs: int = EPOCHS) -> int:

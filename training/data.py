@@ -13,22 +13,31 @@ from typing import Literal
 from training.loading import Batch, BatchDataset, BatchKey, BatchReader
 from utils.audio import CROP_SAMPLES, Waveform, fit_length
 from utils.corpora import CorpusPart
+from utils.rawboost import RawBoost
 from utils.seeding import epoch_order, generator_at
 
 __all__ = ["Batch", "Crop", "TrainingBatches", "TrainingView", "ValidationBatches", "validation_view"]
 
 Crop = Literal["start", "random"]
+NO_AUGMENTATION = RawBoost(algorithm=0)
 
 
 @dataclass(frozen=True)
 class TrainingView:
-    """What training sees of an utterance: a crop at its start or at a random place (clovaai/aasist data_utils.py)."""
+    """What training sees of an utterance: a crop at its start or at a random place (clovaai/aasist data_utils.py).
+
+    The whole utterance is augmented before it is cropped (TakHemlata/RawBoost-antispoofing data_utils_rawboost.py), by
+    draws of its own: most utterances of the field are shorter than the crop, so cropping first would save nothing.
+    """
 
     seed: int
     crop: Crop = "start"
+    augmentation: RawBoost = NO_AUGMENTATION
 
     def __call__(self, waveform: Waveform, epoch: int, utterance: str) -> Waveform:
         """Return `(64600,)`, the same for the same seed, epoch and utterance."""
+        if self.augmentation.algorithm:
+            waveform = self.augmentation(waveform, generator_at("rawboost", self.seed, epoch, utterance))
         start = 0
         if self.crop == "random" and waveform.size > CROP_SAMPLES:
             generator = generator_at("crop", self.seed, epoch, utterance)
@@ -55,13 +64,14 @@ class TrainingBatches:
         batch_size: int,
         seed: int,
         crop: Crop = "start",
+        augmentation: RawBoost = NO_AUGMENTATION,
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
         self._size = len(part)
         self._batch_size = batch_size
         self._seed = seed
-        self._reader = BatchReader(BatchDataset(part, TrainingView(seed, crop)), num_workers, pin_memory)
+        self._reader = BatchReader(BatchDataset(part, TrainingView(seed, crop, augmentation)), num_workers, pin_memory)
 
     @property
     def num_batches_per_epoch(self) -> int:

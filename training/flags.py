@@ -44,6 +44,7 @@ exit codes:
 _HELP_COLUMNS = 120
 _GROUPS = {
     "data": "data",
+    "augmentation": "augmentation of training utterances (RawBoost; in brackets: its noise)",
     "detector": "detector (cannot change on resume)",
     "training": "training",
     "machine": "machine",

@@ -12,6 +12,7 @@ import torch
 
 from models.detector import Detector
 from training.announcements import changes_text, ended_text, stopped_text, training_text, unsaved_text
+from training.augmentation import rawboost_of
 from training.checkpoints.background_saving import (
     BackgroundSaver,
     DirectSaver,
@@ -203,6 +204,7 @@ def _open_data(options: Options, device: torch.device) -> _Data:
         batch_size=options.batch_size,
         seed=options.seed,
         crop=cast(Crop, options.crop),
+        augmentation=rawboost_of(options),
         num_workers=options.num_workers,
         pin_memory=pin,
     )
