@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from models.aasist import Aasist
 from models.detector import Detector, DetectorSettings
 from models.front_end import SelfSupervisedFrontEnd, load_front_end, rebuild_front_end
 from models.g3_heatmap import G3Heatmap
 
-# One entry for each name in models.names.MODEL_TYPES.
+# One entry for each name in models.names: here FRONT_END_TYPES, below RAW_WAVEFORM_TYPES.
 DETECTORS: dict[str, Callable[[DetectorSettings, SelfSupervisedFrontEnd], Detector]] = {"g3_heatmap": G3Heatmap}
+RAW_DETECTORS: dict[str, Callable[[DetectorSettings], Detector]] = {"aasist": Aasist, "aasist_l": Aasist}
 
 
 def create_detector(settings: DetectorSettings) -> Detector:
-    """Return a new detector whose front-end has the weights of `settings.ssl_model`; what is new is drawn by torch.
+    """Return a new detector whose front-end, if any, has the weights of `settings.ssl_model`; torch draws what is new.
 
     Raises `UserError` if the weights cannot be had or do not fit.
     """
+    if settings.model_type in RAW_DETECTORS:
+        return RAW_DETECTORS[settings.model_type](settings)
     return _assembled(settings, load_front_end(settings.ssl_model, settings.normalize_waveform))
 
 
@@ -26,6 +30,8 @@ def rebuild_detector(settings: DetectorSettings, front_end_config: dict[str, Any
 
     Needs neither network nor pretrained files: a checkpoint supplies the weights.
     """
+    if settings.model_type in RAW_DETECTORS:
+        return RAW_DETECTORS[settings.model_type](settings)
     return _assembled(settings, rebuild_front_end(front_end_config, settings.normalize_waveform))
 
 

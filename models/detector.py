@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.names import MODEL_TYPES, TEMPORAL_BIASES, XLS_R_300M
+from models.names import FRONT_END_TYPES, MODEL_TYPES, TEMPORAL_BIASES, XLS_R_300M
 from utils.errors import EXIT_USAGE, UserError
 
 SPOOF = 0
@@ -47,7 +47,7 @@ class DetectorSettings:
                 "pass 3, for example",
                 exit_code=EXIT_USAGE,
             )
-        if not self.ssl_model.strip():
+        if self.model_type in FRONT_END_TYPES and not self.ssl_model.strip():
             raise UserError(
                 f"--ssl_model must name a model, found an empty name: pass {XLS_R_300M}, a folder, or compact",
                 exit_code=EXIT_USAGE,
@@ -107,9 +107,12 @@ class Detector(nn.Module, ABC):
         self.settings = settings
 
     @property
-    @abstractmethod
     def front_end_config(self) -> dict[str, Any]:
-        """The front-end's architecture as plain values, enough to rebuild it without its pretrained weights."""
+        """The front-end's architecture as plain values, enough to rebuild it without its pretrained weights.
+
+        Empty for a detector without one.
+        """
+        return {}
 
     @abstractmethod
     def analyse(self, waveform: Tensor) -> DetectorOutput:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-MODEL_TYPES = ("g3_heatmap",)
+FRONT_END_TYPES = ("g3_heatmap",)
+"""Detectors on a self-supervised front-end."""
+RAW_WAVEFORM_TYPES = ("aasist", "aasist_l")
+"""Detectors that take the waveform itself: settings of a front-end and of attention over its layers mean nothing."""
+MODEL_TYPES = (*FRONT_END_TYPES, *RAW_WAVEFORM_TYPES)
 
 TEMPORAL_BIASES = ("centre", "none")
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from models.build import DETECTORS, create_detector, rebuild_detector
+from models.build import DETECTORS, RAW_DETECTORS, create_detector, rebuild_detector
 from models.detector import AttentionWeights, DetectorSettings, scores
-from models.names import MODEL_TYPES
+from models.names import FRONT_END_TYPES, MODEL_TYPES, RAW_WAVEFORM_TYPES
 from utils.errors import UserError
 
 COMPACT = DetectorSettings(ssl_model="compact", use_contrastive=True)
@@ -41,7 +41,8 @@ def test_a_group_larger_than_the_front_end_is_refused_with_both_numbers() -> Non
 
 
 def test_every_model_type_has_a_builder() -> None:
-    assert tuple(DETECTORS) == MODEL_TYPES
+    assert (tuple(DETECTORS), tuple(RAW_DETECTORS)) == (FRONT_END_TYPES, RAW_WAVEFORM_TYPES)
+    assert MODEL_TYPES == FRONT_END_TYPES + RAW_WAVEFORM_TYPES
 
 
 def test_the_names_need_no_torch() -> None:

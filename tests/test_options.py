@@ -74,7 +74,7 @@ DEFAULTS: dict[str, Any] = {
 # (setting, a value that is not possible, the words of the refusal)
 BAD_VALUES: list[tuple[str, Any, str]] = [
     ("track", "PA", "--track must be one of LA, DF, In-the-Wild, found 'PA'"),
-    ("model_type", "rawnet", "--model_type must be one of g3_heatmap"),
+    ("model_type", "rawnet", "--model_type must be one of g3_heatmap, aasist, aasist_l"),
     ("loss", "MSE", "--loss must be one of CCE"),
     ("crop", "end", "--crop must be one of start, random"),
     ("algo", 9, "--algo must be at most 8, found 9"),
@@ -175,6 +175,34 @@ def test_the_front_end_is_compact_only_for_the_demo_corpus_or_on_request(given: 
 
 def test_milestones_are_kept_in_order_and_once() -> None:
     assert Options(milestones=(50, 10, 25, 10)).milestones == (10, 25, 50)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ssl_model", "compact"),
+        ("group_size", 4),
+        ("temporal_bias", "none"),
+        ("normalize_waveform", True),
+        ("freeze_ssl", True),
+        ("use_contrastive", True),
+        ("visualize_attention", True),
+    ],
+)
+@pytest.mark.parametrize("model_type", ["aasist", "aasist_l"])
+def test_a_setting_of_the_front_end_is_refused_for_a_detector_without_one(
+    model_type: str, name: str, value: Any
+) -> None:
+    words = f"--{name} is for detectors with a self-supervised front-end, and --model_type {model_type} takes the raw"
+    with pytest.raises(UserError, match=f"{words}.*drop --{name}") as refused:
+        Options(**{"model_type": model_type, name: value})
+    assert refused.value.exit_code == EXIT_USAGE
+
+
+def test_the_options_of_a_detector_without_a_front_end_come_back_from_a_checkpoint_and_name_none() -> None:
+    options = Options(model_type="aasist")
+    assert options.ssl_model == ""
+    assert options_from_record(options.as_dict()) == options
 
 
 def test_options_cannot_be_changed() -> None:

@@ -14,12 +14,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.names import COMPACT, MODEL_TYPES, TEMPORAL_BIASES, XLS_R_300M
+from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES, RAW_WAVEFORM_TYPES, TEMPORAL_BIASES, XLS_R_300M
 from training.checkpoints.name_template import NameTemplate
 from training.setting import OnChange, Setting, check_part_of_a_path, check_value, setting
 from utils.errors import EXIT_USAGE, UserError
 
 DEMO_DATABASE = "demo"
+FRONT_END_SETTINGS = (
+    "ssl_model",
+    "group_size",
+    "temporal_bias",
+    "normalize_waveform",
+    "freeze_ssl",
+    "use_contrastive",
+    "visualize_attention",
+)
 RANGES = (("minF", "maxF"), ("minBW", "maxBW"), ("minCoeff", "maxCoeff"), ("minG", "maxG"), ("SNRmin", "SNRmax"))
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
@@ -241,7 +250,9 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        if not self.ssl_model:
+        if self.model_type in RAW_WAVEFORM_TYPES:
+            self._refuse_settings_of_a_front_end()
+        elif not self.ssl_model:
             chosen = COMPACT if self.database_path == DEMO_DATABASE else XLS_R_300M
             object.__setattr__(self, "ssl_model", chosen)
         object.__setattr__(self, "milestones", tuple(sorted(set(self.milestones))))  # a list where it was JSON
@@ -268,6 +279,16 @@ class Options:
         return NameTemplate.parse(
             self.checkpoint_name, texts, save_interval=self.save_interval, val_interval=self.val_interval
         )
+
+    def _refuse_settings_of_a_front_end(self) -> None:
+        for option in dataclasses.fields(self):
+            if option.name in FRONT_END_SETTINGS and getattr(self, option.name) != option.default:
+                raise UserError(
+                    f"--{option.name} is for detectors with a self-supervised front-end, and --model_type "
+                    f"{self.model_type} takes the raw waveform: drop --{option.name}, or pass --model_type "
+                    f"{' or '.join(FRONT_END_TYPES)}",
+                    EXIT_USAGE,
+                )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain Python values, for the checkpoint, JSON and YAML."""
