@@ -42,7 +42,8 @@ class _Published(nn.Module):
         self.model: nn.Module = module.Model(json.loads((folder / "config" / config).read_text())["model_config"])
 
     def forward(self, waveform: Tensor) -> Tensor:
-        return self.model(waveform)[1].log_softmax(dim=-1)
+        log_probabilities: Tensor = self.model(waveform)[1].log_softmax(dim=-1)
+        return log_probabilities
 
 
 def step(network: nn.Module, waveforms: Tensor, labels: Tensor) -> None:
