@@ -23,7 +23,7 @@ from models.graph_attention import GraphAttention, GraphPooling, HeterogeneousGr
 from models.sinc_convolution import SincConvolution, mel_edges_hz
 from tests.comparing import assert_same_training
 from tests.conftest import write_corpus
-from training.checkpoints.store import load_into, load_weights
+from training.checkpoints.weights import load_into, load_weights
 from training.losses import weighted_cross_entropy
 from training.task import DetectionTask
 
