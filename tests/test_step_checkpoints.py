@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -172,6 +173,36 @@ def test_sigusr1_saves_after_the_step_and_training_goes_on(
     assert "checkpoint_step_2.pth, and going on" in said.out
     assert names(tmp_path) == ["checkpoint_step_2.pth", "checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth"]
     assert_same_training(run_folder(tmp_path), undisturbed)
+
+
+def test_sigusr1_during_the_validation_of_an_epoch_is_answered_by_its_checkpoint(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    original = DetectionTask.validation_step
+
+    def interrupted(*arguments: object) -> object:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return original(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DetectionTask, "validation_step", interrupted)
+    assert train(tmp_path, corpus, epochs=1) == 0
+    assert "checkpoint_epoch_1.pth, and going on" in capfd.readouterr().out
+
+
+def test_sigusr1_is_not_answered_by_an_older_file_where_the_disk_refuses_the_new_one(
+    corpus: Path, tmp_path: Path, after_step: Callable[..., None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def ask_of_a_full_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    after_step({2: ask_of_a_full_disk, 3: lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))})
+    assert train(tmp_path, corpus, "--save_interval", "1", epochs=1) == 0
+    said = capfd.readouterr().out
+    assert "[WARNING]" in said and "checkpoint_step_2.pth" in said
+    assert "and going on" not in said
 
 
 def test_the_file_a_run_goes_on_from_is_kept_whatever_the_flags_say(corpus: Path, tmp_path: Path) -> None:

@@ -138,7 +138,12 @@ class Trainer:
         if asked_for or self._step_is_due("save_interval"):
             self._save(Kind.STEP)
         if asked_for:
-            self._report(self.saver.wait())
+            self._tell_where_it_is_saved()
+
+    def _tell_where_it_is_saved(self) -> None:
+        """Answer SIGUSR1 once the save that it asked for has ended; where a disk refused it, that is said already."""
+        self._report(self.saver.wait())
+        if not self.not_saved:
             say(f"Saved as {self.last_saved}, and going on.")
 
     def _was_stopped_before_validation(self) -> bool:
@@ -162,6 +167,8 @@ class Trainer:
         self.state.seconds_in_epoch = 0.0
         self.state.unfinished = UnfinishedEpoch(self.training.num_batches_per_epoch)
         self._save(Kind.EPOCH)
+        if self.stop.take_save_request():
+            self._tell_where_it_is_saved()
         self.logs.epoch_completed(self.state)  # after the checkpoint: logs can be rebuilt from it
         say(_epoch_line(row, self.facts.options.num_epochs, self.state))
         self.after_epoch(self.state)
