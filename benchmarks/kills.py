@@ -3,12 +3,13 @@
     python -m benchmarks.kills [KILLS] [CORPUS]
 
 Trains the compact detector on a corpus of tones (on CORPUS, in ASVspoof 2019 LA layout, if given), saving after every
-step, and sends SIGKILL: at any instant since the start; while a checkpoint is being written; and, one in ten, to a
-process started with `python main.py`. The others are forked from this process, which has imported all that training
-needs: a start takes a tenth of a second instead of five, and the process and its death are as real. Every other kill
-takes the processes that read audio along. After each kill no file under a checkpoint's name may be damaged and none of
-the progress on disk may be gone; where training began again, the temporaries of the kill before must be gone. Runs that
-reach their last epoch must have the files of the undisturbed run, bit for bit; then the next one begins.
+step, and sends SIGKILL: at any instant since the start; at any since training began; while a checkpoint is being
+written; and, one in ten, to a process started with `python main.py`. The others are forked from this process, which has
+imported all that training needs: a start takes a tenth of a second instead of five, and the process and its death are
+as real. Every other kill takes the processes that read audio along. After each kill no file under a checkpoint's name
+may be damaged and none of the progress on disk may be gone; where training began again, the temporaries of the kill
+before must be gone. Runs that reach their last epoch must have the files of the undisturbed run, bit for bit; then the
+next one begins.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ ONE_FRESH_IN = 10
 LONGEST_LIFE = 0.4  # of an undisturbed run
 _TRAINING_BEGAN = "Training "
 _REACHED = "Target epochs already reached"
-ANY_INSTANT, IN_A_WRITE, FRESH = "any instant", "aimed at writes", "any instant, python main.py"
+ANY_INSTANT, IN_TRAINING, IN_A_WRITE = "any instant", "any since training began", "aimed at writes"
+FRESH = "any instant, python main.py"
+AIMS = (ANY_INSTANT, IN_A_WRITE, IN_TRAINING, IN_A_WRITE)  # in turn
 
 
 @dataclass
@@ -73,6 +76,11 @@ class Life:
         end_s = time.monotonic() + seconds if seconds is not None else math.inf
         while self.is_running and (left_s := end_s - time.monotonic()) > 0:
             time.sleep(min(0.01, left_s))
+
+    def wait_until_it_trains(self) -> None:
+        """Wait for the line that says so, or its end."""
+        while self.is_running and _TRAINING_BEGAN not in self.said:
+            time.sleep(0.01)
 
     def kill(self, with_children: bool) -> None:
         """Send SIGKILL and return when it is dead."""
@@ -141,8 +149,10 @@ class Kills:
         while True:
             is_fresh = self.done % ONE_FRESH_IN == 0
             life = Life(folder, self.arguments, is_fresh)
-            aim = FRESH if is_fresh else (ANY_INSTANT, IN_A_WRITE)[self.done % 2]
+            aim = FRESH if is_fresh else AIMS[self.done % len(AIMS)]
             if self.done < wanted:
+                if aim == IN_TRAINING:
+                    life.wait_until_it_trains()
                 life.wait(self.draw.uniform(0, self.longest_fresh_s if is_fresh else self.longest_forked_s))
                 if aim == IN_A_WRITE:
                     wait_for_a_write(lambda: life.is_running, folder)  # noqa: B023  (called before the next one)
@@ -175,7 +185,7 @@ class Kills:
     def table(self) -> str:
         """Return a row for each way to choose the instant."""
         columns = ("kills", "before training", "in a write")
-        rows = [(aim, [self.counts[aim, column] for column in columns]) for aim in (ANY_INSTANT, IN_A_WRITE, FRESH)]
+        rows = [(aim, [self.counts[aim, column] for column in columns]) for aim in (*dict.fromkeys(AIMS), FRESH)]
         rows.append(("all", [sum(figures) for figures in zip(*(row for _, row in rows), strict=True)]))
         return "\n".join(
             [f"{'':28}" + "".join(f"{column:>17}" for column in columns)]
