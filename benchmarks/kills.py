@@ -57,6 +57,7 @@ class Life:
 
     def __post_init__(self) -> None:
         self._said = self.folder / "said.txt"
+        self._said.unlink(missing_ok=True)  # what the life before said
         target = _exec if self.is_fresh else _train
         self._process = multiprocessing.get_context("fork").Process(
             target=target, args=(self.folder, self._said, self.arguments)
