@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from utils.error_curve import Numbers
 from utils.errors import UserError
 from utils.text_tables import TextTable, few, read_table
-from utils.trial_keys import LABELS, Factor, TrialKeys, keys_of, unique_names
+from utils.trial_columns import LABELS
+from utils.trial_keys import Factor, TrialKeys, keys_of, unique_names
 
 _ID_NAMES = ("filename", "file_name", "file", "path", "utterance")
 _SCORE_NAMES = ("cm-score", "cm_score", "score")

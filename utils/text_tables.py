@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -67,18 +67,27 @@ def read_table(path: Path, noun: str, advice: str, header_names: Collection[str]
     `noun` names the kind of file in messages, `advice` says what to do where it cannot be read. Raises UserError for a
     file that cannot be read, is not text or is empty, and for a line with another number of columns.
     """
-    # Not splitlines(), which divides at a dozen characters more.
-    lines = decoded(read_bytes(path, noun, advice), path, noun).replace("\r\n", "\n").split("\n")
-    first = next((number for number, line in enumerate(lines) if line.strip()), None)
-    if first is None:
+    text = decoded(read_bytes(path, noun, advice), path, noun)
+    header, numbered = numbered_rows(text, header_names)
+    if not header and not text.strip():
         raise UserError(f"{path}: the {noun} file is empty: {advice}")
+    return _table(path, noun, header, numbered)
+
+
+def numbered_rows(text: str, header_names: Collection[str]) -> tuple[tuple[str, ...], Iterator[tuple[int, list[str]]]]:
+    """Return the header of a text in lower case, () for none, and its other lines: number from 1, and cells.
+
+    What a header is, and what divides the cells, is told at `read_table`. Blank lines are left out.
+    """
+    # Not splitlines(), which divides at a dozen characters more.
+    lines = text.replace("\r\n", "\n").split("\n")
+    first = next((number for number, line in enumerate(lines) if line.strip()), 0)
     for delimiter in "\t, ":
-        names = tuple(cell.strip().lower() for cell in next(csv.reader([lines[first]], delimiter=delimiter)))
+        names = tuple(cell.strip().lower() for cell in next(csv.reader([lines[first]], delimiter=delimiter), ()))
         if len(set(names) & set(header_names)) >= 2:
             rows = csv.reader(lines[first + 1 :], delimiter=delimiter)
-            numbered = [(first + 1 + rows.line_num, row) for row in rows if any(cell.strip() for cell in row)]
-            return _table(path, noun, names, numbered)
-    return _table(path, noun, (), ((number, row) for number, line in enumerate(lines, 1) if (row := line.split())))
+            return names, ((first + 1 + rows.line_num, row) for row in rows if any(cell.strip() for cell in row))
+    return (), ((number, row) for number, line in enumerate(lines, 1) if (row := line.split()))
 
 
 def _table(path: Path, noun: str, header: tuple[str, ...], numbered: Iterable[tuple[int, list[str]]]) -> TextTable:

@@ -7,8 +7,8 @@ of up to 611,829 evaluation trials at once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 
 from utils.errors import UserError
 from utils.text_tables import TextTable, bare_name, few, read_table
+from utils.trial_columns import (
+    HEADER_NAMES,
+    KNOWN_WIDTHS,
+    LABELS,
+    SUBSET_NAMES,
+    TrialColumns,
+    bare_columns,
+    headed_columns,
+)
 
 SUBSETS = ("eval", "progress", "hidden", "all")
-LABELS: Mapping[str, bool] = {"bonafide": True, "bona-fide": True, "spoof": False}
 _LABEL_RULE = "the key is `bonafide`, `bona-fide` or `spoof`"
-_SUBSET_NAMES = {"hidden_track": "hidden"}  # what the first 2021 package called it
-_ID_NAMES = ("filename", "file_name", "file", "path", "utterance", "trial_anon")
-_LABEL_NAMES = ("cm-label", "cm_label", "label", "key")
-_ATTACK_NAMES = ("attack", "attack_anon", "attack_label")
-HEADER_NAMES = (*_ID_NAMES, *_LABEL_NAMES)
 _ADVICE = "check --keys"
 
 # The papers' order of the conditions, C1 to C7 in LA and C1 to C9 in DF: config.py of asvspoof-challenge/2021.
@@ -32,28 +35,6 @@ _CODEC_ORDER = (
     *("none", "alaw", "pstn", "g722", "ulaw", "gsm", "opus"),
     *("nocodec", "low_mp3", "high_mp3", "low_m4a", "high_m4a", "low_ogg", "high_ogg", "mp3m4a", "oggm4a"),
 )
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Which column, from 0, of a file without header holds what; `factors` beside the attack, by title."""
-
-    title: str
-    utterance: int
-    key: int
-    attack: int | None = None
-    subset: int | None = None
-    factors: Mapping[str, int] = field(default_factory=dict)
-
-
-_LA_2019, _SCORES_2019 = "ASVspoof 2019 LA protocol", "`utterance attack key score` (ASVspoof 2019)"
-_LAYOUTS: Mapping[int, tuple[_Layout, ...]] = {
-    4: (_Layout(f"{_LA_2019} without its third column", 1, 3, 2), _Layout(_SCORES_2019, 0, 2, 1)),
-    5: (_Layout(_LA_2019, 1, 4, 3),),
-    8: (_Layout("ASVspoof 2021 LA trial_metadata.txt", 1, 5, 4, 7, {"codec": 2}),),
-    10: (_Layout("ASVspoof 5 track 1 .tsv", 1, 8, 7, factors={"codec": 3}),),
-    13: (_Layout("ASVspoof 2021 DF trial_metadata.txt", 1, 5, 4, 7, {"codec": 2, "vocoder": 8}),),
-}
 # Like the attack, it describes spoof utterances only; all bona fide ones are compared with each (config.py of 2021).
 _OF_SPOOF_ONLY = ("attack", "vocoder")
 
@@ -133,18 +114,19 @@ def read_keys(path: Path) -> TrialKeys:
 
 def keys_of(table: TextTable) -> TrialKeys:
     """Return the keys in a table that was read already; raises UserError as `read_keys` does."""
-    layout = _headed_layout(table) if table.header else _bare_layout(table)
-    is_bona_fide = np.array(table.parsed(layout.key, lambda cell: LABELS[cell.strip()], _LABEL_RULE), dtype=np.bool_)
-    factors = {} if layout.attack is None else {"attack": layout.attack}
-    subsets = [] if layout.subset is None else table.columns[layout.subset]
+    columns = _columns_of(table)
+    assert columns.key is not None
+    is_bona_fide = np.array(table.parsed(columns.key, lambda cell: LABELS[cell.strip()], _LABEL_RULE), dtype=np.bool_)
+    factors = {} if columns.attack is None else {"attack": columns.attack}
+    subsets = [] if columns.subset is None else table.columns[columns.subset]
     return TrialKeys(
         path=table.path,
-        format_title=layout.title,
-        utterances=unique_names(table, layout.utterance),
+        format_title=columns.title,
+        utterances=unique_names(table, columns.utterance),
         is_bona_fide=is_bona_fide,
-        subsets=tuple(_SUBSET_NAMES.get(name, name) for name in subsets) or None,
+        subsets=tuple(SUBSET_NAMES.get(name, name) for name in subsets) or None,
         factors=tuple(
-            Factor.of(title, table.columns[column]) for title, column in {**factors, **layout.factors}.items()
+            Factor.of(title, table.columns[column]) for title, column in {**factors, **columns.factors}.items()
         ),
     )
 
@@ -162,31 +144,18 @@ def unique_names(table: TextTable, column: int) -> tuple[str, ...]:
     return names
 
 
-def _bare_layout(table: TextTable) -> _Layout:
-    for layout in _LAYOUTS.get(len(table.columns), ()):
-        if table.columns[layout.key][0] in LABELS:
-            return layout
-    counts = ", ".join(map(str, sorted(_LAYOUTS)))
-    raise UserError(
-        f"{table.path}, line {table.line_numbers[0]}: this is no key file that is known, found {len(table.columns)} "
-        f"columns (`{table.first_line()}`): pass a protocol or key file of ASVspoof 2019, 2021 or 5 ({counts} "
-        "columns), the meta.csv of In-the-Wild, or a CSV with the header `path,label`"
-    )
-
-
-def _headed_layout(table: TextTable) -> _Layout:
-    utterance, key = table.named(_ID_NAMES), table.named(_LABEL_NAMES)
-    if utterance is None or key is None:
+def _columns_of(table: TextTable) -> TrialColumns:
+    found = headed_columns(table.header) if table.header else bare_columns([column[0] for column in table.columns])
+    if found is not None:
+        return found
+    if table.header:
         raise UserError(
             f"{table.path}: a key file with a header has a column for files and one for labels, found "
             f"{', '.join(table.header)}: name them `path` and `label`"
         )
-    codec = table.named(("codec",))
-    return _Layout(
-        title=f"table with the header `{' '.join(table.header)}`",
-        utterance=utterance,
-        key=key,
-        attack=table.named(_ATTACK_NAMES),
-        subset=table.named(("subset",)),
-        factors={} if codec is None else {"codec": codec},
+    counts = ", ".join(map(str, KNOWN_WIDTHS))
+    raise UserError(
+        f"{table.path}, line {table.line_numbers[0]}: this is no key file that is known, found {len(table.columns)} "
+        f"columns (`{table.first_line()}`): pass a protocol or key file of ASVspoof 2019, 2021 or 5 ({counts} "
+        "columns), the meta.csv of In-the-Wild, or a CSV with the header `path,label`"
     )
