@@ -26,7 +26,7 @@ from training.schedule import make_schedule
 from training.starting_state import detector_settings
 from training.state import TrainState, UnfinishedEpoch, seed_random_states
 from training.task import DetectionTask, StepResult, ValidationResult
-from utils.corpora import AsvspoofCorpus, find_asvspoof_2019_la
+from utils.corpora import Corpus, find_corpus
 from utils.demo_corpus import demo_corpus_folder
 from utils.metrics import equal_error_rate
 
@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def train(config: dict[str, Any], corpus: AsvspoofCorpus) -> Iterator[tuple[float, float]]:
+def train(config: dict[str, Any], corpus: Corpus) -> Iterator[tuple[float, float]]:
     """Train a detector with the front-end of `config` and yield training and dev EER in percent after each epoch."""
     seed_random_states(OPTIONS.seed)
     detector = DETECTORS[OPTIONS.model_type](detector_settings(OPTIONS), rebuild_front_end(config))
@@ -76,7 +76,7 @@ def main(epochs: int) -> None:
     print(machine_text())
     print("EER in % on the demo corpus, chance is 50")
     print("epoch" + "".join(f"   {name + ' train':>11}  {name + ' dev':>9}" for name in VARIANTS))
-    corpus = find_asvspoof_2019_la(demo_corpus_folder())
+    corpus = find_corpus(demo_corpus_folder())
     runs = {name: train(config, corpus) for name, config in VARIANTS.items()}
     for epoch in range(1, epochs + 1):
         figures = [next(run) for run in runs.values()]

@@ -24,7 +24,7 @@ from scipy import signal
 
 from benchmarks.measuring import machine_text
 from utils.audio import SAMPLE_RATE_HZ, Waveform, read_waveform
-from utils.corpora import find_asvspoof_2019_la
+from utils.corpora import find_corpus
 from utils.demo_corpus import demo_corpus_folder
 from utils.rawboost import RawBoost
 from utils.seeding import generator_at
@@ -180,7 +180,7 @@ def _rms(values: Samples) -> float:
 def main(published: Path | None, corpus: Path | None, num_utterances: int) -> None:
     """Measure and compare on utterances spread evenly over the training part."""
     print(machine_text())
-    part = find_asvspoof_2019_la(corpus or demo_corpus_folder()).train
+    part = find_corpus(corpus or demo_corpus_folder()).train
     paths = part.audio_paths[:: max(1, len(part) // num_utterances)][:num_utterances]
     waveforms = [read_waveform(path) for path in paths]
     seconds = statistics.mean(waveform.size for waveform in waveforms) / SAMPLE_RATE_HZ

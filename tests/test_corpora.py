@@ -14,7 +14,7 @@ from utils.corpora import (
     CorpusPart,
     PartName,
     audio_folder,
-    find_asvspoof_2019_la,
+    find_corpus,
     limit_examples,
 )
 from utils.errors import UserError
@@ -41,20 +41,20 @@ def _make_corpus(folder: Path, suffix: str = ".flac") -> Path:
 @pytest.mark.parametrize("below", ["", "LA"])
 def test_the_la_folder_or_its_parent_opens_the_corpus(tmp_path: Path, below: str, suffix: str) -> None:
     folder = _make_corpus(tmp_path / below, suffix)
-    corpus = find_asvspoof_2019_la(tmp_path)
+    corpus = find_corpus(tmp_path)
     assert corpus.folder == folder
     assert [path.name for path in corpus.dev.audio_paths] == [f"LA_D_{number}{suffix}" for number in range(4)]
     assert [trial.utterance for trial in corpus.train.protocol.trials] == [f"LA_T_{number}" for number in range(4)]
 
 
 def test_the_evaluation_part_is_opened_on_its_own(tmp_path: Path) -> None:
-    assert find_asvspoof_2019_la(_make_corpus(tmp_path)).open_eval().name == "eval"
+    assert find_corpus(_make_corpus(tmp_path)).open_eval().name == "eval"
 
 
 def test_training_does_not_need_the_evaluation_part(tmp_path: Path) -> None:
     (_make_corpus(tmp_path) / PROTOCOLS_FOLDER / PROTOCOL_FILES["eval"]).unlink()
-    corpus = find_asvspoof_2019_la(tmp_path)
-    with pytest.raises(UserError, match=PROTOCOL_FILES["eval"]):
+    corpus = find_corpus(tmp_path)
+    with pytest.raises(UserError, match="ASVspoof 2019 LA layout.* has no evaluation part: pass"):
         corpus.open_eval()
 
 
@@ -64,20 +64,20 @@ def test_protocols_are_found_in_the_folder_named_or_below_it(tmp_path: Path, bel
     elsewhere = tmp_path / "elsewhere" / below
     elsewhere.parent.mkdir(parents=True, exist_ok=True)
     (corpus / PROTOCOLS_FOLDER).rename(elsewhere)
-    found = find_asvspoof_2019_la(corpus, protocols_path=tmp_path / "elsewhere")
-    assert found.protocols_folder == elsewhere
+    found = find_corpus(corpus, protocols_path=tmp_path / "elsewhere")
+    assert found.train.protocol.path.parent == elsewhere
 
 
 def test_files_that_the_protocol_does_not_name_are_ignored(tmp_path: Path) -> None:
     corpus = _make_corpus(tmp_path)
     (audio_folder(corpus, "dev") / "LA_D_enrolment.flac").touch()
-    assert len(find_asvspoof_2019_la(corpus).dev) == 4
+    assert len(find_corpus(corpus).dev) == 4
 
 
 def test_flac_goes_before_wav_of_the_same_utterance(tmp_path: Path) -> None:
     corpus = _make_corpus(tmp_path)
     (audio_folder(corpus, "dev") / "LA_D_0.wav").touch()
-    assert find_asvspoof_2019_la(corpus).dev.audio_paths[0].name == "LA_D_0.flac"
+    assert find_corpus(corpus).dev.audio_paths[0].name == "LA_D_0.flac"
 
 
 def test_missing_audio_is_counted_and_named_before_training(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_missing_audio_is_counted_and_named_before_training(tmp_path: Path) -> N
     for number in (1, 3):
         (audio_folder(corpus, "dev") / f"LA_D_{number}.flac").unlink()
     with pytest.raises(UserError, match="2 of 4 utterances") as refused:
-        find_asvspoof_2019_la(corpus)
+        find_corpus(corpus)
     assert "LA_D_1, LA_D_3" in str(refused.value)
     assert str(audio_folder(corpus, "dev")) in str(refused.value)
 
@@ -108,8 +108,8 @@ def test_each_audio_folder_is_listed_once_and_no_file_is_asked_for(
 
     monkeypatch.setattr(os, "scandir", counting_scandir)
     monkeypatch.setattr(os, "stat", counting_stat)
-    find_asvspoof_2019_la(corpus)
-    assert listed == [audio_folder(corpus, "train"), audio_folder(corpus, "dev")]
+    find_corpus(corpus)
+    assert [Path(folder) for folder in listed] == [audio_folder(corpus, "train"), audio_folder(corpus, "dev")]
     assert not [path for path in asked if path.endswith(".flac")]
 
 
@@ -126,7 +126,7 @@ def test_a_folder_that_is_no_corpus_is_refused_with_what_is_there(tmp_path: Path
     folder = tmp_path / "database"
     make(folder)
     with pytest.raises(UserError, match=f"found {words}:") as refused:
-        find_asvspoof_2019_la(folder)
+        find_corpus(folder)
     for part in (f"--database_path {folder}", "ASVspoof2019_LA_train/flac", str(folder / "LA"), "--database_path demo"):
         assert part in str(refused.value)
 
@@ -135,16 +135,16 @@ def test_missing_protocols_are_refused_with_the_flag_that_names_them(tmp_path: P
     corpus = _make_corpus(tmp_path)
     (corpus / PROTOCOLS_FOLDER).rename(tmp_path / "protocols")
     with pytest.raises(UserError, match=rf"{PROTOCOL_FILES['train']}.*--protocols_path FOLDER"):
-        find_asvspoof_2019_la(corpus)
+        find_corpus(corpus)
     with pytest.raises(UserError, match=r"--protocols_path .*nowhere has no protocols.*no such folder"):
-        find_asvspoof_2019_la(corpus, protocols_path=tmp_path / "nowhere")
+        find_corpus(corpus, protocols_path=tmp_path / "nowhere")
 
 
 def test_a_part_without_its_audio_folder_is_refused(tmp_path: Path) -> None:
     corpus = _make_corpus(tmp_path)
     audio_folder(corpus, "dev").rename(tmp_path / "moved")
     with pytest.raises(UserError, match=r"ASVspoof2019_LA_dev/flac: the audio folder cannot be listed"):
-        find_asvspoof_2019_la(corpus)
+        find_corpus(corpus)
 
 
 def _part(num_bona_fide: int, num_spoof: int) -> CorpusPart:
@@ -205,7 +205,7 @@ def test_the_small_real_corpus_opens() -> None:
     folder = Path(os.environ.get("BONAFIDE_CORPUS", default))
     if not folder.is_dir():
         pytest.skip(f"no real corpus: {folder} is not there; set BONAFIDE_CORPUS")
-    corpus = find_asvspoof_2019_la(folder)
+    corpus = find_corpus(folder)
     assert corpus.train.protocol.num_bona_fide > 0
     assert soundfile.info(corpus.train.audio_paths[0]).samplerate > 0
     assert not {trial.utterance for trial in corpus.train.protocol.trials} & {

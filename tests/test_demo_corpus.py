@@ -13,7 +13,7 @@ import pytest
 
 from utils import demo_corpus
 from utils.audio import SAMPLE_RATE_HZ
-from utils.corpora import AsvspoofCorpus, find_asvspoof_2019_la
+from utils.corpora import Corpus, find_corpus
 from utils.demo_corpus import demo_corpus_folder, demo_corpus_location
 from utils.demo_signals import babble, draw_speaker, record
 from utils.demo_vocoders import VOCODERS
@@ -22,12 +22,12 @@ from utils.seeding import generator_at
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> AsvspoofCorpus:
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """The whole corpus with a click for every utterance: who says what, without saying it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(demo_corpus, "_synthesise", lambda take: np.ones(10))
-        return find_asvspoof_2019_la(demo_corpus_folder())
+        return find_corpus(demo_corpus_folder())
 
 
 @pytest.fixture
@@ -51,18 +51,18 @@ def _digests(folder: Path) -> dict[str, str]:
     }
 
 
-def test_every_part_is_half_bona_fide(plan: AsvspoofCorpus) -> None:
+def test_every_part_is_half_bona_fide(plan: Corpus) -> None:
     parts = (plan.train, plan.dev, plan.open_eval())
     counts = [(part.protocol.num_bona_fide, part.protocol.num_spoof) for part in parts]
     assert counts == [(80, 80), (32, 32), (32, 32)]
 
 
-def test_one_attack_is_in_the_evaluation_part_only(plan: AsvspoofCorpus) -> None:
+def test_one_attack_is_in_the_evaluation_part_only(plan: Corpus) -> None:
     assert plan.train.protocol.attacks == plan.dev.protocol.attacks == ("D01", "D02", "D03")
     assert plan.open_eval().protocol.attacks == ("D01", "D02", "D03", "D04")
 
 
-def test_no_speaker_is_in_two_parts_and_each_has_both_classes(plan: AsvspoofCorpus) -> None:
+def test_no_speaker_is_in_two_parts_and_each_has_both_classes(plan: Corpus) -> None:
     seen: set[str] = set()
     for part in (plan.train, plan.dev, plan.open_eval()):
         bona_fide = {trial.speaker for trial in part.protocol.trials if trial.is_bona_fide}
@@ -110,7 +110,7 @@ def test_a_process_that_stops_half_way_leaves_no_corpus(small: Path, monkeypatch
         patch.setattr(demo_corpus, "_flush", stop)
         demo_corpus_folder()
     assert not small.exists()
-    assert len(find_asvspoof_2019_la(demo_corpus_folder()).train) == 4
+    assert len(find_corpus(demo_corpus_folder()).train) == 4
 
 
 def test_two_processes_at_once_share_the_corpus_of_the_first(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_two_processes_at_once_share_the_corpus_of_the_first(small: Path, monkey
             demo_corpus_folder()
 
     monkeypatch.setattr(demo_corpus, "_write_part", write_while_another_process_finishes)
-    assert len(find_asvspoof_2019_la(demo_corpus_folder()).open_eval()) == 4
+    assert len(find_corpus(demo_corpus_folder()).open_eval()) == 4
     assert [path.name for path in small.parent.iterdir()] == ["demo-v1"]
 
 

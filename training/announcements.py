@@ -97,6 +97,12 @@ def training_text(options: Options, num_parameters: int, environment: Mapping[st
     )
 
 
+def data_text(num_train: int, num_dev: int, folder: Path, layout: str, division: str) -> str:
+    """Say what will be trained and validated on, as which layout it was read, and how it was divided, if it was."""
+    divided = f"\n  the two parts: {division}" if division else ""
+    return f"Data: {num_train} training and {num_dev} validation utterances in {folder}, {layout} layout{divided}"
+
+
 def stopped_text(signal_name: str, epoch: int, batches_done: int, saved: Path | None) -> str:
     """Say where a stopped run stands and how to go on with it."""
     if saved is None:

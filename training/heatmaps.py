@@ -86,14 +86,15 @@ class HeatmapWriter:
 
     def _samples(self) -> list[Sample]:
         trials = self.part.protocol.trials
-        chosen = choose_balanced([trial.is_bona_fide for trial in trials], self.options.viz_samples)
+        known = [index for index, trial in enumerate(trials) if trial.is_bona_fide is not None]
+        balanced = choose_balanced([bool(trials[index].is_bona_fide) for index in known], self.options.viz_samples)
         return [
             (
                 trials[index].utterance,
                 validation_view(read_waveform(self.part.audio_paths[index]), 0, trials[index].utterance),
-                trials[index].is_bona_fide,
+                bool(trials[index].is_bona_fide),
             )
-            for index in chosen
+            for index in (known[position] for position in balanced)
         ]
 
 

@@ -29,6 +29,7 @@ from utils.seeding import derive_seed
 View = Callable[[Waveform, int, str], Waveform]
 """What is seen of a waveform, given its epoch and its utterance: `(crop_samples,)`."""
 
+NO_LABEL = -1
 _PR_SET_PDEATHSIG = 1
 
 
@@ -36,7 +37,8 @@ _PR_SET_PDEATHSIG = 1
 class Batch:
     """Waveforms `(batch, 64600)` float32, labels `(batch,)` int64 with 1 = bona fide, and indices `(batch,)` int64.
 
-    An index is the position of the utterance in the part's protocol.
+    A trial without a known key, which only evaluation meets, has the label NO_LABEL. An index is the position of the
+    utterance in the part's protocol.
     """
 
     waveforms: torch.Tensor
@@ -80,7 +82,8 @@ class BatchDataset(Dataset["Batch | UserError"]):
             waveforms = [self._read(index, key.epoch) for index in key.indices]
         except UserError as error:
             return error
-        labels = [self._part.protocol.trials[index].label for index in key.indices]
+        known = [self._part.protocol.trials[index].label for index in key.indices]
+        labels = [NO_LABEL if label is None else label for label in known]
         return Batch(
             waveforms=torch.from_numpy(np.stack(waveforms)),
             labels=torch.tensor(labels, dtype=torch.int64),

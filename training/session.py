@@ -11,7 +11,7 @@ from typing import cast
 import torch
 
 from models.detector import Detector
-from training.announcements import changes_text, ended_text, stopped_text, training_text, unsaved_text
+from training.announcements import changes_text, data_text, ended_text, stopped_text, training_text, unsaved_text
 from training.augmentation import rawboost_of
 from training.checkpoints.background_saving import (
     BackgroundSaver,
@@ -45,7 +45,7 @@ from training.starting_state import build_detector, starting_state
 from training.state import TrainState, history_in, times_in
 from training.task import DetectionTask
 from utils.console import say
-from utils.corpora import AsvspoofCorpus, CorpusPart, find_asvspoof_2019_la, limit_examples
+from utils.corpora import Corpus, CorpusPart, find_corpus, limit_examples
 from utils.demo_corpus import demo_corpus_folder, demo_corpus_location
 from utils.errors import EXIT_FAILURE, UserError
 
@@ -211,18 +211,18 @@ def _open_data(options: Options, device: torch.device) -> _Data:
     validation = ValidationBatches(
         corpus.dev, batch_size=options.batch_size, num_workers=options.num_workers, pin_memory=pin
     )
-    say(f"Data: {len(train)} training and {len(corpus.dev)} validation utterances in {corpus.folder}")
+    say(data_text(len(train), len(corpus.dev), corpus.folder, corpus.layout, corpus.division))
     return _Data(training, validation, corpus.dev, identity)
 
 
-def _open_corpus(options: Options) -> AsvspoofCorpus:
+def _open_corpus(options: Options) -> Corpus:
     """Find the corpus, every file of it, or make the demo corpus on its first use."""
     folder = Path(options.database_path)
     if options.database_path == DEMO_DATABASE:
         if not demo_corpus_location().exists():
             say(f"Making the demo corpus in {demo_corpus_location()} (once, some seconds)")
         folder = demo_corpus_folder()
-    return find_asvspoof_2019_la(folder, Path(options.protocols_path) if options.protocols_path else None)
+    return find_corpus(folder, Path(options.protocols_path) if options.protocols_path else None)
 
 
 def _heatmap_drawing(

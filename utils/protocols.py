@@ -1,124 +1,162 @@
-"""Protocol files of ASVspoof 2019 LA: which utterances a part of a corpus has, and which of them are bona fide."""
+"""Protocol files of every known format, read as published; all that is wrong with one is collected."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.text_tables import decoded, read_bytes, shortened
+from utils.text_tables import bare_name, decoded, numbered_rows, read_bytes, shortened
+from utils.trial_columns import (
+    ASVSPOOF_2019,
+    HEADER_NAMES,
+    LABELS,
+    SUBSET_NAMES,
+    TRIAL_LIST,
+    TrialColumns,
+    bare_columns,
+    headed_columns,
+)
+from utils.trials import NO_ATTACK, UNKNOWN, Fault, FaultKind, Protocol, ScannedProtocol, Trial
 
-NO_ATTACK = "-"
-_KEYS = {"bonafide": True, "spoof": False}
-_LAYOUT = "a line reads `speaker utterance - attack key`"
+__all__ = ["NO_ATTACK", "Protocol", "Trial", "read_protocol", "scan_protocol"]
 
-
-@dataclass(frozen=True)
-class Trial:
-    """One line of a protocol file; `attack` is "-" for bona fide.
-
-    >>> Trial(speaker="LA_0079", utterance="LA_T_1138215", attack="-", is_bona_fide=True).label
-    1
-    """
-
-    speaker: str
-    utterance: str
-    attack: str
-    is_bona_fide: bool
-
-    def __post_init__(self) -> None:
-        if self.is_bona_fide and self.attack != NO_ATTACK:
-            raise ValueError(f'the attack of a bona fide trial must be "-", found {self.attack!r}')
-
-    @property
-    def label(self) -> int:
-        """1 for bona fide, 0 for spoof."""
-        return int(self.is_bona_fide)
+_ADVICE = "check --protocols_path and --database_path"
+_NAMES_OF_NO_ATTACK = ("", "-", "bonafide", "bona-fide")
+_LAYOUT_2019 = "a line reads `speaker utterance - attack key`"
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """A parsed protocol file: its trials in the file's order, and the SHA-256 (hex) of the file's bytes."""
+def read_protocol(path: Path, columns: TrialColumns | None = ASVSPOOF_2019) -> Protocol:
+    """Read a protocol file with both classes; `columns` None finds the format by its content.
 
-    path: Path
-    trials: tuple[Trial, ...]
-    content_sha256: str
-
-    def __len__(self) -> int:
-        return len(self.trials)
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """1 for bona fide and 0 for spoof, in the order of `trials`."""
-        return tuple(trial.label for trial in self.trials)
-
-    @property
-    def num_bona_fide(self) -> int:
-        """How many trials are bona fide."""
-        return sum(self.labels)
-
-    @property
-    def num_spoof(self) -> int:
-        """How many trials are spoof."""
-        return len(self.trials) - self.num_bona_fide
-
-    @property
-    def attacks(self) -> tuple[str, ...]:
-        """The names of the attacks, each once, sorted."""
-        return tuple(sorted({trial.attack for trial in self.trials if not trial.is_bona_fide}))
-
-
-def read_protocol(path: Path) -> Protocol:
-    """Read a protocol file in the columns of ASVspoof 2019 LA.
-
-    A line is `speaker utterance env attack key` (ASVspoof 2019 evaluation plan; env is "-" in LA). Some redistributed
+    In ASVspoof 2019 LA a line is `speaker utterance env attack key` (evaluation plan; env is "-"). Some redistributed
     copies drop the third column, so utterance is the second, attack the second last and key the last one. Blank lines,
     CRLF and a byte-order mark are fine.
 
     Raises UserError, naming the file and the line, for a file that cannot be read, is not text or is empty, for a line
     that cannot be understood, an utterance that comes twice, and a protocol that has only one of the two classes.
     """
-    content = read_bytes(path, "protocol", "check --protocols_path and --database_path")
-    trials: list[Trial] = []
-    first_lines: dict[str, int] = {}
-    for line_number, line in enumerate(decoded(content, path, "protocol").split("\n"), start=1):
-        columns = line.split()
-        if not columns:
-            continue
-        trial = _parse_trial(columns, f"{path}, line {line_number}")
-        if trial.utterance in first_lines:
-            raise UserError(
-                f"{path}, line {line_number}: an utterance may come only once, found {trial.utterance} "
-                f"again after line {first_lines[trial.utterance]}: remove one of the two lines"
-            )
-        first_lines[trial.utterance] = line_number
-        trials.append(trial)
-    protocol = Protocol(path=path, trials=tuple(trials), content_sha256=hashlib.sha256(content).hexdigest())
-    _require_both_classes(protocol)
+    scanned = scan_protocol(path, columns)
+    protocol = scanned.protocol()
+    for fault in scanned.class_faults():
+        raise UserError(fault.message)
     return protocol
 
 
-def _parse_trial(columns: list[str], place: str) -> Trial:
-    line = shortened(columns)
-    if len(columns) < 4:
-        raise UserError(f"{place}: a protocol line has at least 4 columns, found {len(columns)} (`{line}`): {_LAYOUT}")
-    speaker, utterance, attack, key = columns[0], columns[1], columns[-2], columns[-1]
-    if key not in _KEYS:
-        raise UserError(f"{place}: the last column is `bonafide` or `spoof`, found `{key}` (`{line}`): {_LAYOUT}")
-    if _KEYS[key] and attack != NO_ATTACK:
-        raise UserError(
-            f"{place}: a bonafide line has `-` before its key, found the attack `{attack}` "
-            f"(`{line}`): correct the attack or the key"
-        )
-    return Trial(speaker=speaker, utterance=utterance, attack=attack, is_bona_fide=_KEYS[key])
+def scan_protocol(path: Path, columns: TrialColumns | None = None) -> ScannedProtocol:
+    """Read a protocol file of any known format and collect what is wrong with it; raises nothing for its content."""
+    try:
+        content = read_bytes(path, "protocol", _ADVICE)
+        text = decoded(content, path, "protocol")
+    except UserError as error:
+        return ScannedProtocol(path, faults=(Fault(FaultKind.FILE, str(error), str(error)),))
+    header, numbered = numbered_rows(text, HEADER_NAMES)
+    rows = list(numbered)
+    if not rows:
+        message = f"{path}: the protocol is empty: copy it again, or pass another --protocols_path"
+        return ScannedProtocol(path, faults=(Fault(FaultKind.FILE, message, message),))
+    if header:
+        columns = headed_columns(header)
+        if columns is None:
+            message = (
+                f"{path}: a protocol with a header has a column for files and one for labels, found "
+                f"{', '.join(header)}: name them `path` and `label`"
+            )
+            return ScannedProtocol(path, faults=(Fault(FaultKind.FILE, message, message),))
+    if columns is None:
+        columns = TRIAL_LIST if len(rows[0][1]) == 1 else bare_columns(rows[0][1]) or ASVSPOOF_2019
+    reader = _Reader(path, columns, len(header) or len(rows[0][1]))
+    for line_number, row in rows:
+        reader.read(line_number, row)
+    return ScannedProtocol(
+        path,
+        tuple(reader.trials),
+        tuple(reader.names),
+        tuple(reader.faults),
+        hashlib.sha256(content).hexdigest(),
+        has_keys=columns.key is not None,
+    )
 
 
-def _require_both_classes(protocol: Protocol) -> None:
-    if not protocol.trials:
-        raise UserError(f"{protocol.path}: the protocol is empty: copy it again, or pass another --protocols_path")
-    if protocol.num_bona_fide == 0 or protocol.num_spoof == 0:
-        raise UserError(
-            f"{protocol.path}: a protocol needs both bonafide and spoof lines, found {protocol.num_bona_fide} bonafide "
-            f"and {protocol.num_spoof} spoof in its {len(protocol)} lines: an EER is not defined for one class"
+_Refuse = Callable[[FaultKind, str, str], None]
+
+
+class _Reader:
+    """Turns rows into trials, one after the other, and keeps what is wrong with them."""
+
+    def __init__(self, path: Path, columns: TrialColumns, width: int) -> None:
+        self.trials: list[Trial] = []
+        self.names: list[str] = []
+        self.faults: list[Fault] = []
+        self._path = path
+        self._columns = columns
+        self._is_2019 = columns is ASVSPOOF_2019
+        self._width = 4 if self._is_2019 else width
+        self._first_lines: dict[str, int] = {}
+        self._codec = columns.factors.get("codec")
+
+    def read(self, line_number: int, row: list[str]) -> None:
+        def refuse(kind: FaultKind, message: str, found: str) -> None:
+            place = f"{self._path}, line {line_number}"
+            self.faults.append(Fault(kind, f"{place}: {message}", f"line {line_number}: {found}"))
+
+        if len(row) < self._width or (len(row) > self._width and not self._is_2019):
+            rule = f"has at least {self._width} columns" if self._is_2019 else f"has {self._width} columns"
+            layout = _LAYOUT_2019 if self._is_2019 else "correct the line"
+            line = shortened(row)
+            refuse(FaultKind.LINE, f"a protocol line {rule}, found {len(row)} (`{line}`): {layout}", f"`{line}`")
+            return
+        name = row[self._columns.utterance].strip()
+        utterance = bare_name(name)
+        if utterance in self._first_lines:
+            first = self._first_lines[utterance]
+            refuse(
+                FaultKind.DOUBLED,
+                f"an utterance may come only once, found {utterance} again after line {first}: "
+                "remove one of the two lines",
+                f"{utterance}, first in line {first}",
+            )
+            return
+        self._first_lines[utterance] = line_number
+        self.names.append(name)
+        self.trials.append(self._trial(utterance, row, refuse))
+
+    def _trial(self, utterance: str, row: list[str], refuse: _Refuse) -> Trial:
+        columns = self._columns
+        is_bona_fide, attack = None, _cell(row, columns.attack, UNKNOWN)
+        if columns.key is not None:
+            key = row[columns.key].strip()
+            is_bona_fide = LABELS.get(key)
+            if is_bona_fide is None:
+                refuse(
+                    FaultKind.LABEL,
+                    f"the {'last column' if self._is_2019 else 'key'} is `bonafide` or `spoof`, found `{key}` "
+                    f"(`{shortened(row)}`): {_LAYOUT_2019 if self._is_2019 else 'correct the line'}",
+                    f"`{key}` ({utterance})",
+                )
+        if is_bona_fide:
+            if self._is_2019 and attack != NO_ATTACK:
+                refuse(
+                    FaultKind.ATTACK,
+                    f"a bonafide line has `-` before its key, found the attack `{attack}` "
+                    f"(`{shortened(row)}`): correct the attack or the key",
+                    f"`{attack}` ({utterance})",
+                )
+            attack = NO_ATTACK
+        elif attack in _NAMES_OF_NO_ATTACK:
+            attack = UNKNOWN
+        subset = _cell(row, columns.subset, "")
+        return Trial(
+            speaker=_cell(row, columns.speaker, UNKNOWN),
+            utterance=utterance,
+            attack=attack,
+            is_bona_fide=is_bona_fide,
+            codec=_cell(row, self._codec, UNKNOWN),
+            subset=SUBSET_NAMES.get(subset, subset),
+            part=_cell(row, columns.part, "").lower(),
         )
+
+
+def _cell(row: list[str], column: int | None, otherwise: str) -> str:
+    return otherwise if column is None else row[column].strip() or otherwise

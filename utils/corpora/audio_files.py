@@ -1,0 +1,80 @@
+"""Finds the audio file of each utterance from one listing of each folder, since asking for 600,000 files takes long."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+AUDIO_SUFFIXES = (".flac", ".wav", ".mp3", ".ogg", ".opus")
+"""What libsndfile reads; where an utterance has several files, an earlier one goes before a later one."""
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """The audio files of a folder, all of them and by the name before the suffix; `error` where it cannot be listed."""
+
+    names: frozenset[str] = frozenset()
+    by_stem: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+
+
+class AudioFiles:
+    """The audio below some folders, the first of which that has an utterance decides."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = [str(folder) for folder in folders]
+        self._listings: dict[str, _Listing] = {}
+
+    def find(self, name: str) -> Path | None:
+        """Return the file of an utterance, written with or without a suffix, perhaps with folders before it."""
+        below, slash, last = name.rpartition("/")
+        for folder in self._folders:
+            where = os.path.join(folder, below + slash) if slash else folder  # noqa: PTH118 - faster, and "/" wins
+            listing = self._listing(where)
+            found = last if last in listing.names else listing.by_stem.get(_stem(last)) or listing.by_stem.get(last)
+            if found:
+                return Path(where, found)
+        return None
+
+    def find_all(self, names: Sequence[str]) -> list[Path | None]:
+        """Return the file of each utterance, None where there is none."""
+        return [self.find(name) for name in names]
+
+    def unlistable(self) -> tuple[Path, str] | None:
+        """Return the first folder and why it cannot be listed, if none of the folders can."""
+        found = [(folder, self._listing(folder).error) for folder in self._folders]
+        return (Path(found[0][0]), found[0][1]) if all(error for _, error in found) else None
+
+    def count(self) -> int:
+        """Return how many audio files lie in the folders that were listed."""
+        return sum(len(listing.names) for listing in self._listings.values())
+
+    def _listing(self, folder: str) -> _Listing:
+        found = self._listings.get(folder)
+        if found is None:
+            found = self._listings[folder] = _list_audio(folder)
+        return found
+
+
+def _list_audio(folder: str) -> _Listing:
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries]
+    except OSError as error:
+        return _Listing(error=error.strerror or str(error))
+    rank = {suffix: number for number, suffix in enumerate(AUDIO_SUFFIXES)}
+    audio = [(rank[suffix], name) for name in names if (suffix := _suffix(name)) in rank]
+    # The one that is to be found is put in last.
+    by_stem = {_stem(name): name for _, name in sorted(audio, reverse=True)}
+    return _Listing(frozenset(name for _, name in audio), by_stem)
+
+
+def _suffix(name: str) -> str:
+    return name[name.rfind(".") :].lower() if "." in name else ""
+
+
+def _stem(name: str) -> str:
+    """Return a name without the suffix of an audio file; a Path for each of 600,000 names would cost seconds."""
+    return name[: name.rfind(".")] if _suffix(name) in AUDIO_SUFFIXES else name

@@ -1,0 +1,60 @@
+"""Divides trials into a training and a development part where a corpus names none, always in the same way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from utils.trials import UNKNOWN, ScannedProtocol, Trial
+
+DEV_SHARE = 0.2
+
+
+def development_positions(trials: Sequence[Trial]) -> list[int]:
+    """Return the positions of the trials that make the development part: whole speakers, a fifth of each class.
+
+    Speakers are taken in the order of the SHA-256 of their names until a fifth of the bona fide and a fifth of the
+    spoof trials are there; a trial without a known speaker counts as one of its own. A speaker whose taking would leave
+    nothing of a class to train on stays. No seed takes part, so that runs with different seeds have the same parts.
+    """
+    of_speaker: dict[str, list[int]] = defaultdict(list)
+    for position, trial in enumerate(trials):
+        of_speaker[f"utterance {trial.utterance}" if trial.speaker == UNKNOWN else trial.speaker].append(position)
+    order = sorted(of_speaker, key=lambda speaker: hashlib.sha256(speaker.encode()).digest())
+    counts = {
+        speaker: Counter(trials[at].is_bona_fide for at in positions) for speaker, positions in of_speaker.items()
+    }
+    all_counts = Counter(trial.is_bona_fide for trial in trials)
+    taken: Counter[bool | None] = Counter()
+    chosen: set[str] = set()
+    for wanted in (True, False):
+        for speaker in order:
+            if taken[wanted] >= DEV_SHARE * all_counts[wanted]:
+                break
+            after = taken + counts[speaker]
+            leaves_both = all(after[label] < all_counts[label] for label in (True, False))
+            if speaker not in chosen and counts[speaker][wanted] and leaves_both:
+                chosen.add(speaker)
+                taken = after
+    return sorted(position for speaker in chosen for position in of_speaker[speaker])
+
+
+def selected(scanned: ScannedProtocol, positions: Sequence[int], *, with_faults: bool) -> ScannedProtocol:
+    """Return some of the trials; their names and labels make the content hash, and faults of the file go along once."""
+    trials = tuple(scanned.trials[position] for position in positions)
+    names = tuple(scanned.names[position] for position in positions)
+    return ScannedProtocol(
+        path=scanned.path,
+        trials=trials,
+        names=names,
+        faults=scanned.faults if with_faults else (),
+        content_sha256=listing_sha256(names, trials),
+        has_keys=scanned.has_keys,
+    )
+
+
+def listing_sha256(names: Sequence[str], trials: Sequence[Trial]) -> str:
+    """Return the SHA-256 (hex) of which utterances there are, in which order, and of which class."""
+    lines = (f"{name}\t{trial.label}\n" for name, trial in zip(names, trials, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,0 +1,183 @@
+"""Finds a corpus: recognises its layout on disk and opens what training or evaluation needs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from utils.corpora import asvspoof_5, asvspoof_2019, asvspoof_2021, class_folders, in_the_wild, tables
+from utils.corpora.parts import (
+    WITHOUT_DATA,
+    CorpusPart,
+    FoundCorpus,
+    PartSource,
+    open_part,
+    open_training_part,
+)
+from utils.corpora.places import what_is_in
+from utils.corpora.subsets import chosen_subset
+from utils.errors import UserError
+from utils.protocols import scan_protocol
+
+_Find = Callable[[Path, Path | None], FoundCorpus | None]
+
+TRAINING_LAYOUTS: tuple[_Find, ...] = (asvspoof_2019.find, asvspoof_5.find, tables.find, class_folders.find)
+_EVALUATION_SETS: Mapping[str, _Find] = {
+    "LA": partial(asvspoof_2021.find, track="LA"),
+    "DF": partial(asvspoof_2021.find, track="DF"),
+    "In-the-Wild": in_the_wild.find,
+}
+"""By the track whose figures they give."""
+
+_LOOKED_FOR = (
+    asvspoof_2019.LOOKED_FOR,
+    asvspoof_5.LOOKED_FOR,
+    tables.LOOKED_FOR,
+    class_folders.LOOKED_FOR,
+)
+_LOOKED_FOR_SETS = (asvspoof_2021.LOOKED_FOR, in_the_wild.LOOKED_FOR)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus that can be trained on, its training and development parts opened and complete.
+
+    `layout` names what it was recognised as, `division` how the two parts came about, "" where they are published.
+    """
+
+    layout: str
+    folder: Path
+    train: CorpusPart
+    dev: CorpusPart
+    division: str = ""
+    evaluation: PartSource | None = None
+
+    def open_eval(self) -> CorpusPart:
+        """Read the evaluation part, which training never needs; raises UserError where it is missing or faulty."""
+        if self.evaluation is None:
+            raise UserError(
+                f"{self.folder} ({self.layout} layout) has no evaluation part: pass another --database_path"
+            )
+        return open_part(self.evaluation, self.layout)
+
+
+def find_corpus(database_path: Path, protocols_path: Path | None = None) -> Corpus:
+    """Open the training and development parts of a corpus and check that all their audio is there.
+
+    `database_path` is the folder of the corpus, or its parent for a published one; `protocols_path` the folder that
+    holds the protocol files, or a table `path,label`. Raises UserError where no layout is recognised, where the set is
+    for evaluation only, and where a protocol or any of the audio files is missing.
+    """
+    found = find_training_layout(database_path, protocols_path)
+    train, dev = found.part("train"), found.part("dev")
+    assert train is not None and dev is not None
+    return Corpus(
+        layout=found.layout,
+        folder=found.folder,
+        train=open_training_part(train, found.layout),
+        dev=open_training_part(dev, found.layout),
+        division=found.division,
+        evaluation=found.part("eval"),
+    )
+
+
+def find_training_layout(database_path: Path, protocols_path: Path | None = None) -> FoundCorpus:
+    """Recognise a corpus that has a training and a development part; raises UserError where there is none."""
+    _check_protocols(protocols_path)
+    is_file = protocols_path is not None and protocols_path.is_file()
+    for find in (tables.find,) if is_file else TRAINING_LAYOUTS:
+        found = find(database_path, protocols_path)
+        if found and found.can_train:
+            return found
+    for find in _EVALUATION_SETS.values():
+        found = find(database_path, protocols_path)
+        if found:
+            raise UserError(
+                f"--database_path {database_path} holds {found.layout}, a set for evaluation without a training and a "
+                f"development part: train on another corpus, such as ASVspoof 2019 LA; {WITHOUT_DATA}"
+            )
+    raise _not_recognised(database_path, _LOOKED_FOR)
+
+
+def find_evaluation_part(
+    database_path: Path, protocols_path: Path | None = None, track: str = "DF", subset: str | None = None
+) -> CorpusPart:
+    """Open the part of a corpus that a detector is to be evaluated on, and check that all its audio is there.
+
+    Where several sets lie in `database_path`, that of `track` goes first: ASVspoof 2021 LA or DF, or In-the-Wild; then
+    the evaluation part of the corpus that is there, so that the default track works on an ASVspoof 2019 LA tree.
+    `protocols_path` is a folder, or one file with the trials in any known format, a bare list of names too; its audio
+    is looked for beside it and in every audio folder of the database. `subset` is eval, progress, hidden or all, of
+    keys that have subsets; None means eval where there are some (official figures are those of eval), else all.
+
+    Trials without a known key have the label None. Raises UserError as `find_corpus` does.
+    """
+    _check_protocols(protocols_path)
+    if protocols_path is not None and protocols_path.is_file():
+        audio = (protocols_path.parent, *_audio_folders(database_path))
+        source = PartSource("eval", partial(scan_protocol, protocols_path), audio)
+        layout = f"trials of {protocols_path.name}"
+    else:
+        found = find_evaluation_layout(database_path, protocols_path, track)
+        evaluation = found.part("eval")
+        assert evaluation is not None
+        source, layout = evaluation, found.layout
+    scanned = source.scan()
+    scanned.protocol()
+    name, chosen = chosen_subset(scanned, subset)
+    return replace(open_part(source, layout, chosen), subset=name)
+
+
+def find_evaluation_layout(database_path: Path, protocols_path: Path | None, track: str) -> FoundCorpus:
+    """Recognise the set that a detector for `track` is evaluated on; raises UserError where there is none."""
+    for find in _evaluation_order(track):
+        found = find(database_path, protocols_path)
+        if found and found.part("eval"):
+            return found
+    raise _not_recognised(database_path, (*_LOOKED_FOR_SETS, *_LOOKED_FOR))
+
+
+def find_all_layouts(database_path: Path, protocols_path: Path | None = None) -> list[FoundCorpus]:
+    """Recognise every corpus in a folder, the one that training would use first; raises UserError for none."""
+    _check_protocols(protocols_path)
+    if protocols_path is not None and protocols_path.is_file():
+        return [find_training_layout(database_path, protocols_path)]
+    finds = (*TRAINING_LAYOUTS, *_EVALUATION_SETS.values())
+    everything = [found for find in finds if (found := find(database_path, protocols_path))]
+    if not everything:
+        raise _not_recognised(database_path, (*_LOOKED_FOR, *_LOOKED_FOR_SETS))
+    return sorted(everything, key=lambda found: not found.can_train)
+
+
+def _evaluation_order(track: str) -> list[_Find]:
+    others = [find for name, find in _EVALUATION_SETS.items() if name != track]
+    own = [_EVALUATION_SETS[track]] if track in _EVALUATION_SETS else []
+    return [*own, asvspoof_2019.find, asvspoof_5.find, *others, tables.find, class_folders.find]
+
+
+def _audio_folders(database_path: Path) -> list[Path]:
+    """Return every folder below a database that holds audio in one of the layouts, and the database itself."""
+    folders = [database_path, database_path / "flac", database_path / in_the_wild.FOLDER]
+    for base in (database_path, database_path / "LA"):
+        folders += [asvspoof_2019.audio_folder(base, name) for name in ("eval", "dev", "train")]
+    folders += [database_path / f"ASVspoof2021_{track}_eval" / "flac" for track in asvspoof_2021.TRACKS]
+    folders += [database_path / name for name in ("flac_E_eval", "flac_E_prog", "flac_D", "flac_T")]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _check_protocols(protocols_path: Path | None) -> None:
+    if protocols_path is not None and not protocols_path.exists():
+        raise UserError(
+            f"--protocols_path {protocols_path} has no protocols: found no such folder: pass the folder with the "
+            f"protocol files, or a table with the header path,label; {WITHOUT_DATA}"
+        )
+
+
+def _not_recognised(database_path: Path, looked_for: tuple[str, ...]) -> UserError:
+    return UserError(
+        f"--database_path {database_path} is not a corpus that is known: looked for {', '.join(looked_for)} "
+        f"in {database_path} and in {database_path / 'LA'}, found {what_is_in(database_path)}: pass the folder that "
+        f"holds one of these; {WITHOUT_DATA}"
+    )
