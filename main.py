@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from training.announcements import changes_text, plan_text, reached_text, resume_summary
 from training.checkpoints.inspection import find_file, inspect_file, inspection_document, inspection_text
@@ -93,6 +94,19 @@ def export_checkpoint(command: Command) -> int:
     return 0
 
 
+def check_data(command: Command) -> int:
+    """Look through the corpus that training would use, every file of it; fail if training would."""
+    from training import data_check, data_report  # noqa: PLC0415  (import NumPy and soundfile)
+
+    options = command.options
+    database = data_check.database_to_check(command.looked_at, options.database_path, "database_path" in command.typed)
+    protocols = Path(options.protocols_path) if options.protocols_path else None
+    corpora = data_check.check_data(database, protocols, num_threads=max(1, options.num_workers))
+    text = json_text(data_report.report_document(corpora)) if command.as_json else data_report.report_text(corpora)
+    say(text)
+    return 0 if data_report.would_train(corpora) else EXIT_FAILURE
+
+
 def measure_scores(command: Command) -> int:
     """Print the figures of a score file against its keys."""
     from training.score_report import measure_files, report_document, report_text  # noqa: PLC0415  (imports NumPy)
@@ -115,6 +129,7 @@ LOOKS: Mapping[Action | Look, Callable[[Command], int]] = {
     Look.INSPECT_CHECKPOINT: inspect_checkpoint,
     Look.VALIDATE_CHECKPOINTS: validate_checkpoints,
     Look.EXPORT: export_checkpoint,
+    Look.CHECK_DATA: check_data,
     Look.METRICS: measure_scores,
 }
 """Commands that train nothing. All but --export only look: nothing is created or changed, torch is not imported."""

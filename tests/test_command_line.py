@@ -20,7 +20,7 @@ from utils.errors import EXIT_USAGE, UserError
 from utils.trial_keys import SUBSETS
 
 CHECKPOINT_FLAGS = ["--resume", "--fresh_start", "--auto_resume", "--list_checkpoints"]
-LOOKS = ["--inspect_checkpoint", "--validate_checkpoints", "--metrics"]
+LOOKS = ["--inspect_checkpoint", "--validate_checkpoints", "--metrics", "--check_data"]
 METRICS_FLAGS = ["--keys", "--asv_scores", "--subset", "--plots"]
 OTHER_FLAGS = ["--export", "--export_path", "--json", "--model_path", "--load_checkpoint_type", "--config", "--help"]
 
@@ -104,6 +104,9 @@ def test_a_flag_that_looks_at_files_is_refused_beside_any_of_the_others(first: s
         (["--metrics", "scores.txt"], Look.METRICS, Path("scores.txt")),
         (["--validate_checkpoints"], Look.VALIDATE_CHECKPOINTS, None),
         (["--validate_checkpoints", "--comment", "x"], Look.VALIDATE_CHECKPOINTS, None),
+        (["--check_data"], Look.CHECK_DATA, None),
+        (["--check_data", "/data/LA"], Look.CHECK_DATA, Path("/data/LA")),
+        (["--check_data", "--database_path", "/data/LA"], Look.CHECK_DATA, None),
         (["--list_checkpoints"], None, None),
     ],
     ids=str,

@@ -54,7 +54,7 @@ def test_the_evaluation_part_is_opened_on_its_own(tmp_path: Path) -> None:
 def test_training_does_not_need_the_evaluation_part(tmp_path: Path) -> None:
     (_make_corpus(tmp_path) / PROTOCOLS_FOLDER / PROTOCOL_FILES["eval"]).unlink()
     corpus = find_corpus(tmp_path)
-    with pytest.raises(UserError, match="ASVspoof 2019 LA layout.* has no evaluation part: pass"):
+    with pytest.raises(UserError, match=r"ASVspoof 2019 LA layout.* has no evaluation part: pass"):
         corpus.open_eval()
 
 

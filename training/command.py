@@ -27,6 +27,7 @@ class Look(enum.Enum):
     VALIDATE_CHECKPOINTS = "--validate_checkpoints"
     EXPORT = "--export"
     METRICS = "--metrics"
+    CHECK_DATA = "--check_data"
 
 
 # What --metrics measures: a part of the keys (trial_keys.SUBSETS, which would import NumPy here).

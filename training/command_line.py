@@ -76,7 +76,7 @@ def _refuse_contradictions(
         raise UserError(
             f"{flag.value} does not use --model_path: write the path behind it, {flag.value} {model_path}", EXIT_USAGE
         )
-    told = (Action.LIST_CHECKPOINTS, Look.INSPECT_CHECKPOINT, Look.VALIDATE_CHECKPOINTS, Look.METRICS)
+    told = (Action.LIST_CHECKPOINTS, Look.INSPECT_CHECKPOINT, Look.VALIDATE_CHECKPOINTS, Look.CHECK_DATA, Look.METRICS)
     if as_json and flag not in told:
         raise UserError(
             f"--json goes with {', '.join(flag.value for flag in told[:-1])} or {told[-1].value}: pass one of them",

@@ -22,6 +22,9 @@ examples:
   # ASVspoof 2019 LA with XLS-R; repeat the same command after any interruption
   nohup python main.py --database_path /data/LA --auto_resume --comment xlsr &
 
+  # is the data complete and readable? before a long run
+  python main.py --check_data /data/LA
+
   # what is there, and going on from one file, or from the best of a folder
   python main.py --list_checkpoints --comment xlsr
   python main.py --validate_checkpoints models/RUN
@@ -88,6 +91,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_checkpoint_flags(parser)
     _add_metrics_flags(parser)
     groups = {key: parser.add_argument_group(title) for key, title in _GROUPS.items()}
+    groups["data"].add_argument(
+        Look.CHECK_DATA.value,
+        type=Path,
+        nargs="?",
+        const=None,
+        metavar="PATH",
+        help="read all protocols and audio, say what is there, missing or broken, and exit, with 1 if training would "
+        "fail (default: --database_path)",
+    )
     for option in dataclasses.fields(Options):
         _add_setting(groups[SETTINGS[option.name].group], option)
     groups["run"].add_argument(
@@ -104,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "checkpoints",
-        "At most one of the first seven, or --metrics. Without any of them a fresh run starts at epoch 1; "
+        "At most one of the first seven, --check_data or --metrics. Without any of them a fresh run starts at epoch 1; "
         "an earlier run of the same name is moved aside, never deleted.",
     )
     group.add_argument("--resume", action="store_true", help="continue from --model_path, to the same bits")
@@ -142,7 +154,7 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--json",
         action="store_true",
-        help="with a flag that lists, inspects, validates or measures: print JSON for scripts",
+        help="with a flag that lists, inspects, validates, checks or measures: print JSON for scripts",
     )
     group.add_argument(
         "--model_path",

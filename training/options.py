@@ -54,16 +54,21 @@ class Options:
         DEMO_DATABASE,
         "data",
         OnChange.FREE,
-        "folder with ASVspoof2019_LA_train/ and _dev/, or its parent; `demo` is a small corpus made by the program",
+        "folder of ASVspoof 2019 LA or 5 as published, or of a corpus with train.csv and dev.csv (path,label) or with "
+        "bonafide/ and spoof/; `demo` is a small corpus made by the program",
     )
     protocols_path: str | None = setting(
-        None, "data", OnChange.FREE, "folder with the protocol files (default: found under --database_path)"
+        None,
+        "data",
+        OnChange.FREE,
+        "folder with the protocol files, or one table `path,label[,attack,speaker,split]` (default: found under "
+        "--database_path)",
     )
     track: str = setting(
         "DF",
         "data",
         OnChange.REPORTED,
-        "track the detector is meant for; all of them train on the ASVspoof 2019 LA train and dev parts",
+        "track the detector is meant for; all of them train on the train and dev parts of --database_path",
         choices=("LA", "DF", "In-the-Wild"),
     )
     num_examples: int | None = setting(

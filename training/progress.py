@@ -28,7 +28,8 @@ LINE_EVERY_S = 10.0
 class Standing:
     """How far an epoch has come. Batches count from the epoch's start, utterances and seconds from this process's.
 
-    `loss` and `eer_percent` are shown as they are given; None shows nothing.
+    `unit` is the word for batches, or for what else is gone through. `loss` and `eer_percent` are shown as they are
+    given; None shows nothing.
 
     >>> Standing("train", 1587, first_batch=100, batches=120, utterances=320, elapsed_s=10.0, loss=0.5).line()
     'train  120/1587 batches  loss 0.5000  32.0 utt/s  0:12:14 left'
@@ -42,10 +43,11 @@ class Standing:
     elapsed_s: float = 0.0
     loss: float | None = None
     eer_percent: float | None = None
+    unit: str = "batches"
 
     def line(self) -> str:
         """Return all of it as one line without its end."""
-        return "  ".join([self.label, f"{self.batches}/{self.total_batches} batches", *self.measures()])
+        return "  ".join([self.label, f"{self.batches}/{self.total_batches} {self.unit}", *self.measures()])
 
     def measures(self) -> list[str]:
         """Return loss, EER, rate and time left, without those that are not known."""
@@ -95,6 +97,7 @@ def progress(
     total_batches: int,
     first_batch: int = 0,
     *,
+    unit: str = "batches",
     stream: TextIO | None = None,
     line_every_s: float = LINE_EVERY_S,
     clock: Callable[[], float] = time.monotonic,
@@ -105,7 +108,7 @@ def progress(
     first one after as long.
     """
     output = _Output(sys.stderr if stream is None else stream)
-    standing = Standing(label, total_batches, first_batch, batches=first_batch)
+    standing = Standing(label, total_batches, first_batch, batches=first_batch, unit=unit)
     display = _Bar(standing, output) if output.is_terminal() else _Lines(output, line_every_s)
     try:
         yield Progress(standing, display, clock)

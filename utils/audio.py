@@ -62,11 +62,18 @@ def _decode(path: Path) -> tuple[Waveform, int]:
             samples = file.read(dtype="float32", always_2d=True)
             sample_rate_hz = int(file.samplerate)
     except (soundfile.SoundFileError, OSError) as error:
-        reason = (
-            "there is no such file" if not path.exists() else getattr(error, "error_string", str(error)).rstrip(".")
-        )
+        reason = why_unreadable(path, error)
         raise UserError(f"{path}: the audio file cannot be read ({reason}): copy it again, as FLAC or WAV") from error
     return samples, sample_rate_hz
+
+
+def why_unreadable(path: Path, error: Exception) -> str:
+    """Return in a few words why libsndfile or the system refused a file."""
+    if not path.exists():
+        return "there is no such file"
+    if path.is_file() and not path.stat().st_size:
+        return "it is empty"
+    return str(getattr(error, "error_string", error)).rstrip(".").removeprefix("Error : ")
 
 
 def _resampled(mono: npt.NDArray[np.floating], sample_rate_hz: int) -> npt.NDArray[np.floating]:

@@ -119,7 +119,7 @@ class ScannedProtocol:
     def class_faults(self) -> tuple[Fault, ...]:
         """Return what keeps this from training: a class without a trial, or nothing at all."""
         counts = [sum(trial.is_bona_fide is wanted for trial in self.trials) for wanted in (True, False)]
-        if any(fault.kind is FaultKind.FILE for fault in self.faults) or all(counts):
+        if all(counts) or {fault.kind for fault in self.faults} & {FaultKind.FILE, FaultKind.CLASS}:
             return ()
         message = (
             f"{self.path}: a protocol needs both bonafide and spoof lines, found {counts[0]} bonafide "

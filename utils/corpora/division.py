@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from utils.trials import UNKNOWN, ScannedProtocol, Trial
+from utils.trials import UNKNOWN, Fault, ScannedProtocol, Trial
 
 DEV_SHARE = 0.2
 
@@ -40,15 +40,20 @@ def development_positions(trials: Sequence[Trial]) -> list[int]:
     return sorted(position for speaker in chosen for position in of_speaker[speaker])
 
 
-def selected(scanned: ScannedProtocol, positions: Sequence[int], *, with_faults: bool) -> ScannedProtocol:
-    """Return some of the trials; their names and labels make the content hash, and faults of the file go along once."""
+def selected(
+    scanned: ScannedProtocol, positions: Sequence[int], *, with_faults: bool, more: tuple[Fault, ...] = ()
+) -> ScannedProtocol:
+    """Return some of the trials, whose names and labels make the content hash.
+
+    The faults of the file go along with one of its parts, `more` are those of this part alone.
+    """
     trials = tuple(scanned.trials[position] for position in positions)
     names = tuple(scanned.names[position] for position in positions)
     return ScannedProtocol(
         path=scanned.path,
         trials=trials,
         names=names,
-        faults=scanned.faults if with_faults else (),
+        faults=(*(scanned.faults if with_faults else ()), *more),
         content_sha256=listing_sha256(names, trials),
         has_keys=scanned.has_keys,
     )

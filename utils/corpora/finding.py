@@ -116,21 +116,18 @@ def find_evaluation_part(
     """
     _check_protocols(protocols_path)
     if protocols_path is not None and protocols_path.is_file():
-        audio = (protocols_path.parent, *_audio_folders(database_path))
-        source = PartSource("eval", partial(scan_protocol, protocols_path), audio)
-        layout = f"trials of {protocols_path.name}"
+        found = _trials_of_file(protocols_path, database_path)
     else:
-        found = find_evaluation_layout(database_path, protocols_path, track)
-        evaluation = found.part("eval")
-        assert evaluation is not None
-        source, layout = evaluation, found.layout
+        found = _find_evaluation_layout(database_path, protocols_path, track)
+    source = found.part("eval")
+    assert source is not None
     scanned = source.scan()
     scanned.protocol()
     name, chosen = chosen_subset(scanned, subset)
-    return replace(open_part(source, layout, chosen), subset=name)
+    return replace(open_part(source, found.layout, chosen), subset=name)
 
 
-def find_evaluation_layout(database_path: Path, protocols_path: Path | None, track: str) -> FoundCorpus:
+def _find_evaluation_layout(database_path: Path, protocols_path: Path | None, track: str) -> FoundCorpus:
     """Recognise the set that a detector for `track` is evaluated on; raises UserError where there is none."""
     for find in _evaluation_order(track):
         found = find(database_path, protocols_path)
@@ -143,12 +140,23 @@ def find_all_layouts(database_path: Path, protocols_path: Path | None = None) ->
     """Recognise every corpus in a folder, the one that training would use first; raises UserError for none."""
     _check_protocols(protocols_path)
     if protocols_path is not None and protocols_path.is_file():
-        return [find_training_layout(database_path, protocols_path)]
+        is_table = bool(tables.header_of(protocols_path))
+        return [
+            find_training_layout(database_path, protocols_path)
+            if is_table
+            else _trials_of_file(protocols_path, database_path)
+        ]
     finds = (*TRAINING_LAYOUTS, *_EVALUATION_SETS.values())
     everything = [found for find in finds if (found := find(database_path, protocols_path))]
     if not everything:
         raise _not_recognised(database_path, (*_LOOKED_FOR, *_LOOKED_FOR_SETS))
     return sorted(everything, key=lambda found: not found.can_train)
+
+
+def _trials_of_file(path: Path, database_path: Path) -> FoundCorpus:
+    audio = (path.parent, *_audio_folders(database_path))
+    source = PartSource("eval", partial(scan_protocol, path), audio)
+    return FoundCorpus(f"trials of {path.name}, any", database_path, (source,))
 
 
 def _evaluation_order(track: str) -> list[_Find]:

@@ -18,7 +18,7 @@ from utils.errors import UserError
 from utils.protocols import scan_protocol
 from utils.text_tables import numbered_rows
 from utils.trial_columns import HEADER_NAMES, headed_columns
-from utils.trials import ScannedProtocol
+from utils.trials import Fault, FaultKind, ScannedProtocol
 
 LAYOUT = "CSV"
 LOOKED_FOR = "train.csv and dev.csv, or one .csv file with the header path,label"
@@ -111,10 +111,22 @@ def _scan_division(scan_all: Callable[[], ScannedProtocol], name: PartName) -> S
     scanned = scan_all()
     dev = development_positions(scanned.trials)
     if name == "dev":
-        return selected(scanned, dev, with_faults=False)
+        return selected(scanned, dev, with_faults=False, more=_division_faults(scanned, dev))
     others = set(dev)
     train = [position for position in range(len(scanned.trials)) if position not in others]
     return selected(scanned, train, with_faults=True)
+
+
+def _division_faults(scanned: ScannedProtocol, dev: list[int]) -> tuple[Fault, ...]:
+    """Return why whole speakers make no development part of both classes, if they do not."""
+    classes = {scanned.trials[position].is_bona_fide for position in dev}
+    if classes >= {True, False} or scanned.class_faults():
+        return ()
+    message = (
+        f"{scanned.path}: no fifth of its speakers has both classes and leaves both for training: add a column `split` "
+        "that says train or dev for each utterance, or make train.csv and dev.csv"
+    )
+    return (Fault(FaultKind.CLASS, message, "whole speakers cannot be divided into two parts with both classes"),)
 
 
 def is_in_the_wild(path: Path) -> bool:

@@ -1,0 +1,266 @@
+"""What --check_data says of a corpus: its parts in numbers, every fault, and whether training would fail."""
+
+from __future__ import annotations
+
+import statistics
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from training.data_check import CheckedCorpus, CheckedPart
+from utils.audio import CROP_SAMPLES, SAMPLE_RATE_HZ
+from utils.audio_check import AudioFault
+from utils.corpora.parts import Published
+from utils.terminal_text import printable
+from utils.trials import UNKNOWN, Trial
+
+_SHOWN = 5
+_GROUPS_SHOWN = 20
+_INDENT = " " * 15
+_GLUE = "\x1f:"
+
+
+def faults_of(part: CheckedPart) -> dict[str, list[str]]:
+    """Return what would stop a run that uses this part: the places, by what is wrong with them."""
+    faults: dict[str, list[str]] = {}
+    for fault in (*part.scanned.faults, *_class_faults(part)):
+        faults.setdefault(fault.kind.value, []).append(fault.found)
+    if part.folder_error:
+        faults["audio folders that cannot be listed"] = [part.folder_error]
+    if part.missing:
+        faults["missing audio files"] = part.missing
+    unreadable = _of_fault(part, AudioFault.UNREADABLE)
+    if unreadable:
+        faults[AudioFault.UNREADABLE.value] = unreadable
+    return faults
+
+
+def notes_of(part: CheckedPart) -> dict[str, list[str]]:
+    """Return what a run would not stop at, but a person should know: files that are cut, and unusual rates."""
+    notes: dict[str, list[str]] = {}
+    cut = _of_fault(part, AudioFault.CUT)
+    if cut:
+        notes[AudioFault.CUT.value] = cut
+    rates = Counter(audio.sample_rate_hz for audio in part.audio if audio and audio.samples)
+    usual = SAMPLE_RATE_HZ if rates[SAMPLE_RATE_HZ] else (rates.most_common(1)[0][0] if rates else 0)
+    others = [
+        f"{path.name} ({audio.sample_rate_hz:,} Hz)"
+        for path, audio in zip(part.paths, part.audio, strict=True)
+        if path and audio and audio.samples and audio.sample_rate_hz != usual
+    ]
+    if others:
+        notes[f"audio files of another rate than {usual:,} Hz"] = others
+    return notes
+
+
+def _class_faults(part: CheckedPart) -> Sequence[Any]:
+    """An evaluation goes without one of the classes, training does not."""
+    return () if part.source.name == "eval" else part.scanned.class_faults()
+
+
+def _of_fault(part: CheckedPart, kind: AudioFault) -> list[str]:
+    return [
+        f"{path.name} ({audio.reason})"
+        for path, audio in zip(part.paths, part.audio, strict=True)
+        if path and audio and audio.fault is kind
+    ]
+
+
+def would_train(corpora: Sequence[CheckedCorpus]) -> bool:
+    """Whether training would run; for a set of evaluation, whether evaluating would."""
+    first = corpora[0]
+    needed = [part for part in first.parts if part.source.name != "eval" or not first.found.can_train]
+    return not any(faults_of(part) for part in needed)
+
+
+def summary(corpora: Sequence[CheckedCorpus]) -> str:
+    """Return the verdict as one sentence."""
+    first = corpora[0]
+    used = [part for part in first.parts if part.source.name != "eval"] if first.found.can_train else first.parts
+    what = "training" if first.found.can_train else "evaluation"
+    broken = _broken(used)
+    counts = " and ".join(f"{len(part.scanned.trials):,} {part.source.name}" for part in used)
+    verdict = (
+        f"{what.capitalize()} would fail: {broken}."
+        if broken
+        else f"Nothing stands in the way of {what}: {counts} utterances."
+    )
+    others = _broken([part for corpus in corpora for part in corpus.parts if part not in used])
+    return f"{verdict} Evaluation would fail: {others}." if others else verdict
+
+
+def _broken(parts: Sequence[CheckedPart]) -> str:
+    of_parts = []
+    for part in parts:
+        counts = [f"{kind} ({len(places):,})" for kind, places in faults_of(part).items()]
+        if counts:
+            of_parts.append(f"{part.source.name} has {', '.join(counts)}")
+    return "; ".join(of_parts)
+
+
+def report_text(corpora: Sequence[CheckedCorpus]) -> str:
+    """Return the report as it is printed."""
+    lines: list[str] = []
+    for corpus in corpora:
+        lines.append(f"{corpus.found.folder}: {corpus.found.layout} layout")
+        if corpus.found.division:
+            lines.append(f"  the parts: {corpus.found.division}")
+        for part in corpus.parts:
+            lines += ["", f"{part.source.name}: {part.scanned.path}", *_part_lines(part)]
+        lines.append("")
+    lines += [note for corpus in corpora for note in _overlaps(corpus)]
+    return "\n".join(printable(line) for line in [*lines, summary(corpora)])
+
+
+def _part_lines(part: CheckedPart) -> list[str]:
+    trials = part.scanned.trials
+    read = [audio for audio in part.audio if audio and audio.samples]
+    rows: list[tuple[str, str]] = []
+    if trials:
+        rows.append(("utterances", _class_text(trials)))
+        published = published_text(part.source.published, trials)
+        if published:
+            rows.append(("published", published))
+        rows += [(title, _groups_text(groups)) for title, groups in _groups(trials).items() if groups]
+        speakers = {trial.speaker for trial in trials} - {UNKNOWN}
+        rows.append(("speakers", f"{len(speakers):,}" if speakers else "not known"))
+    if read:
+        rates = Counter(f"{audio.sample_rate_hz:,} Hz, {_channels_text(audio.channels)}" for audio in read)
+        rows.append(("audio read", _groups_text(dict(rates.most_common()))))
+        rows.append(("seconds", _durations_text([audio.seconds for audio in read], _num_long(part))))
+    if trials:
+        rows.append(("not named", f"{part.num_unnamed:,} other audio files in the folder, not used"))
+    lines = [line for title, text in rows for line in _row(title, text)]
+    for sign, found in (("[ERROR]", faults_of(part)), ("[NOTE]", notes_of(part))):
+        for kind, places in found.items():
+            lines.append(f"  {sign} {kind} ({len(places):,}): {_few(places)}")
+    return lines
+
+
+def _row(title: str, text: str) -> list[str]:
+    together = text.replace(": ", _GLUE)  # a name and its number stay on one line
+    lines = textwrap.wrap(together, 120, initial_indent=f"  {title:<13}", subsequent_indent=_INDENT)
+    return [line.replace(_GLUE, ": ") for line in lines]
+
+
+def _class_text(trials: Sequence[Trial]) -> str:
+    counts = Counter(trial.is_bona_fide for trial in trials)
+    unknown = f", {counts[None]:,} without a label" if counts[None] else ""
+    return f"{len(trials):,}: {counts[True]:,} bona fide, {counts[False]:,} spoof{unknown}"
+
+
+def published_text(published: Published | None, trials: Sequence[Trial]) -> str:
+    """Compare with the published counts, where the names of the utterances are those of the published set; else ""."""
+    if published is None or 2 * sum(trial.utterance.startswith(published.prefix) for trial in trials) < len(trials):
+        return ""
+    found = Counter(trial.is_bona_fide for trial in trials)
+    counts_bona_fide = published.bona_fide is not None and found[None] == 0
+    if len(trials) == published.total and (not counts_bona_fide or found[True] == published.bona_fide):
+        return "the same number" + (" of each class" if counts_bona_fide else "")
+    bona_fide = f", {published.bona_fide:,} of them bona fide" if published.bona_fide is not None else ""
+    return f"{published.total:,}{bona_fide}; here {len(trials) - published.total:+,}"
+
+
+def _groups(trials: Sequence[Trial]) -> dict[str, dict[str, int]]:
+    return {
+        "attacks": _counted([trial.attack for trial in trials if trial.is_bona_fide is False], UNKNOWN),
+        "codecs": _counted([trial.codec for trial in trials], UNKNOWN),
+        "subsets": _counted([trial.subset for trial in trials], ""),
+    }
+
+
+def _counted(names: Sequence[str], unknown: str) -> dict[str, int]:
+    """Return how often each name comes, in their order; nothing where none is known."""
+    counts = Counter(names)
+    return {name or "none": counts[name] for name in sorted(counts)} if set(counts) - {unknown} else {}
+
+
+def _groups_text(groups: Mapping[str, int]) -> str:
+    shown = [f"{name}: {count:,}" for name, count in list(groups.items())[:_GROUPS_SHOWN]]
+    more = len(groups) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _channels_text(channels: int) -> str:
+    return "mono" if channels == 1 else f"{channels} channels"
+
+
+def _num_long(part: CheckedPart) -> int:
+    return sum(audio.is_longer_than_the_crop for audio in part.audio if audio)
+
+
+def _durations_text(seconds: Sequence[float], num_long: int) -> str:
+    return (
+        f"{min(seconds):.2f} shortest, {statistics.median(seconds):.2f} median, {max(seconds):.2f} longest; "
+        f"{100 * num_long / len(seconds):.1f} % are longer than {CROP_SAMPLES:,} samples"
+    )
+
+
+def _few(places: Sequence[str]) -> str:
+    more = f", and {len(places) - _SHOWN:,} more (--json names all)" if len(places) > _SHOWN else ""
+    return ", ".join(places[:_SHOWN]) + more
+
+
+def _overlaps(corpus: CheckedCorpus) -> list[str]:
+    """Say which utterances and speakers training and development share: an EER on dev would be too good."""
+    named = {part.source.name: part.scanned.trials for part in corpus.parts}
+    if not {"train", "dev"} <= set(named):
+        return []
+    notes = []
+    for what in ("utterance", "speaker"):
+        train, dev = ({getattr(trial, what) for trial in named[name]} for name in ("train", "dev"))
+        shared = sorted(train & dev - {UNKNOWN})
+        if shared:
+            number = f"{len(shared):,} {what}s are" if len(shared) > 1 else f"1 {what} is"
+            notes.append(f"[NOTE] {number} in train and in dev, which makes the EER on dev too good: {_few(shared)}")
+    return notes
+
+
+def report_document(corpora: Sequence[CheckedCorpus]) -> dict[str, Any]:
+    """Return the report for --json; `faults` and `notes` name every place."""
+    return {
+        "would_run": would_train(corpora),
+        "can_train": corpora[0].found.can_train,
+        "summary": summary(corpora),
+        "corpora": [
+            {
+                "layout": corpus.found.layout,
+                "folder": str(corpus.found.folder),
+                "division": corpus.found.division or None,
+                "overlaps": _overlaps(corpus),
+                "parts": [_part_document(part) for part in corpus.parts],
+            }
+            for corpus in corpora
+        ],
+    }
+
+
+def _part_document(part: CheckedPart) -> dict[str, Any]:
+    trials = part.scanned.trials
+    classes = Counter(trial.is_bona_fide for trial in trials)
+    read = [audio for audio in part.audio if audio and audio.samples]
+    seconds = [audio.seconds for audio in read]
+    return {
+        "name": part.source.name,
+        "protocol": str(part.scanned.path),
+        "trials": len(trials),
+        "bona_fide": classes[True],
+        "spoof": classes[False],
+        "without_label": classes[None],
+        "published_trials": part.source.published.total
+        if part.source.published and published_text(part.source.published, trials)
+        else None,
+        **_groups(trials),
+        "speakers": len({trial.speaker for trial in trials} - {UNKNOWN}),
+        "files_read": len(read),
+        "sample_rates_hz": dict(Counter(audio.sample_rate_hz for audio in read)),
+        "channels": dict(Counter(audio.channels for audio in read)),
+        "seconds": {"shortest": min(seconds), "median": statistics.median(seconds), "longest": max(seconds)}
+        if seconds
+        else None,
+        "longer_than_64600_samples": _num_long(part),
+        "not_named": part.num_unnamed,
+        "faults": faults_of(part),
+        "notes": notes_of(part),
+    }
