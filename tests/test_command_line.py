@@ -188,7 +188,10 @@ def test_json_goes_with_each_flag_that_looks(flag: str) -> None:
 )
 def test_json_is_refused_with_anything_else(typed: list[str]) -> None:
     message = refusal(*typed, "--json")
-    assert "--json goes with --list_checkpoints, --inspect_checkpoint, --validate_checkpoints or --metrics" in message
+    assert (
+        "--json goes with --list_checkpoints, --inspect_checkpoint, --validate_checkpoints, --check_data or --metrics"
+        in (message)
+    )
 
 
 @pytest.mark.parametrize("more", [[], ["--num_epochs", "5"], ["--load_checkpoint_type", "best"]])

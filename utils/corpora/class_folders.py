@@ -39,7 +39,8 @@ def find(database: Path, protocols: Path | None) -> FoundCorpus | None:  # noqa:
         return found if parts else None
     scan_all = cache(partial(scan_folders, database, alone))
     evaluation = tuple(part for part in parts if part.name == "eval")
-    return FoundCorpus(LAYOUT, database, (*divided_parts(scan_all, (database,)), *evaluation), _DIVIDED)
+    whole = PartSource("eval", scan_all, (database,))
+    return FoundCorpus(LAYOUT, database, (*divided_parts(scan_all, (database,)), *evaluation), _DIVIDED, whole)
 
 
 def scan_folders(database: Path, top: Path) -> ScannedProtocol:

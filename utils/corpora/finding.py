@@ -38,6 +38,7 @@ _LOOKED_FOR = (
     class_folders.LOOKED_FOR,
 )
 _LOOKED_FOR_SETS = (asvspoof_2021.LOOKED_FOR, in_the_wild.LOOKED_FOR)
+_LOOKED_FOR_EVAL = (asvspoof_2019.PROTOCOL_FILES["eval"], "ASVspoof5.eval.track_1.tsv", "eval.csv", "eval/bonafide/")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ def find_evaluation_part(
     """Open the part of a corpus that a detector is to be evaluated on, and check that all its audio is there.
 
     Where several sets lie in `database_path`, that of `track` goes first: ASVspoof 2021 LA or DF, or In-the-Wild; then
-    the evaluation part of the corpus that is there, so that the default track works on an ASVspoof 2019 LA tree.
+    the evaluation part of the corpus that is there, so that the default track works on an ASVspoof 2019 LA tree; of a
+    table or class folders that name no parts, all of them.
     `protocols_path` is a folder, or one file with the trials in any known format, a bare list of names too; its audio
     is looked for beside it and in every audio folder of the database. `subset` is eval, progress, hidden or all, of
     keys that have subsets; None means eval where there are some (official figures are those of eval), else all.
@@ -119,7 +121,7 @@ def find_evaluation_part(
         found = _trials_of_file(protocols_path, database_path)
     else:
         found = _find_evaluation_layout(database_path, protocols_path, track)
-    source = found.part("eval")
+    source = found.part("eval") or found.whole
     assert source is not None
     scanned = source.scan()
     scanned.protocol()
@@ -131,9 +133,9 @@ def _find_evaluation_layout(database_path: Path, protocols_path: Path | None, tr
     """Recognise the set that a detector for `track` is evaluated on; raises UserError where there is none."""
     for find in _evaluation_order(track):
         found = find(database_path, protocols_path)
-        if found and found.part("eval"):
+        if found and (found.part("eval") or found.whole):
             return found
-    raise _not_recognised(database_path, (*_LOOKED_FOR_SETS, *_LOOKED_FOR))
+    raise _not_recognised(database_path, (*_LOOKED_FOR_SETS, *_LOOKED_FOR_EVAL), "has nothing to evaluate on")
 
 
 def find_all_layouts(database_path: Path, protocols_path: Path | None = None) -> list[FoundCorpus]:
@@ -183,9 +185,11 @@ def _check_protocols(protocols_path: Path | None) -> None:
         )
 
 
-def _not_recognised(database_path: Path, looked_for: tuple[str, ...]) -> UserError:
+def _not_recognised(
+    database_path: Path, looked_for: tuple[str, ...], verdict: str = "is not a corpus that is known"
+) -> UserError:
     return UserError(
-        f"--database_path {database_path} is not a corpus that is known: looked for {', '.join(looked_for)} "
+        f"--database_path {database_path} {verdict}: looked for {', '.join(looked_for)} "
         f"in {database_path} and in {database_path / 'LA'}, found {what_is_in(database_path)}: pass the folder that "
         f"holds one of these; {WITHOUT_DATA}"
     )

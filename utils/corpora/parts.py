@@ -61,12 +61,16 @@ class PartSource:
 
 @dataclass(frozen=True)
 class FoundCorpus:
-    """A corpus as its layout was recognised; `division` says how the training and development parts came about."""
+    """A corpus as its layout was recognised; `division` says how the training and development parts came about.
+
+    `whole` is all of a corpus that names no parts, for a detector that was trained on another one.
+    """
 
     layout: str
     folder: Path
     parts: tuple[PartSource, ...]
     division: str = ""
+    whole: PartSource | None = None
 
     def part(self, name: PartName) -> PartSource | None:
         """Return the part of this name, None where the corpus has none."""

@@ -89,7 +89,8 @@ def _of_one_table(table: Path, database: Path) -> FoundCorpus:
         present = {name for name, scan in scans.items() if name != "eval" or scan().trials}
         parts = [PartSource(name, scans[name], folders) for name in PART_WORDS if name in present]
         return FoundCorpus(LAYOUT, folder, tuple(parts), f"the column `{header[columns.part]}` of {table.name}")
-    return FoundCorpus(LAYOUT, folder, divided_parts(scan_all, folders), _DIVIDED)
+    whole = PartSource("eval", scan_all, folders)
+    return FoundCorpus(LAYOUT, folder, divided_parts(scan_all, folders), _DIVIDED, whole)
 
 
 def divided_parts(scan_all: Callable[[], ScannedProtocol], folders: tuple[Path, ...]) -> tuple[PartSource, PartSource]:

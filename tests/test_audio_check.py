@@ -1,0 +1,75 @@
+"""Listening to whole files: what is wrong with one, and what training would make of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.small_audio import write_sound
+from utils.audio import read_waveform
+from utils.audio_check import AudioFault, check_audio
+from utils.errors import UserError
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".wav", ".ogg", ".mp3"])
+def test_a_whole_file_has_no_fault(tmp_path: Path, suffix: str) -> None:
+    checked = check_audio(write_sound(tmp_path / f"a{suffix}", seconds=1, rate_hz=8000))
+    assert (checked.fault, checked.sample_rate_hz, checked.channels) == (None, 8000, 1)
+    assert checked.seconds == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("share", [0.99, 0.5, 0.1, 0.01, 0.0])
+def test_a_flac_file_that_is_cut_anywhere_is_unreadable_to_training_too(tmp_path: Path, share: float) -> None:
+    path = write_sound(tmp_path / "a.flac", seconds=2)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    checked = check_audio(path)
+    assert checked.fault is AudioFault.UNREADABLE
+    assert checked.reason
+    with pytest.raises(UserError, match="cannot be read"):
+        read_waveform(path)
+
+
+def test_a_wav_file_that_is_cut_is_noted_with_what_is_left(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav", seconds=1)
+    path.write_bytes(path.read_bytes()[: 44 + 8000])
+    checked = check_audio(path)
+    assert (checked.fault, checked.samples) == (AudioFault.CUT, 4000)
+    assert checked.reason == "4,000 samples, its header says 16,000"
+    assert read_waveform(path).size == 4000
+
+
+def test_a_wav_file_written_to_a_pipe_which_has_no_length_is_not_taken_for_cut(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.wav", seconds=1)
+    content = path.read_bytes()
+    path.write_bytes(content[:40] + b"\xff\xff\xff\xff" + content[44:])
+    assert (check_audio(path).fault, check_audio(path).samples) == (None, 16_000)
+
+
+def test_a_file_without_samples_and_one_that_is_no_audio_are_unreadable(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 16_000)
+    (tmp_path / "text.flac").write_text("not audio")
+    (tmp_path / "empty.flac").touch()
+    reasons = {name: check_audio(tmp_path / name).reason for name in ("none.wav", "text.flac", "empty.flac", "no.flac")}
+    assert reasons == {
+        "none.wav": "it holds no samples",
+        "text.flac": "Format not recognised",
+        "empty.flac": "it is empty",
+        "no.flac": "there is no such file",
+    }
+
+
+def test_samples_that_are_not_finite_are_a_fault(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.array([0.0, np.nan, 0.0], np.float32), 16_000, subtype="FLOAT")
+    assert "not finite" in check_audio(tmp_path / "a.wav").reason
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "samples", "is_longer"), [(16_000, 64_600, False), (16_000, 64_601, True), (8000, 32_301, True)]
+)
+def test_longer_than_the_crop_is_counted_at_16_khz(tmp_path: Path, rate_hz: int, samples: int, is_longer: bool) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(samples), rate_hz)
+    assert check_audio(tmp_path / "a.wav").is_longer_than_the_crop is is_longer
