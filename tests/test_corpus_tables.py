@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from utils.trials import Trial
 ROWS = [(f"{'real' if n % 2 else 'fake'}/{n}.wav", "bonafide" if n % 2 else "spoof", f"s{n // 2}") for n in range(20)]
 
 
-def write_table(path: Path, rows: list[tuple[str, ...]], header: str = "path,label,speaker") -> Path:
+def write_table(path: Path, rows: Sequence[tuple[str, ...]], header: str = "path,label,speaker") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([header, *(",".join(row) for row in rows)]) + "\n")
     return path
