@@ -19,7 +19,7 @@ def write_classes(top: Path, count: int = 10) -> None:
 def test_two_folders_are_divided_by_a_hash_of_the_names(tmp_path: Path) -> None:
     write_classes(tmp_path)
     corpus = find_corpus(tmp_path)
-    assert corpus.layout == "class folders"
+    assert corpus.layout == "class-folder"
     assert "a fifth of the files of each class" in corpus.division
     for part, count in ((corpus.train, 8), (corpus.dev, 2)):
         assert (part.protocol.num_bona_fide, part.protocol.num_spoof) == (count, count)

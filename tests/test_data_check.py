@@ -158,6 +158,15 @@ def test_a_file_that_the_protocol_does_not_name_is_counted(mine: Path, capsys: p
     assert (code, part_of(document, "dev")["not_named"], part_of(document)["not_named"]) == (0, 1, 0)
 
 
+def test_files_of_the_other_part_are_not_counted_as_not_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("bonafide", "spoof"):
+        write_sounds(tmp_path / name, [f"{number}.wav" for number in range(5)])
+    code, document = checked(tmp_path, capsys)
+    assert (code, part_of(document)["trials"], part_of(document)["not_named"]) == (0, 8, 0)
+
+
 @pytest.mark.parametrize(
     ("break_it", "kind"),
     [
@@ -216,9 +225,11 @@ def test_counts_are_compared_with_the_published_ones_by_the_names_of_the_utteran
 
 def test_speakers_and_utterances_of_both_parts_are_noted(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, document = checked(mine, capsys)
-    (note,) = document["corpora"][0]["overlaps"]
-    assert note.startswith("[NOTE] 3 speakers are in train and in dev")
-    assert note.endswith("S0, S1, S2")
+    assert document["corpora"][0]["in_train_and_dev"] == {"utterances": [], "speakers": ["S0", "S1", "S2"]}
+    main(["--check_data", str(mine)])
+    assert "[NOTE] speakers in train and in dev (3), which makes the EER on dev too good: S0, S1, S2\n" in (
+        capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(

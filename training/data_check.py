@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,21 @@ _EXIT_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
+class _LocatedPart:
+    """A part whose protocol was read and whose folders were listed; nothing was listened to yet."""
+
+    source: PartSource
+    scanned: ScannedProtocol
+    paths: tuple[Path | None, ...]
+    listed: set[str]
+    folder_error: str
+
+
+@dataclass(frozen=True)
 class CheckedPart:
     """All that was found of one part; `audio` belongs to `paths`, which are None for files that do not exist.
 
-    `num_unnamed` counts the audio files in its folders that the protocol does not name.
+    `num_unnamed` counts the audio files in its folders that no protocol of the corpus names.
     """
 
     source: PartSource
@@ -75,27 +86,34 @@ def check_data(database: Path, protocols: Path | None, num_threads: int) -> list
 
     Raises UserError where none is recognised, and, with exit code 130, after Ctrl-C.
     """
-    return [
-        CheckedCorpus(found, tuple(_check_part(part, num_threads) for part in found.parts))
-        for found in find_all_layouts(database, protocols)
-    ]
+    return [_check_corpus(found, num_threads) for found in find_all_layouts(database, protocols)]
 
 
-def _check_part(source: PartSource, num_threads: int) -> CheckedPart:
-    scanned = source.scan()
+def _check_corpus(found: FoundCorpus, num_threads: int) -> CheckedCorpus:
+    scans = [part.scan() for part in found.parts]
+    located = [_locate(part, scanned) for part, scanned in zip(found.parts, scans, strict=True)]
+    named = {str(path) for part in located for path in part.paths if path is not None}
+    return CheckedCorpus(found, tuple(_check_part(part, named, num_threads) for part in located))
+
+
+def _locate(source: PartSource, scanned: ScannedProtocol) -> _LocatedPart:
     audio = AudioFiles(source.audio_folders)
     unlistable = audio.unlistable()
-    paths = audio.find_all(scanned.names)
-    there = [path for path in paths if path is not None]
-    checked = iter(_listen(source.name, there, num_threads))
+    paths = tuple(audio.find_all(scanned.names))
+    return _LocatedPart(
+        source, scanned, paths, audio.listed(), f"{unlistable[0]} ({unlistable[1]})" if unlistable else ""
+    )
+
+
+def _check_part(part: _LocatedPart, named: Set[str], num_threads: int) -> CheckedPart:
+    checked = iter(_listen(part.source.name, [path for path in part.paths if path is not None], num_threads))
     return CheckedPart(
-        source,
-        scanned,
-        tuple(paths),
-        tuple(next(checked) if path is not None else None for path in paths),
-        # Without a protocol all of them are unnamed, which says nothing.
-        audio.count() - len(set(there)) if scanned.names else 0,
-        f"{unlistable[0]} ({unlistable[1]})" if unlistable else "",
+        part.source,
+        part.scanned,
+        part.paths,
+        audio=tuple(next(checked) if path is not None else None for path in part.paths),
+        num_unnamed=len(part.listed - named),
+        folder_error=part.folder_error,
     )
 
 

@@ -109,7 +109,12 @@ def report_text(corpora: Sequence[CheckedCorpus]) -> str:
         for part in corpus.parts:
             lines += ["", f"{part.source.name}: {part.scanned.path}", *_part_lines(part)]
         lines.append("")
-    lines += [note for corpus in corpora for note in _overlaps(corpus)]
+    for corpus in corpora:
+        lines += [
+            f"[NOTE] {what} in train and in dev ({len(shared):,}), which makes the EER on dev too good: {_few(shared)}"
+            for what, shared in _overlaps(corpus).items()
+            if shared
+        ]
     return "\n".join(printable(line) for line in [*lines, summary(corpora)])
 
 
@@ -202,19 +207,14 @@ def _few(places: Sequence[str]) -> str:
     return ", ".join(places[:_SHOWN]) + more
 
 
-def _overlaps(corpus: CheckedCorpus) -> list[str]:
-    """Say which utterances and speakers training and development share: an EER on dev would be too good."""
+def _overlaps(corpus: CheckedCorpus) -> dict[str, list[str]]:
+    """Return the utterances and speakers that training and development share."""
     named = {part.source.name: part.scanned.trials for part in corpus.parts}
-    if not {"train", "dev"} <= set(named):
-        return []
-    notes = []
+    shared: dict[str, list[str]] = {}
     for what in ("utterance", "speaker"):
-        train, dev = ({getattr(trial, what) for trial in named[name]} for name in ("train", "dev"))
-        shared = sorted(train & dev - {UNKNOWN})
-        if shared:
-            number = f"{len(shared):,} {what}s are" if len(shared) > 1 else f"1 {what} is"
-            notes.append(f"[NOTE] {number} in train and in dev, which makes the EER on dev too good: {_few(shared)}")
-    return notes
+        train, dev = ({getattr(trial, what) for trial in named.get(name, ())} for name in ("train", "dev"))
+        shared[f"{what}s"] = sorted(train & dev - {UNKNOWN})
+    return shared
 
 
 def report_document(corpora: Sequence[CheckedCorpus]) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def report_document(corpora: Sequence[CheckedCorpus]) -> dict[str, Any]:
                 "layout": corpus.found.layout,
                 "folder": str(corpus.found.folder),
                 "division": corpus.found.division or None,
-                "overlaps": _overlaps(corpus),
+                "in_train_and_dev": _overlaps(corpus),
                 "parts": [_part_document(part) for part in corpus.parts],
             }
             for corpus in corpora

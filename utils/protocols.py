@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,8 +53,9 @@ def scan_protocol(path: Path, columns: TrialColumns | None = None) -> ScannedPro
     except UserError as error:
         return ScannedProtocol(path, faults=(Fault(FaultKind.FILE, str(error), str(error)),))
     header, numbered = numbered_rows(text, HEADER_NAMES)
-    rows = list(numbered)
-    if not rows:
+    # Not a list of all rows: 600,000 of them would keep the garbage collector busy for seconds.
+    first = next(numbered, None)
+    if first is None:
         message = f"{path}: the protocol is empty: copy it again, or pass another --protocols_path"
         return ScannedProtocol(path, faults=(Fault(FaultKind.FILE, message, message),))
     if header:
@@ -65,9 +67,9 @@ def scan_protocol(path: Path, columns: TrialColumns | None = None) -> ScannedPro
             )
             return ScannedProtocol(path, faults=(Fault(FaultKind.FILE, message, message),))
     if columns is None:
-        columns = TRIAL_LIST if len(rows[0][1]) == 1 else bare_columns(rows[0][1]) or ASVSPOOF_2019
-    reader = _Reader(path, columns, len(header) or len(rows[0][1]))
-    for line_number, row in rows:
+        columns = TRIAL_LIST if len(first[1]) == 1 else bare_columns(first[1]) or ASVSPOOF_2019
+    reader = _Reader(path, columns, len(header) or len(first[1]))
+    for line_number, row in itertools.chain([first], numbered):
         reader.read(line_number, row)
     return ScannedProtocol(
         path,

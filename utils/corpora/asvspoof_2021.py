@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,10 +52,10 @@ def scan_trials(trial_list: Path | None, keys: Path | None) -> ScannedProtocol:
         assert trial_list is not None
         return scan_protocol(trial_list, TRIAL_LIST)
     scanned = scan_protocol(keys)
-    if trial_list is None:
+    known = {trial.utterance for trial in scanned.trials}
+    if trial_list is None or _names_only(trial_list, known):
         return scanned
     listed = scan_protocol(trial_list, TRIAL_LIST)
-    known = {trial.utterance for trial in scanned.trials}
     without_key = [position for position, trial in enumerate(listed.trials) if trial.utterance not in known]
     return replace(
         scanned,
@@ -63,3 +63,12 @@ def scan_trials(trial_list: Path | None, keys: Path | None) -> ScannedProtocol:
         names=scanned.names + tuple(listed.names[position] for position in without_key),
         faults=scanned.faults + listed.faults,
     )
+
+
+def _names_only(trial_list: Path, known: Set[str]) -> bool:
+    """Whether a list has each of its names once and names known trials only: then its lines need not be looked at."""
+    try:
+        names = trial_list.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return len(set(names)) == len(names) and set(names) <= known

@@ -47,9 +47,13 @@ class AudioFiles:
         found = [(folder, self._listing(folder).error) for folder in self._folders]
         return (Path(found[0][0]), found[0][1]) if all(error for _, error in found) else None
 
-    def count(self) -> int:
-        """Return how many audio files lie in the folders that were listed."""
-        return sum(len(listing.names) for listing in self._listings.values())
+    def listed(self) -> set[str]:
+        """Return the paths of all audio files in the folders that were listed."""
+        return {
+            os.path.join(folder, name)  # noqa: PTH118 - as below
+            for folder, listing in self._listings.items()
+            for name in listing.names
+        }
 
     def _listing(self, folder: str) -> _Listing:
         found = self._listings.get(folder)

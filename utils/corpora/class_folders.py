@@ -18,7 +18,7 @@ from utils.text_tables import bare_name
 from utils.trial_columns import LABELS
 from utils.trials import NO_ATTACK, UNKNOWN, Fault, FaultKind, ScannedProtocol, Trial
 
-LAYOUT = "class folders"
+LAYOUT = "class-folder"
 LOOKED_FOR = "bonafide/ and spoof/"
 _DIVIDED = "a fifth of the files of each class is the development part, chosen by a hash of their names"
 

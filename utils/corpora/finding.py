@@ -158,7 +158,7 @@ def find_all_layouts(database_path: Path, protocols_path: Path | None = None) ->
 def _trials_of_file(path: Path, database_path: Path) -> FoundCorpus:
     audio = (path.parent, *_audio_folders(database_path))
     source = PartSource("eval", partial(scan_protocol, path), audio)
-    return FoundCorpus(f"trials of {path.name}, any", database_path, (source,))
+    return FoundCorpus("trial list", database_path, (source,))
 
 
 def _evaluation_order(track: str) -> list[_Find]:
