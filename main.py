@@ -96,7 +96,7 @@ def export_checkpoint(command: Command) -> int:
 
 def check_data(command: Command) -> int:
     """Look through the corpus that training would use, every file of it; fail if training would."""
-    from training import data_check, data_report  # noqa: PLC0415  (import NumPy and soundfile)
+    from training import data_check, data_report, data_verdict  # noqa: PLC0415  (import NumPy and soundfile)
 
     options = command.options
     database = data_check.database_to_check(command.looked_at, options.database_path, "database_path" in command.typed)
@@ -104,7 +104,7 @@ def check_data(command: Command) -> int:
     corpora = data_check.check_data(database, protocols, num_threads=max(1, options.num_workers))
     text = json_text(data_report.report_document(corpora)) if command.as_json else data_report.report_text(corpora)
     say(text)
-    return 0 if data_report.would_train(corpora) else EXIT_FAILURE
+    return 0 if data_verdict.would_run(corpora) else EXIT_FAILURE
 
 
 def measure_scores(command: Command) -> int:

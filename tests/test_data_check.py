@@ -198,7 +198,7 @@ def test_a_broken_evaluation_part_is_told_and_does_not_fail_training(
     code, document = checked(mine, capsys)
     assert code == 0
     assert document["summary"].startswith("Nothing stands in the way of training")
-    assert "Evaluation would fail: eval has " in document["summary"]
+    assert "Evaluation would fail: ASVspoof 2019 LA eval has " in document["summary"]
 
 
 @pytest.mark.parametrize(("is_there", "code"), [(True, 0), (False, 1)])
@@ -210,9 +210,11 @@ def test_a_set_for_evaluation_is_checked_as_one(
     found, document = checked(tmp_path, capsys)
     assert (found, document["can_train"]) == (code, False)
     assert part_of(document, "eval")["published_trials"] == 31_779
-    wanted = (
-        "Nothing stands in the way of evaluation: 2 eval" if is_there else "Evaluation would fail: eval has missing"
+    good, bad = (
+        "Nothing stands in the way of evaluation: 2 In-the-Wild eval",
+        "Evaluation would fail: In-the-Wild eval has",
     )
+    wanted = good if is_there else bad
     assert document["summary"].startswith(wanted)
 
 

@@ -33,7 +33,7 @@ class _LocatedPart:
     folder_error: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CheckedPart:
     """All that was found of one part; `audio` belongs to `paths`, which are None for files that do not exist.
 

@@ -1,4 +1,4 @@
-"""What --check_data says of a corpus: its parts in numbers, every fault, and whether training would fail."""
+"""What --check_data prints: the parts of each corpus in numbers, every fault, and the verdict; as text and as JSON."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.data_check import CheckedCorpus, CheckedPart
-from utils.audio import CROP_SAMPLES, SAMPLE_RATE_HZ
-from utils.audio_check import AudioFault
-from utils.corpora.parts import Published
+from training.data_verdict import faults_of, notes_of, overlaps, published_text, summary, would_run
+from utils.audio import CROP_SAMPLES
 from utils.terminal_text import printable
 from utils.trials import UNKNOWN, Trial
 
@@ -19,84 +18,6 @@ _SHOWN = 5
 _GROUPS_SHOWN = 20
 _INDENT = " " * 15
 _GLUE = "\x1f:"
-
-
-def faults_of(part: CheckedPart) -> dict[str, list[str]]:
-    """Return what would stop a run that uses this part: the places, by what is wrong with them."""
-    faults: dict[str, list[str]] = {}
-    for fault in (*part.scanned.faults, *_class_faults(part)):
-        faults.setdefault(fault.kind.value, []).append(fault.found)
-    if part.folder_error:
-        faults["audio folders that cannot be listed"] = [part.folder_error]
-    if part.missing:
-        faults["missing audio files"] = part.missing
-    unreadable = _of_fault(part, AudioFault.UNREADABLE)
-    if unreadable:
-        faults[AudioFault.UNREADABLE.value] = unreadable
-    return faults
-
-
-def notes_of(part: CheckedPart) -> dict[str, list[str]]:
-    """Return what a run would not stop at, but a person should know: files that are cut, and unusual rates."""
-    notes: dict[str, list[str]] = {}
-    cut = _of_fault(part, AudioFault.CUT)
-    if cut:
-        notes[AudioFault.CUT.value] = cut
-    rates = Counter(audio.sample_rate_hz for audio in part.audio if audio and audio.samples)
-    usual = SAMPLE_RATE_HZ if rates[SAMPLE_RATE_HZ] else (rates.most_common(1)[0][0] if rates else 0)
-    others = [
-        f"{path.name} ({audio.sample_rate_hz:,} Hz)"
-        for path, audio in zip(part.paths, part.audio, strict=True)
-        if path and audio and audio.samples and audio.sample_rate_hz != usual
-    ]
-    if others:
-        notes[f"audio files of another rate than {usual:,} Hz"] = others
-    return notes
-
-
-def _class_faults(part: CheckedPart) -> Sequence[Any]:
-    """An evaluation goes without one of the classes, training does not."""
-    return () if part.source.name == "eval" else part.scanned.class_faults()
-
-
-def _of_fault(part: CheckedPart, kind: AudioFault) -> list[str]:
-    return [
-        f"{path.name} ({audio.reason})"
-        for path, audio in zip(part.paths, part.audio, strict=True)
-        if path and audio and audio.fault is kind
-    ]
-
-
-def would_train(corpora: Sequence[CheckedCorpus]) -> bool:
-    """Whether training would run; for a set of evaluation, whether evaluating would."""
-    first = corpora[0]
-    needed = [part for part in first.parts if part.source.name != "eval" or not first.found.can_train]
-    return not any(faults_of(part) for part in needed)
-
-
-def summary(corpora: Sequence[CheckedCorpus]) -> str:
-    """Return the verdict as one sentence."""
-    first = corpora[0]
-    used = [part for part in first.parts if part.source.name != "eval"] if first.found.can_train else first.parts
-    what = "training" if first.found.can_train else "evaluation"
-    broken = _broken(used)
-    counts = " and ".join(f"{len(part.scanned.trials):,} {part.source.name}" for part in used)
-    verdict = (
-        f"{what.capitalize()} would fail: {broken}."
-        if broken
-        else f"Nothing stands in the way of {what}: {counts} utterances."
-    )
-    others = _broken([part for corpus in corpora for part in corpus.parts if part not in used])
-    return f"{verdict} Evaluation would fail: {others}." if others else verdict
-
-
-def _broken(parts: Sequence[CheckedPart]) -> str:
-    of_parts = []
-    for part in parts:
-        counts = [f"{kind} ({len(places):,})" for kind, places in faults_of(part).items()]
-        if counts:
-            of_parts.append(f"{part.source.name} has {', '.join(counts)}")
-    return "; ".join(of_parts)
 
 
 def report_text(corpora: Sequence[CheckedCorpus]) -> str:
@@ -112,7 +33,7 @@ def report_text(corpora: Sequence[CheckedCorpus]) -> str:
     for corpus in corpora:
         lines += [
             f"[NOTE] {what} in train and in dev ({len(shared):,}), which makes the EER on dev too good: {_few(shared)}"
-            for what, shared in _overlaps(corpus).items()
+            for what, shared in overlaps(corpus).items()
             if shared
         ]
     return "\n".join(printable(line) for line in [*lines, summary(corpora)])
@@ -155,18 +76,6 @@ def _class_text(trials: Sequence[Trial]) -> str:
     return f"{len(trials):,}: {counts[True]:,} bona fide, {counts[False]:,} spoof{unknown}"
 
 
-def published_text(published: Published | None, trials: Sequence[Trial]) -> str:
-    """Compare with the published counts, where the names of the utterances are those of the published set; else ""."""
-    if published is None or 2 * sum(trial.utterance.startswith(published.prefix) for trial in trials) < len(trials):
-        return ""
-    found = Counter(trial.is_bona_fide for trial in trials)
-    counts_bona_fide = published.bona_fide is not None and found[None] == 0
-    if len(trials) == published.total and (not counts_bona_fide or found[True] == published.bona_fide):
-        return "the same number" + (" of each class" if counts_bona_fide else "")
-    bona_fide = f", {published.bona_fide:,} of them bona fide" if published.bona_fide is not None else ""
-    return f"{published.total:,}{bona_fide}; here {len(trials) - published.total:+,}"
-
-
 def _groups(trials: Sequence[Trial]) -> dict[str, dict[str, int]]:
     return {
         "attacks": _counted([trial.attack for trial in trials if trial.is_bona_fide is False], UNKNOWN),
@@ -207,20 +116,10 @@ def _few(places: Sequence[str]) -> str:
     return ", ".join(places[:_SHOWN]) + more
 
 
-def _overlaps(corpus: CheckedCorpus) -> dict[str, list[str]]:
-    """Return the utterances and speakers that training and development share."""
-    named = {part.source.name: part.scanned.trials for part in corpus.parts}
-    shared: dict[str, list[str]] = {}
-    for what in ("utterance", "speaker"):
-        train, dev = ({getattr(trial, what) for trial in named.get(name, ())} for name in ("train", "dev"))
-        shared[f"{what}s"] = sorted(train & dev - {UNKNOWN})
-    return shared
-
-
 def report_document(corpora: Sequence[CheckedCorpus]) -> dict[str, Any]:
     """Return the report for --json; `faults` and `notes` name every place."""
     return {
-        "would_run": would_train(corpora),
+        "would_run": would_run(corpora),
         "can_train": corpora[0].found.can_train,
         "summary": summary(corpora),
         "corpora": [
@@ -228,7 +127,7 @@ def report_document(corpora: Sequence[CheckedCorpus]) -> dict[str, Any]:
                 "layout": corpus.found.layout,
                 "folder": str(corpus.found.folder),
                 "division": corpus.found.division or None,
-                "in_train_and_dev": _overlaps(corpus),
+                "in_train_and_dev": overlaps(corpus),
                 "parts": [_part_document(part) for part in corpus.parts],
             }
             for corpus in corpora
