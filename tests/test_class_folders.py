@@ -80,5 +80,5 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_one_class_alone_is_no_corpus(tmp_path: Path) -> None:
     write_sounds(tmp_path / "bonafide", ["a.wav"])
-    with pytest.raises(UserError, match=r"looked for .*bonafide/ and spoof/ in .*, found bonafide"):
+    with pytest.raises(UserError, match=r"looked in .*bonafide/ and spoof/; found bonafide"):
         find_corpus(tmp_path)

@@ -157,7 +157,7 @@ def test_a_protocol_that_is_no_table_is_not_divided_in_secret(database: Path, tm
 def test_two_tables_of_unknown_names_are_not_guessed_at(database: Path) -> None:
     write_table(database / "a.csv", ROWS[:10])
     write_table(database / "b.csv", ROWS[10:])
-    with pytest.raises(UserError, match=r"looked for .*train\.csv and dev\.csv.*found a\.csv, b\.csv"):
+    with pytest.raises(UserError, match=r"looked in .*train\.csv and dev\.csv.*found a\.csv, b\.csv"):
         find_corpus(database)
 
 

@@ -62,11 +62,15 @@ def test_a_file_may_name_trials_of_the_training_part(la_2019: Path) -> None:
 
 def test_a_corpus_without_an_evaluation_part_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
     write_corpus(tmp_path, train=2, dev=2)
-    with pytest.raises(
-        UserError,
-        match=r"has nothing to evaluate on: looked for ASVspoof2021_LA_eval/flac or .*release_in_the_wild/meta\.csv",
-    ):
+    with pytest.raises(UserError, match=r"has nothing to evaluate on: .* ASVspoof2021_LA_eval/flac or .*meta\.csv"):
         find_evaluation_part(tmp_path)
+
+
+def test_a_file_of_another_kind_is_refused_with_what_it_should_be(la_2019: Path) -> None:
+    file = la_2019.parent / "notes.txt"
+    file.write_text("one two three\nfour five six\n")
+    with pytest.raises(UserError, match=r"notes\.txt, line 1: this is no protocol that is known, found 3 columns"):
+        find_evaluation_part(la_2019, file)
 
 
 def test_a_protocol_that_is_not_there_is_refused_with_the_flag(la_2019: Path) -> None:

@@ -12,11 +12,11 @@ from utils.text_tables import bare_name, decoded, numbered_rows, read_bytes, sho
 from utils.trial_columns import (
     ASVSPOOF_2019,
     HEADER_NAMES,
+    KNOWN_WIDTHS,
     LABELS,
     SUBSET_NAMES,
-    TRIAL_LIST,
     TrialColumns,
-    bare_columns,
+    columns_of_width,
     headed_columns,
 )
 from utils.trials import NO_ATTACK, UNKNOWN, Fault, FaultKind, Protocol, ScannedProtocol, Trial
@@ -67,7 +67,14 @@ def scan_protocol(path: Path, columns: TrialColumns | None = None) -> ScannedPro
             )
             return ScannedProtocol(path, faults=(Fault(FaultKind.FILE, message, message),))
     if columns is None:
-        columns = TRIAL_LIST if len(first[1]) == 1 else bare_columns(first[1]) or ASVSPOOF_2019
+        columns = columns_of_width(len(first[1]))
+    if columns is None:
+        message = (
+            f"{path}, line {first[0]}: this is no protocol that is known, found {len(first[1])} columns "
+            f"(`{shortened(first[1])}`): pass one of ASVspoof 2019, 2021 or 5 ({', '.join(map(str, KNOWN_WIDTHS))} "
+            "columns), a list of names, or a table with the header `path,label`"
+        )
+        return ScannedProtocol(path, faults=(Fault(FaultKind.FILE, message, message),))
     reader = _Reader(path, columns, len(header) or len(first[1]))
     for line_number, row in itertools.chain([first], numbered):
         reader.read(line_number, row)

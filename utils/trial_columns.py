@@ -9,7 +9,7 @@ LABELS: Mapping[str, bool] = {"bonafide": True, "bona-fide": True, "spoof": Fals
 SUBSET_NAMES = {"hidden_track": "hidden"}  # what the first 2021 package called it
 PART_NAMES = ("part", "split")
 
-_ID_NAMES = ("filename", "file_name", "file", "path", "utterance", "trial_anon")
+_ID_NAMES = ("filename", "file_name", "file", "path", "utterance", "utt", "trial_anon")
 _LABEL_NAMES = ("cm-label", "cm_label", "label", "key")
 _ATTACK_NAMES = ("attack", "attack_anon", "attack_label")
 _SPEAKER_NAMES = ("speaker", "speaker_id")
@@ -64,6 +64,11 @@ def bare_columns(first_row: Sequence[str]) -> TrialColumns | None:
         if columns.key is not None and first_row[columns.key] in LABELS:
             return columns
     return None
+
+
+def columns_of_width(width: int) -> TrialColumns | None:
+    """Return the columns of a protocol by the number of them alone, None where that is not known."""
+    return TRIAL_LIST if width == 1 else next(iter(_BY_WIDTH.get(width, ())), None)
 
 
 def headed_columns(header: Sequence[str]) -> TrialColumns | None:

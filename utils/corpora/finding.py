@@ -189,7 +189,7 @@ def _not_recognised(
     database_path: Path, looked_for: tuple[str, ...], verdict: str = "is not a corpus that is known"
 ) -> UserError:
     return UserError(
-        f"--database_path {database_path} {verdict}: looked for {', '.join(looked_for)} "
-        f"in {database_path} and in {database_path / 'LA'}, found {what_is_in(database_path)}: pass the folder that "
-        f"holds one of these; {WITHOUT_DATA}"
+        f"--database_path {database_path} {verdict}: looked in it and in {database_path / 'LA'} for "
+        f"{'; '.join(looked_for)}; found {what_is_in(database_path)}: pass the folder that holds one of these; "
+        f"{WITHOUT_DATA}"
     )
