@@ -1,7 +1,8 @@
 """What the user asked for: every setting of a run, typed, validated and frozen, with what a change of it means.
 
-Each setting is declared once, here: its default, its help text, the values it may have and what happens when a
-resumed run changes it. The command line, the YAML reader, the resume checks and the checkpoint all read this table.
+Each setting is declared once: its default, its help text, the values it may have and what happens when a resumed run
+changes it. Two groups are declared in classes of their own, which Options inherits; all others here. The command line,
+the YAML reader, the resume checks and the checkpoint all read this table.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 
 from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES, RAW_WAVEFORM_TYPES, TEMPORAL_BIASES, XLS_R_300M
 from training.checkpoints.name_template import NameTemplate
-from training.setting import OnChange, Setting, check_part_of_a_path, check_value, setting
+from training.rawboost_settings import RawBoostSettings
+from training.recipe_settings import RecipeSettings
+from training.setting import GROUPS, OnChange, Setting, check_part_of_a_path, check_value, setting
 from utils.errors import EXIT_USAGE, UserError
 
 DEMO_DATABASE = "demo"
@@ -29,17 +32,11 @@ FRONT_END_SETTINGS = (
     "use_contrastive",
     "visualize_attention",
 )
-RANGES = (("minF", "maxF"), ("minBW", "maxBW"), ("minCoeff", "maxCoeff"), ("minG", "maxG"), ("SNRmin", "SNRmax"))
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
 
-def augmentation(default: Any, text: str, **limits: Any) -> Any:
-    """Declare one field of Options that shapes RawBoost; names and defaults are the published ones."""
-    return setting(default, "augmentation", OnChange.BREAKS_EPOCH, text, **limits)
-
-
 @dataclass(frozen=True)
-class Options:
+class Options(RecipeSettings, RawBoostSettings):
     """The settings of one run; impossible to build with a bad value.
 
     >>> Options().lr
@@ -85,29 +82,6 @@ class Options:
         "which 64,600 samples of a longer training utterance: its first ones, or a random place in each epoch",
         choices=("start", "random"),
     )
-    algo: int = augmentation(
-        0,
-        "RawBoost: 0 none; 1 convolutive, 2 impulsive, 3 coloured noise; in series 4: 1, 2, 3; 5: 1, 2; 6: 1, 3; "
-        "7: 2, 3; 8: 1 and 2 summed. The published recipe of g3_heatmap uses 3 on the DF track and 5 on LA",
-        at_least=0,
-        at_most=8,
-    )
-    nBands: int = augmentation(5, "notches in each random filter (1, 3)", at_least=1)
-    minF: float = augmentation(20.0, "lowest centre of a notch, Hz", at_least=0)
-    maxF: float = augmentation(8000.0, "highest centre of a notch, Hz", at_most=8000)
-    minBW: float = augmentation(100.0, "least width of a notch, Hz", at_least=1)
-    maxBW: float = augmentation(1000.0, "greatest width of a notch, Hz")
-    minCoeff: int = augmentation(10, "fewest taps of a notch", at_least=1)
-    maxCoeff: int = augmentation(100, "most taps of a notch")
-    minG: float = augmentation(0.0, "least gain of a filter at its peak, dB (1)")
-    maxG: float = augmentation(0.0, "greatest gain of a filter at its peak, dB (1)")
-    minBiasLinNonLin: float = augmentation(5.0, "--minG is lower by this for the powers of the waveform, dB (1)")
-    maxBiasLinNonLin: float = augmentation(20.0, "--maxG is lower by this for the powers of the waveform, dB (1)")
-    N_f: int = augmentation(5, "highest power of the waveform (1); 1: linear filtering only", at_least=1)
-    P: float = augmentation(10.0, "greatest share of samples that impulses change, % (2)", at_least=0, at_most=100)
-    g_sd: float = augmentation(2.0, "gain of the impulses (2)", at_least=0)
-    SNRmin: float = augmentation(10.0, "least signal-to-noise ratio of the coloured noise, dB (3)")
-    SNRmax: float = augmentation(40.0, "greatest signal-to-noise ratio of the coloured noise, dB (3)")
     model_type: str = setting("g3_heatmap", "detector", OnChange.REFUSED, "detector", choices=MODEL_TYPES)
     ssl_model: str = setting(
         "",
@@ -138,36 +112,6 @@ class Options:
     )
     use_contrastive: bool = setting(
         False, "detector", OnChange.REFUSED, "add a projection head and two contrastive terms to the loss"
-    )
-    loss: str = setting(
-        "CCE",
-        "training",
-        OnChange.REPORTED,
-        "CCE: cross-entropy with weights 0.1 for spoof and 0.9 for bona fide",
-        choices=("CCE",),
-    )
-    contrastive_weight: float = setting(
-        0.1, "training", OnChange.REPORTED, "weight of the margin contrastive term", at_least=0
-    )
-    supcon_weight: float = setting(
-        0.1, "training", OnChange.REPORTED, "weight of the supervised contrastive term", at_least=0
-    )
-    batch_size: int = setting(16, "training", OnChange.BREAKS_EPOCH, "utterances per step", at_least=1)
-    num_epochs: int = setting(100, "training", OnChange.REPORTED, "train until this many epochs are done", at_least=1)
-    lr: float = setting(1e-6, "training", OnChange.REPORTED, "learning rate of Adam", above=0)
-    weight_decay: float = setting(1e-4, "training", OnChange.REPORTED, "weight decay of Adam", at_least=0)
-    scheduler: str = setting(
-        "constant",
-        "training",
-        OnChange.REPORTED,
-        "learning rate after the warm-up: constant, or falling to 0 at the last step of --num_epochs",
-        choices=("constant", "linear", "cosine"),
-    )
-    warmup_steps: int = setting(
-        0, "training", OnChange.REPORTED, "steps over which the learning rate rises from 0 to --lr", at_least=0
-    )
-    seed: int = setting(
-        1234, "training", OnChange.BREAKS_EPOCH, "seed of every random draw", at_least=0, at_most=2**63 - 1
     )
     precision: str = setting(
         "fp32",
@@ -265,10 +209,7 @@ class Options:
             check_value(name, getattr(self, name), declared)
         if any(epoch < 1 for epoch in self.milestones):
             raise UserError(f"--milestones must be epochs from 1 on, found {self.milestones[0]}", EXIT_USAGE)
-        for lower, upper in RANGES:
-            if getattr(self, lower) > getattr(self, upper):
-                found = f"{getattr(self, lower):g} and {getattr(self, upper):g}"
-                raise UserError(f"--{lower} must not exceed --{upper}, found {found}", EXIT_USAGE)
+        self.refuse_ranges_turned_round()
         for name in ("comment", "experiment"):
             check_part_of_a_path(name, getattr(self, name))
         if not _DEVICE.fullmatch(self.device):
@@ -297,14 +238,17 @@ class Options:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain Python values, for the checkpoint, JSON and YAML."""
-        return dataclasses.asdict(self) | {"milestones": list(self.milestones)}
+        values = dataclasses.asdict(self)
+        return {name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in SETTINGS}
 
     def replaced(self, **values: Any) -> Options:
         """Return the same settings with some values changed, checked again."""
         return dataclasses.replace(self, **values)
 
 
-SETTINGS: Mapping[str, Setting] = {f.name: f.metadata["setting"] for f in dataclasses.fields(Options)}
+_DECLARED: Mapping[str, Setting] = {f.name: f.metadata["setting"] for f in dataclasses.fields(Options)}
+SETTINGS = {name: _DECLARED[name] for name in sorted(_DECLARED, key=lambda name: GROUPS.index(_DECLARED[name].group))}
+"""Every setting, group by group, those of a group in the order of their declaration."""
 
 
 def setting_type(name: str) -> type:

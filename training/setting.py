@@ -9,6 +9,9 @@ from typing import Any
 
 from utils.errors import EXIT_USAGE, UserError
 
+GROUPS = ("data", "augmentation", "detector", "training", "machine", "saving", "run", "heatmaps")
+"""The groups of settings in the order of --help, config.yaml and whatever else tells all settings."""
+
 
 class OnChange(enum.Enum):
     """What it means that a resumed run has another value than its checkpoint."""
