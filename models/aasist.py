@@ -76,6 +76,11 @@ class Aasist(Detector):
         self.drop = nn.Dropout(0.5)
         self.out_layer = nn.Linear(5 * inner, 2)
 
+    @property
+    def embedding_width(self) -> int:
+        """Five parts, each as wide as the nodes of the graphs."""
+        return self.out_layer.in_features
+
     def analyse(self, waveform: Tensor) -> DetectorOutput:
         """Return the decision and its embedding for `waveform` (batch, samples), 2,315 samples or more."""
         embedding = self._embed(waveform)

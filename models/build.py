@@ -9,6 +9,7 @@ from models.aasist import Aasist
 from models.detector import Detector, DetectorSettings
 from models.front_end import SelfSupervisedFrontEnd, load_front_end, rebuild_front_end
 from models.g3_heatmap import G3Heatmap
+from models.one_class import OneClassDetector
 
 # One entry for each name in models.names: here FRONT_END_TYPES, below RAW_WAVEFORM_TYPES.
 DETECTORS: dict[str, Callable[[DetectorSettings, SelfSupervisedFrontEnd], Detector]] = {"g3_heatmap": G3Heatmap}
@@ -21,7 +22,7 @@ def create_detector(settings: DetectorSettings) -> Detector:
     Raises `UserError` if the weights cannot be had or do not fit.
     """
     if settings.model_type in RAW_DETECTORS:
-        return RAW_DETECTORS[settings.model_type](settings)
+        return _deciding(RAW_DETECTORS[settings.model_type](settings))
     return _assembled(settings, load_front_end(settings.ssl_model, settings.normalize_waveform))
 
 
@@ -31,11 +32,15 @@ def rebuild_detector(settings: DetectorSettings, front_end_config: dict[str, Any
     Needs neither network nor pretrained files: a checkpoint supplies the weights.
     """
     if settings.model_type in RAW_DETECTORS:
-        return RAW_DETECTORS[settings.model_type](settings)
+        return _deciding(RAW_DETECTORS[settings.model_type](settings))
     return _assembled(settings, rebuild_front_end(front_end_config, settings.normalize_waveform))
 
 
 def _assembled(settings: DetectorSettings, front_end: SelfSupervisedFrontEnd) -> Detector:
     if settings.freeze_ssl:
         front_end.freeze()
-    return DETECTORS[settings.model_type](settings, front_end)
+    return _deciding(DETECTORS[settings.model_type](settings, front_end))
+
+
+def _deciding(detector: Detector) -> Detector:
+    return OneClassDetector(detector) if detector.settings.one_class else detector

@@ -37,6 +37,7 @@ class DetectorSettings:
     temporal_bias: str = "centre"
     normalize_waveform: bool = False
     freeze_ssl: bool = False
+    one_class: bool = False
 
     def __post_init__(self) -> None:
         _require_one_of("--model_type", self.model_type, MODEL_TYPES)
@@ -113,6 +114,11 @@ class Detector(nn.Module, ABC):
         Empty for a detector without one.
         """
         return {}
+
+    @property
+    def embedding_width(self) -> int | None:
+        """The length of an embedding, which `--loss oc_softmax` must know; None for a detector that offers none."""
+        return None
 
     @abstractmethod
     def analyse(self, waveform: Tensor) -> DetectorOutput:

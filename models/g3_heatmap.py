@@ -47,6 +47,11 @@ class G3Heatmap(Detector):
         """The front-end's architecture as plain values, for `rebuild_front_end`."""
         return self.front_end.front_end_config
 
+    @property
+    def embedding_width(self) -> int:
+        """That of the front-end's layers."""
+        return self.front_end.width
+
     def analyse(self, waveform: Tensor) -> DetectorOutput:
         """Return all the detector says about `waveform` (batch, samples), float32 at 16 kHz in [-1, 1]."""
         output: DetectorOutput = self.back_end(self.front_end(waveform))

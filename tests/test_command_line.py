@@ -262,6 +262,11 @@ def test_an_abbreviated_or_unknown_flag_is_refused(typed: str) -> None:
             ["--milestones", "10 25"],
             "argument --milestones: must be whole numbers between commas, such as 10,25,50, found '10 25'",
         ),
+        (
+            ["--class_weights", "0.1;0.9"],
+            "argument --class_weights: must be numbers between commas, such as 0.1,0.9, found '0.1;0.9'",
+        ),
+        (["--class_weights", "1"], "--class_weights must be two numbers above 0"),
         (["--milestones", "10,0"], "--milestones must be epochs from 1 on, found 0"),
         (["--keep_last_n", "0"], "--keep_last_n must be at least 1, found 0"),
         (["--checkpoint_name", "{stp}"], "--checkpoint_name '{stp}' has the unknown field {stp}: did you mean {step}?"),
@@ -298,6 +303,7 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
         ("milestones: [50, 10, 25]", "milestones", (10, 25, 50)),
         ("milestones: []", "milestones", ()),
         ("milestones:\n- 10\n- 25", "milestones", (10, 25)),
+        ("class_weights: [1, 9]", "class_weights", (1.0, 9.0)),
         ("keep_last_n: null", "keep_last_n", None),
     ],
 )
@@ -321,6 +327,8 @@ def test_a_value_in_the_file_has_the_type_of_its_setting(tmp_path: Path, line: s
         ("lr: true", "lr must be a number, found True"),
         ("use_contrastive: 1", "use_contrastive must be true or false, found 1"),
         ("comment: [a, b]", "comment must be text, found ['a', 'b']"),
+        ("class_weights: [a, b]", "class_weights must be numbers, as [0.1, 0.9], found ['a', 'b']"),
+        ("class_weights: [1, true]", "class_weights must be numbers, as [0.1, 0.9], found [1, True]"),
         ("milestones: 10", "milestones must be whole numbers, as [10, 25, 50], found 10"),
         ("milestones: '10,25'", "milestones must be whole numbers, as [10, 25, 50], found '10,25'"),
         ("milestones: [10, x]", "milestones must be whole numbers, as [10, 25, 50], found [10, 'x']"),

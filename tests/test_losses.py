@@ -11,10 +11,13 @@ from torch.nn import functional as F
 from models.build import create_detector
 from models.detector import DetectorSettings
 from training.losses import (
+    cross_entropy,
+    focal,
+    make_loss,
     margin_contrastive_loss,
+    oc_softmax,
     supervised_contrastive_loss,
     weighted_cross_entropy,
-    weighted_cross_entropy_terms,
 )
 
 SPOOF_ONLY = torch.tensor([0, 0, 0, 0])
@@ -37,15 +40,66 @@ def test_cross_entropy_by_hand() -> None:
     assert weighted_cross_entropy(log_probabilities, torch.tensor([0, 1])).item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("name", ["CCE", "focal", "oc_softmax"])
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 9])
-def test_a_validation_loss_does_not_depend_on_the_batch_size(batch_size: int) -> None:
+def test_a_validation_loss_does_not_depend_on_the_batch_size(batch_size: int, name: str) -> None:
     log_probabilities, labels = random_log_probabilities(9), torch.tensor([0, 0, 1, 0, 0, 0, 0, 1, 0])
+    loss = make_loss(name, (0.1, 0.9), 2.0)
     numerator, denominator = torch.zeros(()), torch.zeros(())
     for start in range(0, 9, batch_size):
         batch = slice(start, start + batch_size)
-        terms, weights = weighted_cross_entropy_terms(log_probabilities[batch], labels[batch])
-        numerator, denominator = numerator + terms.sum(), denominator + weights.sum()
-    torch.testing.assert_close(numerator / denominator, weighted_cross_entropy(log_probabilities, labels))
+        numerator = numerator + loss.terms(log_probabilities[batch], labels[batch]).sum()
+        denominator = denominator + loss.weights(labels[batch]).sum()
+    torch.testing.assert_close(numerator / denominator, loss.mean(log_probabilities, labels))
+
+
+@pytest.mark.parametrize("name", ["CCE", "focal", "oc_softmax"])
+def test_class_weights_weigh_the_classes(name: str) -> None:
+    log_probabilities, labels = torch.tensor([[0.8, 0.2], [0.5, 0.5]]).log(), torch.tensor([0, 1])
+    spoof, bona_fide = make_loss(name, (1.0, 1.0), 2.0).of_utterance(log_probabilities, labels).tolist()
+    found = make_loss(name, (3.0, 1.0), 2.0).mean(log_probabilities, labels).item()
+    assert found == pytest.approx((3 * spoof + bona_fide) / 4)
+
+
+def test_focal_by_hand() -> None:
+    log_probabilities, labels = torch.tensor([[0.8, 0.2], [0.25, 0.75]]).log(), torch.tensor([1, 1])
+    expected = [0.8**2 * -math.log(0.2), 0.25**2 * -math.log(0.75)]
+    assert focal(log_probabilities, labels, gamma=2.0).tolist() == pytest.approx(expected)
+    expected = [0.8**0.5 * -math.log(0.2), 0.25**0.5 * -math.log(0.75)]
+    assert focal(log_probabilities, labels, gamma=0.5).tolist() == pytest.approx(expected)
+
+
+def test_focal_with_gamma_0_is_the_cross_entropy() -> None:
+    log_probabilities, labels = random_log_probabilities(9), torch.tensor([0, 0, 1, 0, 0, 0, 0, 1, 0])
+    assert torch.equal(focal(log_probabilities, labels, gamma=0.0), cross_entropy(log_probabilities, labels))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("logit", [0.0, 30.0, 200.0, -200.0])
+def test_focal_has_a_finite_gradient_however_sure_the_detector_is(logit: float, gamma: float) -> None:
+    logits = torch.tensor([[-logit, logit]], requires_grad=True)
+    value = focal(logits.log_softmax(dim=1), torch.tensor([1]), gamma).sum()
+    value.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None and logits.grad.isfinite().all()
+    assert 0 <= value.item() < math.inf
+
+
+@pytest.mark.parametrize(
+    ("cosine", "label", "expected"),
+    [
+        (0.9, 1, math.log(2)),  # at its margin: log(1 + e^0)
+        (0.2, 0, math.log(2)),
+        (1.0, 1, math.log1p(math.exp(-2))),
+        (0.0, 0, math.log1p(math.exp(-4))),
+        (0.2, 1, math.log1p(math.exp(14))),  # 20 (0.9 - 0.2)
+        (0.9, 0, math.log1p(math.exp(14))),
+        (-1.0, 1, 38.0),
+    ],
+)
+def test_oc_softmax_by_hand(cosine: float, label: int, expected: float) -> None:
+    log_odds = torch.tensor(20 * (cosine - 0.55))
+    log_probabilities = F.logsigmoid(torch.stack([-log_odds, log_odds])).unsqueeze(0)
+    assert oc_softmax(log_probabilities, torch.tensor([label])).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_margin_loss_by_hand() -> None:

@@ -43,6 +43,8 @@ DEFAULTS: dict[str, Any] = {
     "freeze_ssl": False,
     "use_contrastive": False,
     "loss": "CCE",
+    "class_weights": [0.1, 0.9],
+    "focal_gamma": 2.0,
     "contrastive_weight": 0.1,
     "supcon_weight": 0.1,
     "batch_size": 16,
@@ -76,6 +78,12 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("track", "PA", "--track must be one of LA, DF, In-the-Wild, found 'PA'"),
     ("model_type", "rawnet", "--model_type must be one of g3_heatmap, aasist, aasist_l"),
     ("loss", "MSE", "--loss must be one of CCE"),
+    ("class_weights", (0.1,), "--class_weights must be two numbers above 0, for spoof and for bona fide"),
+    ("class_weights", (0.1, 0.9, 1.0), "such as 0.1,0.9, found 0.1,0.9,1"),
+    ("class_weights", (0.0, 1.0), "found 0,1"),
+    ("class_weights", (0.1, float("nan")), "found 0.1,nan"),
+    ("class_weights", (0.1, float("inf")), "found 0.1,inf"),
+    ("focal_gamma", -1.0, "--focal_gamma must be at least 0, found -1.0"),
     ("crop", "end", "--crop must be one of start, random"),
     ("algo", 9, "--algo must be at most 8, found 9"),
     ("algo", -1, "--algo must be at least 0, found -1"),
@@ -203,6 +211,26 @@ def test_the_options_of_a_detector_without_a_front_end_come_back_from_a_checkpoi
     options = Options(model_type="aasist")
     assert options.ssl_model == ""
     assert options_from_record(options.as_dict()) == options
+
+
+@pytest.mark.parametrize(
+    ("given", "weights"),
+    [
+        ({}, (0.1, 0.9)),
+        ({"loss": "focal"}, (0.1, 0.9)),
+        ({"loss": "oc_softmax"}, (1.0, 1.0)),
+        ({"loss": "oc_softmax", "class_weights": [0.1, 0.9]}, (0.1, 0.9)),
+        ({"class_weights": [3.0, 1.0]}, (3.0, 1.0)),
+    ],
+)
+def test_the_class_weights_are_those_of_the_loss_unless_they_are_given(
+    given: dict[str, Any], weights: tuple[float, float]
+) -> None:
+    assert Options(**given).class_weights == weights
+
+
+def test_wce_is_another_name_for_cce() -> None:
+    assert Options(loss="WCE") == Options(loss="CCE")
 
 
 def test_options_cannot_be_changed() -> None:

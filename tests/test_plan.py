@@ -277,6 +277,9 @@ CHANGES = [
     ("batch_size", 8, True, "in the middle of epoch 6"),
     ("num_examples", 40, True, "--num_examples is None"),
     ("group_size", 4, False, "another detector"),
+    ("loss", "oc_softmax", False, "another detector"),
+    ("loss", "focal", False, "the epochs so far were validated by another measure"),
+    ("class_weights", (1.0, 1.0), True, None),
     ("ssl_model", "facebook/hubert-base", False, "drop --ssl_model"),
     ("use_contrastive", True, False, "--use_contrastive is False"),
 ]

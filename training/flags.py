@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from training.command import SUBSETS, Look
-from training.options import SETTINGS, Options, setting_type
+from training.options import SETTINGS, Options, number_type, setting_type
 from training.setting import Setting
 from utils.errors import EXIT_USAGE, UserError
 
@@ -197,7 +197,9 @@ def _add_setting(group: argparse._ArgumentGroup, option: dataclasses.Field[Any])
         return
     choices = declared.choices or None
     metavar = None if choices else {int: "N", float: "X", str: "TEXT", tuple: "N,N"}[kind]
-    read = whole_numbers if kind is tuple else kind
+    read: Any = kind
+    if kind is tuple:
+        read = whole_numbers if number_type(option.name) is int else numbers
     group.add_argument(f"--{option.name}", type=read, choices=choices, metavar=metavar, help=_help(option, declared))
 
 
@@ -213,6 +215,18 @@ def whole_numbers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(
             f"must be whole numbers between commas, such as 10,25,50, found {text!r}"
         ) from error
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Read numbers between commas, as `whole_numbers` does.
+
+    >>> numbers("0.1, 9")
+    (0.1, 9.0)
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be numbers between commas, such as 0.1,0.9, found {text!r}") from error
 
 
 def _help(option: dataclasses.Field[Any], declared: Setting) -> str:

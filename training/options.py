@@ -204,12 +204,14 @@ class Options(RecipeSettings, RawBoostSettings):
         elif not self.ssl_model:
             chosen = COMPACT if self.database_path == DEMO_DATABASE else XLS_R_300M
             object.__setattr__(self, "ssl_model", chosen)
+        self.fill_in_recipe()
         object.__setattr__(self, "milestones", tuple(sorted(set(self.milestones))))  # a list where it was JSON
         for name, declared in SETTINGS.items():
             check_value(name, getattr(self, name), declared)
         if any(epoch < 1 for epoch in self.milestones):
             raise UserError(f"--milestones must be epochs from 1 on, found {self.milestones[0]}", EXIT_USAGE)
         self.refuse_ranges_turned_round()
+        self.refuse_bad_recipe()
         for name in ("comment", "experiment"):
             check_part_of_a_path(name, getattr(self, name))
         if not _DEVICE.fullmatch(self.device):
@@ -263,6 +265,17 @@ def setting_type(name: str) -> type:
     annotation = typing.get_origin(annotation) or annotation
     assert isinstance(annotation, type)
     return annotation
+
+
+def number_type(name: str) -> type:
+    """Return what the numbers of a setting of several are, int or float.
+
+    >>> number_type("class_weights")
+    <class 'float'>
+    """
+    kind = typing.get_args(typing.get_type_hints(Options)[name])[0]
+    assert isinstance(kind, type)
+    return kind
 
 
 def options_from_record(stored: Mapping[str, Any]) -> Options:

@@ -12,6 +12,7 @@ from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsF
 from training.command import Action, Command
 from training.facts import Facts
 from training.options import SETTINGS, Options
+from training.recipe_settings import ONE_CLASS_LOSS
 from training.runs.config_file import RunConfig, run_config
 from training.runs.directory import BEST_WEIGHTS_PREFIX, RunDirectory
 from training.runs.survey import Candidates, RunFolder
@@ -223,6 +224,11 @@ def _refuse_breaking(changes: Sequence[Change], source: CheckpointRecord) -> Non
             case OnChange.REFUSED if change.name == "freeze_ssl":
                 raise UserError(
                     f"{told}: the weights fit, but the optimizer's state does not; drop that flag, or start a new run "
+                    f"from the weights: --fresh_start --model_path {source.path}"
+                )
+            case OnChange.REFUSED if change.name == "loss" and ONE_CLASS_LOSS not in (change.old, change.new):
+                raise UserError(
+                    f"{told}: the epochs so far were validated by another measure; drop that flag, or start a new run "
                     f"from the weights: --fresh_start --model_path {source.path}"
                 )
             case OnChange.REFUSED:

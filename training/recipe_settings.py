@@ -1,22 +1,41 @@
-"""The settings of how a detector is trained: loss, steps, learning rate, and when to stop."""
+"""The settings of how a detector is trained: loss, batches, steps and learning rate."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from training.setting import OnChange, setting
+from utils.errors import EXIT_USAGE, UserError
+
+# Of spoof and bona fide in ASVspoof 2019 LA, where one utterance in ten is bona fide (clovaai/aasist main.py and its
+# descendants).
+CLASS_WEIGHTS = (0.1, 0.9)
+EVEN_WEIGHTS = (1.0, 1.0)
+ONE_CLASS_LOSS = "oc_softmax"
+"""The loss that makes another detector: one that decides by the angle to a learned centre (models/one_class.py)."""
 
 
 @dataclass(frozen=True)
 class RecipeSettings:
-    """The part of Options that says what is minimised and by which steps."""
+    """The part of Options that says what is minimised, by which steps."""
 
     loss: str = setting(
         "CCE",
         "training",
+        OnChange.REFUSED,
+        "CCE, also called WCE: cross-entropy; focal: cross-entropy in which what is easy counts less; oc_softmax: only "
+        "bona fide is compact, around a learned centre. Each with --class_weights",
+        choices=("CCE", "WCE", "focal", ONE_CLASS_LOSS),
+    )
+    class_weights: tuple[float, ...] = setting(
+        (),
+        "training",
         OnChange.REPORTED,
-        "CCE: cross-entropy with weights 0.1 for spoof and 0.9 for bona fide",
-        choices=("CCE",),
+        "weights of spoof and of bona fide in the loss (default: 0.1,0.9; 1,1 with oc_softmax)",
+    )
+    focal_gamma: float = setting(
+        2.0, "training", OnChange.REPORTED, "focal: how much less what is easy counts; 0 is CCE", at_least=0
     )
     contrastive_weight: float = setting(
         0.1, "training", OnChange.REPORTED, "weight of the margin contrastive term", at_least=0
@@ -24,7 +43,7 @@ class RecipeSettings:
     supcon_weight: float = setting(
         0.1, "training", OnChange.REPORTED, "weight of the supervised contrastive term", at_least=0
     )
-    batch_size: int = setting(16, "training", OnChange.BREAKS_EPOCH, "utterances per step", at_least=1)
+    batch_size: int = setting(16, "training", OnChange.BREAKS_EPOCH, "utterances per batch", at_least=1)
     num_epochs: int = setting(100, "training", OnChange.REPORTED, "train until this many epochs are done", at_least=1)
     lr: float = setting(1e-6, "training", OnChange.REPORTED, "learning rate of Adam", above=0)
     weight_decay: float = setting(1e-4, "training", OnChange.REPORTED, "weight decay of Adam", at_least=0)
@@ -41,3 +60,21 @@ class RecipeSettings:
     seed: int = setting(
         1234, "training", OnChange.BREAKS_EPOCH, "seed of every random draw", at_least=0, at_most=2**63 - 1
     )
+
+    def fill_in_recipe(self) -> None:
+        """Give settings that depend on others their values; for Options alone, while it is made."""
+        if self.loss == "WCE":
+            object.__setattr__(self, "loss", "CCE")
+        is_even = self.loss == ONE_CLASS_LOSS
+        weights = self.class_weights or (EVEN_WEIGHTS if is_even else CLASS_WEIGHTS)
+        object.__setattr__(self, "class_weights", tuple(weights))  # a list where it was JSON
+
+    def refuse_bad_recipe(self) -> None:
+        """Raise UserError for settings that contradict each other."""
+        if len(self.class_weights) != 2 or any(not 0 < weight < math.inf for weight in self.class_weights):
+            found = ",".join(f"{weight:g}" for weight in self.class_weights)
+            raise UserError(
+                "--class_weights must be two numbers above 0, for spoof and for bona fide, such as 0.1,0.9, "
+                f"found {found}",
+                EXIT_USAGE,
+            )

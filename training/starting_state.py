@@ -14,6 +14,7 @@ from training.checkpoints.store import load_payload
 from training.checkpoints.weights import Weights, load_into, load_weights, taken_text
 from training.options import Options
 from training.plan import Plan
+from training.recipe_settings import ONE_CLASS_LOSS
 from training.schedule import apply_given_rates, make_schedule, planned_steps
 from training.state import TrainState, UnfinishedEpoch, seed_random_states
 from utils.console import say
@@ -29,6 +30,7 @@ def detector_settings(options: Options) -> DetectorSettings:
         temporal_bias=options.temporal_bias,
         normalize_waveform=options.normalize_waveform,
         freeze_ssl=options.freeze_ssl,
+        one_class=options.loss == ONE_CLASS_LOSS,
     )
 
 

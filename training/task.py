@@ -12,12 +12,7 @@ from torch.nn.utils import get_total_norm
 
 from models.detector import Detector, DetectorOutput, scores
 from training.data import Batch
-from training.losses import (
-    margin_contrastive_loss,
-    supervised_contrastive_loss,
-    weighted_cross_entropy,
-    weighted_cross_entropy_terms,
-)
+from training.losses import make_loss, margin_contrastive_loss, supervised_contrastive_loss
 from training.options import Options
 from training.state import TrainState
 from utils.errors import UserError
@@ -44,11 +39,12 @@ class ValidationResult:
 
 
 class DetectionTask:
-    """Trains a Detector with weighted cross-entropy and, if asked, two contrastive terms."""
+    """Trains a Detector with the loss of --loss and, if asked, two contrastive terms."""
 
     def __init__(self, options: Options, device: torch.device) -> None:
         self._options = options
         self._device = device
+        self._of_decision = make_loss(options.loss, options.class_weights, options.focal_gamma)
 
     def training_step(self, state: TrainState, batch: Batch) -> StepResult:
         """Make one optimizer step; raises UserError before anything changes where loss or gradient is not finite."""
@@ -74,12 +70,13 @@ class DetectionTask:
         batch = batch.to(self._device)
         with torch.inference_mode(), self._autocast():
             output = cast(Detector, state.networks["model"]).analyse(batch.waveforms)
-            terms, weights = weighted_cross_entropy_terms(output.log_probabilities, batch.labels)
+            terms = self._of_decision.terms(output.log_probabilities, batch.labels)
+            weights = self._of_decision.weights(batch.labels)
         loss_sum, weight_sum = terms.double().sum().item(), weights.double().sum().item()
         return ValidationResult(loss_sum, weight_sum, _log_odds(output), batch.labels.cpu())
 
     def _loss(self, output: DetectorOutput, labels: Tensor) -> Tensor:
-        loss = weighted_cross_entropy(output.log_probabilities, labels)
+        loss = self._of_decision.mean(output.log_probabilities, labels)
         if not self._options.use_contrastive:
             return loss
         assert output.embedding is not None and output.projection is not None

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from training.options import SETTINGS, Options, setting_type
+from training.options import SETTINGS, Options, number_type, setting_type
 from utils.errors import EXIT_USAGE, UserError
 
 _TYPE_WORDS = {
@@ -25,9 +25,9 @@ _TYPE_WORDS = {
     float: "a number",
     bool: "true or false",
     str: "text",
-    tuple: "whole numbers, as [10, 25, 50]",
     list: "a list of words, as [adapter, training]",
 }
+_NUMBERS_WORDS = {int: "whole numbers, as [10, 25, 50]", float: "numbers, as [0.1, 0.9]"}
 CHECKPOINT, WANDB = "checkpoint", "wandb"
 _SAVING = frozenset(name for name, declared in SETTINGS.items() if declared.group == "saving")
 # Names that are no settings of a run, their type and whether they may be null.
@@ -154,6 +154,8 @@ class _Reader:
 
     def _setting(self, name: str, shown: str, value: Any) -> Any:
         kind = setting_type(name)
+        if kind is tuple:
+            return self._numbers(shown, value, number_type(name))
         may_be_null = isinstance(typing.get_type_hints(Options)[name], types.UnionType)
         return self._value(shown, value, kind, may_be_null)
 
@@ -166,12 +168,17 @@ class _Reader:
                 return float(value)
             except (ValueError, OverflowError):
                 pass
-        if kind is tuple and isinstance(value, list) and all(type(part) is int for part in value):
-            return tuple(value)
         is_text = isinstance(value, list) and all(isinstance(part, str) for part in value)
         if type(value) is not kind or (kind is list and not is_text):
             raise UserError(f"--config {self.path}: {shown} must be {_TYPE_WORDS[kind]}, found {value!r}", EXIT_USAGE)
         return value
+
+    def _numbers(self, shown: str, value: Any, kind: type) -> tuple[Any, ...]:
+        allowed = (int,) if kind is int else (int, float)
+        if not isinstance(value, list) or not all(type(part) in allowed for part in value):
+            words = _NUMBERS_WORDS[kind]
+            raise UserError(f"--config {self.path}: {shown} must be {words}, found {value!r}", EXIT_USAGE)
+        return tuple(kind(part) for part in value)
 
     def _check_wandb(self, wandb: Mapping[str, Any]) -> None:
         mode = wandb.get("mode")

@@ -148,6 +148,8 @@ def _another_kind_of_file(own: Collection[str], missing: list[str], surplus: lis
 
 def _likely_setting(resized: list[str], missing: list[str], surplus: list[str]) -> str:
     """Say which flag most likely differs from the one the weights were trained with."""
+    if "centre" in missing + surplus:
+        return "Most likely --loss differs: oc_softmax decides by a centre that it learns, in place of the last layers"
     names = " ".join(resized + missing + surplus)
     if resized and "front_end" in names:
         return "Most likely --ssl_model is not the front-end these weights were trained with"
