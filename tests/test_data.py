@@ -302,3 +302,35 @@ def test_a_worker_whose_program_was_killed_while_it_started_ends_too() -> None:
         [sys.executable, "-c", late], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
     )
     assert ended.stdout == ""
+
+
+# The part has 4 bona fide and 7 spoofed utterances: a balanced epoch is 14 long.
+@pytest.mark.parametrize("batch_size", [2, 4, 14, 20])
+def test_balanced_batches_have_as_many_of_each_class(part: CorpusPart, batch_size: int) -> None:
+    training = TrainingBatches(part, batch_size=batch_size, seed=1, balanced=True)
+    batches = list(training.batches(2))
+    assert len(batches) == training.num_batches_per_epoch == -(-14 // batch_size)
+    assert all(2 * batch.labels.sum() == len(batch.labels) for batch in batches)
+
+
+def test_a_balanced_epoch_has_each_of_the_larger_class_once_and_no_other_is_forgotten(part: CorpusPart) -> None:
+    training = TrainingBatches(part, batch_size=4, seed=1, balanced=True)
+    indices = torch.cat([batch.indices for batch in training.batches(1)]).tolist()
+    counts = {index: indices.count(index) for index in range(SIZE)}
+    assert {counts[index] for index in range(SIZE) if index % 3} == {1}
+    assert sorted(counts[index] for index in range(SIZE) if index % 3 == 0) == [1, 2, 2, 2]
+    assert indices != torch.cat([batch.indices for batch in training.batches(2)]).tolist(), "each epoch has its order"
+
+
+def test_balanced_batches_begin_anywhere_with_the_same_bits_for_any_number_of_workers(part: CorpusPart) -> None:
+    whole = list(TrainingBatches(part, batch_size=4, seed=1, balanced=True, crop="random").batches(3))
+    with_workers = TrainingBatches(part, batch_size=4, seed=1, balanced=True, crop="random", num_workers=2)
+    _assert_same(list(with_workers.batches(3, first_batch=2)), whole[2:])
+    with_workers.close()
+
+
+def test_an_utterance_that_comes_again_in_an_epoch_is_augmented_anew() -> None:
+    view, waveform = TrainingView(seed=1, crop="random"), np.arange(2 * CROP_SAMPLES, dtype=np.float32)
+    starts = [view(waveform, 1, "u", visit)[0] for visit in range(4)]
+    assert len(set(starts)) == 4
+    assert starts[0] == view(waveform, 1, "u")[0]

@@ -48,6 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "contrastive_weight": 0.1,
     "supcon_weight": 0.1,
     "batch_size": 16,
+    "balanced_batches": False,
     "num_epochs": 100,
     "lr": 1e-6,
     "weight_decay": 1e-4,
@@ -220,6 +221,7 @@ def test_the_options_of_a_detector_without_a_front_end_come_back_from_a_checkpoi
         ({"loss": "focal"}, (0.1, 0.9)),
         ({"loss": "oc_softmax"}, (1.0, 1.0)),
         ({"loss": "oc_softmax", "class_weights": [0.1, 0.9]}, (0.1, 0.9)),
+        ({"balanced_batches": True}, (1.0, 1.0)),
         ({"class_weights": [3.0, 1.0]}, (3.0, 1.0)),
     ],
 )
@@ -227,6 +229,12 @@ def test_the_class_weights_are_those_of_the_loss_unless_they_are_given(
     given: dict[str, Any], weights: tuple[float, float]
 ) -> None:
     assert Options(**given).class_weights == weights
+
+
+def test_balanced_batches_need_an_even_batch_size() -> None:
+    with pytest.raises(UserError, match="--balanced_batches needs an even --batch_size, found 15: pass 16") as refused:
+        Options(balanced_batches=True, batch_size=15)
+    assert refused.value.exit_code == EXIT_USAGE
 
 
 def test_wce_is_another_name_for_cce() -> None:

@@ -280,6 +280,7 @@ CHANGES = [
     ("loss", "oc_softmax", False, "another detector"),
     ("loss", "focal", False, "the epochs so far were validated by another measure"),
     ("class_weights", (1.0, 1.0), True, None),
+    ("balanced_batches", True, True, "in the middle of epoch"),
     ("ssl_model", "facebook/hubert-base", False, "drop --ssl_model"),
     ("use_contrastive", True, False, "--use_contrastive is False"),
 ]

@@ -26,8 +26,8 @@ from utils.corpora import CorpusPart
 from utils.errors import UserError
 from utils.seeding import derive_seed
 
-View = Callable[[Waveform, int, str], Waveform]
-"""What is seen of a waveform, given its epoch and its utterance: `(crop_samples,)`."""
+View = Callable[[Waveform, int, str, int], Waveform]
+"""What is seen of a waveform, given its epoch, its utterance, and how often that came in the epoch before."""
 
 NO_LABEL = -1
 _PR_SET_PDEATHSIG = 1
@@ -59,10 +59,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchKey:
-    """Which utterances make one batch, in order, and the epoch (from 1; 0 for validation) whose draws they get."""
+    """Which utterances make one batch, in order, and the epoch (from 1; 0 for validation) whose draws they get.
+
+    `visits` says of each how often it came in this epoch before; empty: never.
+    """
 
     epoch: int
     indices: tuple[int, ...]
+    visits: tuple[int, ...] = ()
 
 
 class BatchDataset(Dataset["Batch | UserError"]):
@@ -78,8 +82,9 @@ class BatchDataset(Dataset["Batch | UserError"]):
 
     def __getitem__(self, key: BatchKey) -> Batch | UserError:
         """Return the batch of `key`, or why it cannot be had."""
+        visits = key.visits or (0,) * len(key.indices)
         try:
-            waveforms = [self._read(index, key.epoch) for index in key.indices]
+            waveforms = [self._read(index, key.epoch, visit) for index, visit in zip(key.indices, visits, strict=True)]
         except UserError as error:
             return error
         known = [self._part.protocol.trials[index].label for index in key.indices]
@@ -90,9 +95,9 @@ class BatchDataset(Dataset["Batch | UserError"]):
             indices=torch.tensor(key.indices, dtype=torch.int64),
         )
 
-    def _read(self, index: int, epoch: int) -> Waveform:
+    def _read(self, index: int, epoch: int, visit: int) -> Waveform:
         waveform = read_waveform(self._part.audio_paths[index])
-        return self._view(waveform, epoch, self._part.protocol.trials[index].utterance)
+        return self._view(waveform, epoch, self._part.protocol.trials[index].utterance, visit)
 
 
 class _KeyList(Sampler[BatchKey]):

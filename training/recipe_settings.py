@@ -32,7 +32,7 @@ class RecipeSettings:
         (),
         "training",
         OnChange.REPORTED,
-        "weights of spoof and of bona fide in the loss (default: 0.1,0.9; 1,1 with oc_softmax)",
+        "weights of spoof and of bona fide in the loss (default: 0.1,0.9; 1,1 with oc_softmax or --balanced_batches)",
     )
     focal_gamma: float = setting(
         2.0, "training", OnChange.REPORTED, "focal: how much less what is easy counts; 0 is CCE", at_least=0
@@ -44,6 +44,13 @@ class RecipeSettings:
         0.1, "training", OnChange.REPORTED, "weight of the supervised contrastive term", at_least=0
     )
     batch_size: int = setting(16, "training", OnChange.BREAKS_EPOCH, "utterances per batch", at_least=1)
+    balanced_batches: bool = setting(
+        False,
+        "training",
+        OnChange.BREAKS_EPOCH,
+        "as many bona fide as spoof utterances in every batch: in an epoch each of the larger class comes once, those "
+        "of the smaller one again and again",
+    )
     num_epochs: int = setting(100, "training", OnChange.REPORTED, "train until this many epochs are done", at_least=1)
     lr: float = setting(1e-6, "training", OnChange.REPORTED, "learning rate of Adam", above=0)
     weight_decay: float = setting(1e-4, "training", OnChange.REPORTED, "weight decay of Adam", at_least=0)
@@ -65,7 +72,7 @@ class RecipeSettings:
         """Give settings that depend on others their values; for Options alone, while it is made."""
         if self.loss == "WCE":
             object.__setattr__(self, "loss", "CCE")
-        is_even = self.loss == ONE_CLASS_LOSS
+        is_even = self.loss == ONE_CLASS_LOSS or self.balanced_batches
         weights = self.class_weights or (EVEN_WEIGHTS if is_even else CLASS_WEIGHTS)
         object.__setattr__(self, "class_weights", tuple(weights))  # a list where it was JSON
 
@@ -76,5 +83,11 @@ class RecipeSettings:
             raise UserError(
                 "--class_weights must be two numbers above 0, for spoof and for bona fide, such as 0.1,0.9, "
                 f"found {found}",
+                EXIT_USAGE,
+            )
+        if self.balanced_batches and self.batch_size % 2:
+            raise UserError(
+                f"--balanced_batches needs an even --batch_size, found {self.batch_size}: "
+                f"pass {self.batch_size + 1}, for example",
                 EXIT_USAGE,
             )

@@ -203,6 +203,7 @@ def _open_data(options: Options, device: torch.device) -> _Data:
         train,
         batch_size=options.batch_size,
         seed=options.seed,
+        balanced=options.balanced_batches,
         crop=cast(Crop, options.crop),
         augmentation=rawboost_of(options),
         num_workers=options.num_workers,

@@ -7,8 +7,12 @@ worker processes and with no replay.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
+
+Visit = tuple[int, int]
+"""An utterance's index, and how often it has come in this epoch before."""
 
 
 def derive_seed(purpose: str, *position: int | str) -> int:
@@ -38,3 +42,26 @@ def epoch_order(seed: int, epoch: int, size: int) -> list[int]:
     [0, 1, 2, 3, 4]
     """
     return [int(index) for index in generator_at("order", seed, epoch).permutation(size)]
+
+
+def balanced_order(seed: int, epoch: int, are_bona_fide: Sequence[bool]) -> list[Visit]:
+    """Return the order in which epoch `epoch` (from 1) visits utterances, one of each class in turn.
+
+    Every utterance of the larger class comes once. The smaller class is gone through again and again, in a new order
+    each time, until it has come as often: each of its utterances k or k + 1 times. Both classes must be there.
+
+    >>> order = balanced_order(seed=1234, epoch=1, are_bona_fide=[False, False, False, True, False])
+    >>> sorted(order[0::2]), order[1::2]
+    ([(0, 0), (1, 0), (2, 0), (4, 0)], [(3, 0), (3, 1), (3, 2), (3, 3)])
+    """
+    classes = [[index for index, is_so in enumerate(are_bona_fide) if is_so is which] for which in (True, False)]
+    smaller, larger = sorted(classes, key=len)
+    rounds = -(-len(larger) // len(smaller))
+    again = [(index, visit) for visit in range(rounds) for index in _drawn(smaller, seed, epoch, "smaller", visit)]
+    once = [(index, 0) for index in _drawn(larger, seed, epoch, "larger", 0)]
+    return [visit for pair in zip(once, again, strict=False) for visit in pair]
+
+
+def _drawn(indices: Sequence[int], seed: int, epoch: int, class_name: str, visit: int) -> list[int]:
+    order = generator_at("balanced order", seed, epoch, class_name, visit).permutation(len(indices))
+    return [indices[position] for position in order]
