@@ -81,6 +81,22 @@ def test_the_planned_steps_do_not_depend_on_where_a_run_was_stopped(
     assert planned_steps(4, batches_per_epoch_now, payload) == expected, why
 
 
+@pytest.mark.parametrize(
+    ("step", "epoch", "batches_done", "expected", "why"),
+    [
+        (0, 0, 0, 12, "4 epochs of 3 steps: 4, 4 and 2 batches"),
+        (7, 2, 4, 12, "one step into the third epoch: two are left of it"),
+        (9, 2, 10, 12, "trained, not validated"),
+    ],
+)
+def test_the_last_step_of_an_epoch_may_have_fewer_batches(
+    step: int, epoch: int, batches_done: int, expected: int, why: str
+) -> None:
+    under_way = {"batches_per_epoch": 10, "batches_done": batches_done}
+    payload = {"step": step, "epoch": epoch, "unfinished_epoch": under_way} if step else None
+    assert planned_steps(4, 10, payload, batches_per_step=4) == expected, why
+
+
 def restored(lr: float, weight_decay: float) -> tuple[TrainState, TrainState]:
     """Return a state that trained 7 steps, and one restored from it under the given rates."""
     state = small_state()

@@ -174,6 +174,77 @@ def test_the_contrastive_terms_move_the_weights() -> None:
     assert not torch.equal(*moved)
 
 
+def part_of(whole: Batch, start: int, end: int) -> Batch:
+    return Batch(*(tensor[start:end] for tensor in (whole.waveforms, whole.labels, whole.indices)))
+
+
+@pytest.mark.parametrize("loss", ["CCE", "focal", "oc_softmax"])
+def test_accumulated_steps_are_those_of_one_large_batch(loss: str) -> None:
+    """Also where the batches differ in size and hold the classes in other proportions, here one none of bona fide."""
+    options = OPTIONS.replaced(loss=loss, class_weights=(0.1, 0.9))
+    whole = batch(12)
+    whole = Batch(whole.waveforms, torch.tensor([0, 0, 0, 0, 1, 0, 0, 1, 1, 1, 0, 1]), whole.indices)
+    groups = [(whole,), (part_of(whole, 0, 4), part_of(whole, 4, 9), part_of(whole, 9, 12))]
+    made = []
+    for group in groups:
+        state, task = make_state(options), DetectionTask(options, CPU)
+        results = [task.training_step(state, *group) for _ in range(5)]
+        made.append((state.networks["model"].state_dict(), results))
+    (weights, large), (accumulated_weights, accumulated) = made
+    torch.testing.assert_close(accumulated_weights, weights, rtol=1e-5, atol=1e-6)
+    for one, other in zip(large, accumulated, strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=1e-5)
+        torch.testing.assert_close(other.scores, one.scores, rtol=1e-4, atol=1e-4)
+        assert torch.equal(other.labels, one.labels)
+
+
+def test_contrastive_terms_of_accumulated_batches_count_by_their_share_of_the_utterances() -> None:
+    options = OPTIONS.replaced(use_contrastive=True, contrastive_weight=2.0, supcon_weight=0.5)
+    whole = batch(12)
+    parts_of_it = [part_of(whole, 0, 4), part_of(whole, 4, 12)]
+    plain = weighted_cross_entropy(output(make_state(), whole).log_probabilities, whole.labels).item()
+    terms = []
+    for part in parts_of_it:
+        made = output(make_state(), part)
+        assert made.embedding is not None and made.projection is not None
+        margin = margin_contrastive_loss(made.embedding, part.labels).item()
+        terms.append(2.0 * margin + 0.5 * supervised_contrastive_loss(made.projection, part.labels).item())
+    found = DetectionTask(options, CPU).training_step(make_state(options), *parts_of_it).loss
+    assert found == pytest.approx(plain + terms[0] / 3 + 2 * terms[1] / 3, rel=1e-5)
+
+
+def test_each_of_the_accumulated_batches_has_its_own_dropout() -> None:
+    def scores_of(*batches: Batch) -> Tensor:
+        return DetectionTask(OPTIONS, CPU).training_step(make_state(dropout=0.5), *batches).scores
+
+    first, second = scores_of(batch(), batch()).reshape(2, 6)
+    assert not torch.equal(first, second)
+    assert torch.equal(first, scores_of(batch())), "the first one's is that of a step of one batch"
+
+
+def test_a_loss_that_is_not_finite_names_the_batches_of_its_step() -> None:
+    spoiled = batch()
+    spoiled.waveforms[2, 3] = math.nan
+    state = make_state()
+    state.unfinished.batches_done = 4
+    with pytest.raises(UserError, match=r"at step 1, batches 5 to 6 of epoch 1.*the audio of those batches"):
+        DetectionTask(OPTIONS, CPU).training_step(state, batch(), spoiled)
+
+
+@pytest.mark.parametrize(("limit", "is_shorter"), [(1e-3, True), (1e3, False)])
+def test_a_gradient_is_clipped_to_the_given_norm_where_it_is_longer(limit: float, is_shorter: bool) -> None:
+    def gradient(options: Options) -> Tensor:
+        state = make_state(options)
+        DetectionTask(options, CPU).training_step(state, batch())
+        return torch.cat([p.grad.flatten() for p in state.networks["model"].parameters() if p.grad is not None])
+
+    whole, clipped = gradient(OPTIONS), gradient(OPTIONS.replaced(clip_grad_norm=limit))
+    if is_shorter:
+        torch.testing.assert_close(clipped, whole * limit / whole.norm(), rtol=1e-3, atol=0)
+    else:
+        assert torch.equal(clipped, whole)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 11])
 def test_the_validation_loss_does_not_depend_on_the_batch_size(batch_size: int) -> None:
     """Means of batches would: the weights of the classes differ, and so does the size of the last batch."""

@@ -91,9 +91,10 @@ def _val_eer(row: EpochMetrics | None) -> str:
 def training_text(options: Options, num_parameters: int, environment: Mapping[str, Any]) -> str:
     """Say what trains where; printed right before the first step."""
     front_end = f"{options.ssl_model}, " if options.ssl_model else ""
+    batches = f", {options.accumulate_steps} batches a step" if options.accumulate_steps > 1 else ""
     return (
         f"Training {options.model_type} ({front_end}{num_parameters / 1e6:.1f} M parameters) on "
-        f"{environment['device']}, {environment['num_threads']} threads, {options.precision}"
+        f"{environment['device']}, {environment['num_threads']} threads, {options.precision}{batches}"
     )
 
 

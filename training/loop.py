@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -37,6 +38,12 @@ def _read(batches: Iterator[Batch]) -> Iterator[Batch]:
         yield from batches
     except UserError as error:
         raise _DataError(str(error)) from error
+
+
+def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    """Yield what makes one step each: `size` batches, or what is left of them at the end of the epoch."""
+    while group := list(islice(batches, size)):
+        yield group
 
 
 @dataclass
@@ -113,14 +120,15 @@ class Trainer:
         state, under_way = self.state, self.state.unfinished
         label = f"epoch {state.epoch + 1}/{self.facts.options.num_epochs}"
         with progress(label, under_way.batches_per_epoch, under_way.batches_done) as bar:
-            for batch in _read(self.training.batches(state.epoch + 1, under_way.batches_done)):
+            batches = _read(self.training.batches(state.epoch + 1, under_way.batches_done))
+            for group in _grouped(batches, self.facts.options.accumulate_steps):
                 state.networks["model"].train()
-                result = self.task.training_step(state, batch)
+                result = self.task.training_step(state, *group)
                 state.step += 1
                 if state.step == self._began_at + 1:  # only now do the optimizers have their moments
                     self.saver.prepare()
-                under_way.add(result.loss, result.scores, result.labels)
-                bar.advance(utterances=len(result.labels), loss=under_way.mean_loss)
+                under_way.add(result.loss, result.scores, result.labels, len(group))
+                bar.advance(utterances=len(result.labels), loss=under_way.mean_loss, batches=len(group))
                 self._report(self.saver.collect())
                 if not self.stop.requested:
                     self._after_step()

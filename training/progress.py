@@ -70,7 +70,7 @@ class Standing:
 
 
 class Progress:
-    """The one thing a loop tells: that a batch is done. `progress` makes it."""
+    """The one thing a loop tells: that batches are done. `progress` makes it."""
 
     def __init__(self, standing: Standing, display: _Display, clock: Callable[[], float]) -> None:
         self._standing = standing
@@ -78,11 +78,13 @@ class Progress:
         self._clock = clock
         self._started_s = clock()
 
-    def advance(self, utterances: int, loss: float | None = None, eer_percent: float | None = None) -> None:
-        """Count one batch of `utterances`; shows the given loss and EER (percent), and never raises for the stream."""
+    def advance(
+        self, utterances: int, loss: float | None = None, eer_percent: float | None = None, batches: int = 1
+    ) -> None:
+        """Count batches of so many utterances in all; shows loss and EER (percent), never raises for the stream."""
         self._standing = replace(
             self._standing,
-            batches=self._standing.batches + 1,
+            batches=self._standing.batches + batches,
             utterances=self._standing.utterances + utterances,
             elapsed_s=self._clock() - self._started_s,
             loss=loss,
@@ -163,7 +165,7 @@ class _Bar:
 
     def show(self, standing: Standing) -> None:
         self._bar.set_postfix_str("  ".join(standing.measures()), refresh=False)
-        self._bar.update(1)
+        self._bar.update(standing.batches - self._bar.n)
 
     def close(self) -> None:
         self._bar.close()

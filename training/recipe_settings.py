@@ -51,9 +51,24 @@ class RecipeSettings:
         "as many bona fide as spoof utterances in every batch: in an epoch each of the larger class comes once, those "
         "of the smaller one again and again",
     )
+    accumulate_steps: int = setting(
+        1,
+        "training",
+        OnChange.BREAKS_EPOCH,
+        "batches per step, their gradients added up: batch size 4 with 8 of them is 32 in the memory of 4 (but batch "
+        "norm sees 4). Every count of steps is of such steps",
+        at_least=1,
+    )
     num_epochs: int = setting(100, "training", OnChange.REPORTED, "train until this many epochs are done", at_least=1)
     lr: float = setting(1e-6, "training", OnChange.REPORTED, "learning rate of Adam", above=0)
     weight_decay: float = setting(1e-4, "training", OnChange.REPORTED, "weight decay of Adam", at_least=0)
+    clip_grad_norm: float | None = setting(
+        None,
+        "training",
+        OnChange.REPORTED,
+        "shrink the gradient of a step to this norm where it is larger (default: never)",
+        above=0,
+    )
     scheduler: str = setting(
         "constant",
         "training",

@@ -34,21 +34,25 @@ def learning_rate_factor(scheduler: str, warmup_steps: int, total_steps: int) ->
     return factor
 
 
-def planned_steps(num_epochs: int, batches_per_epoch: int, payload: Mapping[str, Any] | None = None) -> int:
+def planned_steps(
+    num_epochs: int, batches_per_epoch: int, payload: Mapping[str, Any] | None = None, *, batches_per_step: int = 1
+) -> int:
     """Return how many steps a run will have made at its end, those before the checkpoint with `payload` included.
 
-    An epoch under way keeps its length, even where the data or the batch size of the epochs after it are others.
+    An epoch under way keeps its length, even where the data or the batch size of the epochs after it are others. The
+    last step of an epoch may have fewer batches.
 
-    >>> planned_steps(num_epochs=4, batches_per_epoch=10)
-    40
+    >>> planned_steps(num_epochs=4, batches_per_epoch=10), planned_steps(4, 10, batches_per_step=4)
+    (40, 12)
     """
+    steps_per_epoch = -(-batches_per_epoch // batches_per_step)
     if payload is None:
-        return num_epochs * batches_per_epoch
+        return num_epochs * steps_per_epoch
     step, epoch, under_way = payload["step"], payload["epoch"], payload["unfinished_epoch"]
     if under_way["batches_done"]:
-        step += under_way["batches_per_epoch"] - under_way["batches_done"]
+        step += -(-(under_way["batches_per_epoch"] - under_way["batches_done"]) // batches_per_step)
         epoch += 1
-    return int(step + (num_epochs - epoch) * batches_per_epoch)
+    return int(step + (num_epochs - epoch) * steps_per_epoch)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, options: Options, total_steps: int) -> LambdaLR:

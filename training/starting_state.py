@@ -69,7 +69,10 @@ def starting_state(
     """Return the state to go on from; the detector must be on its device already, since Adam's moments follow it."""
     options = plan.options
     optimizer = torch.optim.Adam(detector.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    schedule = make_schedule(optimizer, options, planned_steps(options.num_epochs, batches_per_epoch, payload))
+    total_steps = planned_steps(
+        options.num_epochs, batches_per_epoch, payload, batches_per_step=options.accumulate_steps
+    )
+    schedule = make_schedule(optimizer, options, total_steps)
     state = TrainState(
         {"model": detector},
         {"optimizer": optimizer},

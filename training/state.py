@@ -25,7 +25,7 @@ from training.history import best_epoch
 class UnfinishedEpoch:
     """What the epoch under way has gathered so far, so that its training loss and EER are exact after a resume.
 
-    `loss_sum` is the sum of batch losses, each times its number of utterances; `scores` (utterances,) float32 are
+    `loss_sum` is the sum of the steps' losses, each times its number of utterances; `scores` (utterances,) float32 are
     log-odds and `labels` (utterances,) int64, 1 = bona fide, in the order of training.
     """
 
@@ -43,12 +43,12 @@ class UnfinishedEpoch:
 
     @property
     def mean_loss(self) -> float:
-        """The mean over utterances of the loss of their batch."""
+        """The mean over utterances of the loss of their step."""
         return self.loss_sum / self.utterances
 
-    def add(self, loss: float, scores: Tensor, labels: Tensor) -> None:
-        """Take in one batch, whose `loss` is a mean over its utterances."""
-        self.batches_done += 1
+    def add(self, loss: float, scores: Tensor, labels: Tensor, num_batches: int = 1) -> None:
+        """Take in one step over one batch or several, whose `loss` is a mean over their utterances."""
+        self.batches_done += num_batches
         self.utterances += len(labels)
         self.loss_sum += loss * len(labels)
         self.scores.append(scores)

@@ -8,7 +8,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from models.detector import Detector, DetectorOutput, scores
 from training.data import Batch
@@ -21,7 +21,7 @@ from utils.seeding import derive_seed
 
 @dataclass(frozen=True, eq=False)
 class StepResult:
-    """What one training step gave: the mean loss, scores (batch,) as log-odds and labels (batch,), on the CPU."""
+    """What one training step gave: the loss, scores (utterances,) as log-odds and labels (utterances,), on the CPU."""
 
     loss: float
     scores: Tensor
@@ -46,21 +46,38 @@ class DetectionTask:
         self._device = device
         self._of_decision = make_loss(options.loss, options.class_weights, options.focal_gamma)
 
-    def training_step(self, state: TrainState, batch: Batch) -> StepResult:
-        """Make one optimizer step; raises UserError before anything changes where loss or gradient is not finite."""
+    def training_step(self, state: TrainState, *batches: Batch) -> StepResult:
+        """Make one optimizer step, over one batch or several whose gradients add up to those of one large batch.
+
+        That holds but for what compares or averages the utterances of a batch: contrastive terms, which count by their
+        batch's share of the utterances, and batch norm. Raises UserError before parameters or optimizer change where
+        loss or gradient is not finite.
+        """
         detector, optimizer = state.networks["model"], state.optimizers["optimizer"]
-        torch.manual_seed(derive_seed("step", self._options.seed, state.step))  # dropout depends on the position only
-        batch = batch.to(self._device)
-        with self._autocast():
-            output = cast(Detector, detector).analyse(batch.waveforms)
-        loss = self._loss(output, batch.labels)
-        value = loss.item()
+        labels = torch.cat([batch.labels for batch in batches])
+        total_weight = self._of_decision.weights(labels).sum()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._require_finite(value, detector, state)
+        loss, log_odds = 0.0, []
+        for number, on_cpu in enumerate(batches):
+            self._seed_step(state.step, number)
+            batch = on_cpu.to(self._device)
+            with self._autocast():
+                output = cast(Detector, detector).analyse(batch.waveforms)
+            part = self._loss(output, batch.labels, total_weight, len(batch.labels) / len(labels))
+            loss += part.item()
+            part.backward()  # type: ignore[no-untyped-call]
+            log_odds.append(_log_odds(output))
+        norm = self._require_finite(loss, state, len(batches))
+        if self._options.clip_grad_norm is not None:
+            clip_grads_with_norm_(detector.parameters(), self._options.clip_grad_norm, norm)
         optimizer.step()
         state.schedulers["scheduler"].step()
-        return StepResult(value, _log_odds(output), batch.labels.cpu())
+        return StepResult(loss, torch.cat(log_odds), labels)
+
+    def _seed_step(self, step: int, number: int) -> None:
+        """Make dropout depend on nothing but the position: the step, and the batch's number in it, from 0."""
+        position = (step, number) if number else (step,)
+        torch.manual_seed(derive_seed("step", self._options.seed, *position))
 
     def validation_step(self, state: TrainState, batch: Batch) -> ValidationResult:
         """Score one batch without touching the state; the detector must be in evaluation mode.
@@ -75,24 +92,30 @@ class DetectionTask:
         loss_sum, weight_sum = terms.double().sum().item(), weights.double().sum().item()
         return ValidationResult(loss_sum, weight_sum, _log_odds(output), batch.labels.cpu())
 
-    def _loss(self, output: DetectorOutput, labels: Tensor) -> Tensor:
-        loss = self._of_decision.mean(output.log_probabilities, labels)
+    def _loss(self, output: DetectorOutput, labels: Tensor, total_weight: Tensor, share: float) -> Tensor:
+        """Return the part of a step's loss that one batch has, with `share` of the step's utterances."""
+        loss = self._of_decision.terms(output.log_probabilities, labels).sum() / total_weight
         if not self._options.use_contrastive:
             return loss
         assert output.embedding is not None and output.projection is not None
         margin = margin_contrastive_loss(output.embedding, labels)
         supervised = supervised_contrastive_loss(output.projection, labels)
-        return loss + self._options.contrastive_weight * margin + self._options.supcon_weight * supervised
+        return (
+            loss + share * self._options.contrastive_weight * margin + share * self._options.supcon_weight * supervised
+        )
 
-    def _require_finite(self, loss: float, detector: torch.nn.Module, state: TrainState) -> None:
-        norm = get_total_norm([p.grad for p in detector.parameters() if p.grad is not None]).item()
-        if math.isfinite(loss) and math.isfinite(norm):
-            return
-        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+    def _require_finite(self, loss: float, state: TrainState, num_batches: int) -> Tensor:
+        """Return the norm of the gradient."""
+        norm = get_total_norm([p.grad for p in state.networks["model"].parameters() if p.grad is not None])
+        if math.isfinite(loss) and math.isfinite(norm.item()):
+            return norm
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm.item()}"
+        first = state.unfinished.batches_done + 1
+        where = f"batch {first}" if num_batches == 1 else f"batches {first} to {first + num_batches - 1}"
         raise UserError(
-            f"training diverged: {what} at step {state.step + 1}, batch {state.unfinished.batches_done + 1} of epoch "
+            f"training diverged: {what} at step {state.step + 1}, {where} of epoch "
             f"{state.epoch + 1}. Nothing was saved over: resume from an earlier checkpoint with a lower --lr or more "
-            "--warmup_steps, and look at the audio of that batch"
+            f"--warmup_steps, and look at the audio of {'that batch' if num_batches == 1 else 'those batches'}"
         )
 
     def _autocast(self) -> torch.autocast:
