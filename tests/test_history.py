@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.records import metrics
-from training.history import best_epoch
+from training.history import best_epoch, is_stalled, plateau_reductions
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,42 @@ def test_the_best_epoch(eers_and_losses: list[tuple[float, float]], best: int | 
 def test_the_order_of_the_history_does_not_matter() -> None:
     history = [metrics(epoch, val_eer=eer) for epoch, eer in enumerate([4.0, 2.0, 2.0, 3.0], 1)]
     assert best_epoch(history[::-1]) == best_epoch(history) == history[1]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "best", "patience", "expected", "why"),
+    [
+        (9, 1, 0, False, "0: never"),
+        (0, None, 1, False, "nothing is trained yet"),
+        (3, 3, 1, False, "the last epoch is the best"),
+        (3, 2, 1, True, "one epoch without a new best one"),
+        (3, 2, 2, False, "one of two"),
+        (4, 2, 2, True, "two of two"),
+        (9, 2, 2, True, "longer than asked for: the patience was lowered on resume"),
+        (2, None, 2, True, "no epoch could be saved"),
+    ],
+)
+def test_training_ends_when_patience_does(
+    epoch: int, best: int | None, patience: int, expected: bool, why: str
+) -> None:
+    assert is_stalled(epoch, metrics(best) if best else None, patience) is expected, why
+
+
+@pytest.mark.parametrize(
+    ("eers_and_losses", "patience", "expected", "why"),
+    [
+        ([], 1, 0, "no epoch yet"),
+        ([(5.0, 0.5)], 1, 0, "the first is a new best one"),
+        ([(5.0, 0.5), (5.0, 0.5)], 1, 1, "an equal one is not better"),
+        ([(5.0, 0.5), (5.0, 0.4), (4.0, 0.9)], 1, 0, "a lower loss at the same EER is better, and a lower EER"),
+        ([(5.0, 0.5), (6.0, 0.1), (7.0, 0.1)], 2, 1, "two in a row"),
+        ([(5.0, 0.5), (6.0, 0.1), (4.0, 0.1), (5.0, 0.1)], 2, 0, "not in a row"),
+        ([(5.0, 0.5)] + 6 * [(6.0, 0.5)], 3, 2, "the count starts anew after each reduction"),
+        ([(5.0, 0.5), (6.0, 0.5), (5.5, 0.5)], 1, 2, "better than the last, but not than the best"),
+    ],
+)
+def test_a_plateau_lowers_the_rate(
+    eers_and_losses: list[tuple[float, float]], patience: int, expected: int, why: str
+) -> None:
+    history = [metrics(epoch, val_eer=eer, val_loss=loss) for epoch, (eer, loss) in enumerate(eers_and_losses, 1)]
+    assert plateau_reductions(history, patience) == expected, why

@@ -51,10 +51,13 @@ DEFAULTS: dict[str, Any] = {
     "balanced_batches": False,
     "accumulate_steps": 1,
     "num_epochs": 100,
+    "patience": 0,
     "lr": 1e-6,
     "weight_decay": 1e-4,
     "clip_grad_norm": None,
     "scheduler": "constant",
+    "plateau_patience": 3,
+    "plateau_factor": 0.5,
     "warmup_steps": 0,
     "seed": 1234,
     "precision": "fp32",
@@ -103,7 +106,11 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("P", 101.0, "--P must be at most 100, found 101.0"),
     ("g_sd", -1.0, "--g_sd must be at least 0, found -1.0"),
     ("SNRmax", 5.0, "--SNRmin must not exceed --SNRmax, found 10 and 5"),
-    ("scheduler", "step", "--scheduler must be one of constant, linear, cosine"),
+    ("scheduler", "step", "--scheduler must be one of constant, linear, cosine, plateau"),
+    ("patience", -1, "--patience must be at least 0, found -1"),
+    ("plateau_patience", 0, "--plateau_patience must be at least 1, found 0"),
+    ("plateau_factor", 0.0, "--plateau_factor must be above 0, found 0.0"),
+    ("plateau_factor", 1.5, "--plateau_factor must be at most 1, found 1.5"),
     ("precision", "fp16", "--precision must be one of fp32, bf16"),
     ("num_examples", 1, "--num_examples must be at least 2, found 1"),
     ("group_size", 0, "--group_size must be at least 1, found 0"),
@@ -239,6 +246,14 @@ def test_balanced_batches_need_an_even_batch_size() -> None:
     with pytest.raises(UserError, match="--balanced_batches needs an even --batch_size, found 15: pass 16") as refused:
         Options(balanced_batches=True, batch_size=15)
     assert refused.value.exit_code == EXIT_USAGE
+
+
+def test_a_patience_that_ends_before_the_rate_is_lowered_is_refused() -> None:
+    with pytest.raises(UserError, match="--patience 3 ends training before --plateau_patience 3 can lower the rate"):
+        Options(scheduler="plateau", patience=3)
+    Options(scheduler="plateau", patience=4)
+    Options(scheduler="plateau", patience=0)
+    Options(scheduler="cosine", patience=1)
 
 
 def test_wce_is_another_name_for_cce() -> None:

@@ -283,6 +283,8 @@ CHANGES = [
     ("accumulate_steps", 4, True, "in the middle of epoch"),
     ("accumulate_steps", 4, False, None),
     ("clip_grad_norm", 1.0, True, None),
+    ("patience", 7, True, None),
+    ("scheduler", "plateau", True, None),
     ("balanced_batches", True, True, "in the middle of epoch"),
     ("ssl_model", "facebook/hubert-base", False, "drop --ssl_model"),
     ("use_contrastive", True, False, "--use_contrastive is False"),

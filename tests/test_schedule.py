@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from tests.comparing import differences
+from tests.records import metrics
 from tests.small_state import OPTIONS, seed_everything, small_state, train
-from training.schedule import apply_given_rates, learning_rate_factor, make_schedule, planned_steps
+from training.schedule import apply_rates, base_rate, learning_rate_factor, make_schedule, planned_steps
 from training.state import TrainState
 
 HALF_COSINE = [1.0, 0.5 + math.sqrt(0.5) / 2, 0.5, 0.5 - math.sqrt(0.5) / 2, 0.0]
@@ -27,6 +28,7 @@ HALF_COSINE = [1.0, 0.5 + math.sqrt(0.5) / 2, 0.5, 0.5 - math.sqrt(0.5) / 2, 0.0
         ("linear", 0, 2, [1, 0.5, 0, 0, 0], "stays at 0 past the end and never turns negative"),
         ("cosine", 0, 4, HALF_COSINE, "half a cosine: (1 + cos(pi t)) / 2"),
         ("cosine", 1, 5, [1, *HALF_COSINE], "half a cosine after the warm-up"),
+        ("plateau", 2, 4, [0.5, 1, 1, 1, 1], "constant but for the history"),
         ("cosine", 5, 3, [0.2, 0.4, 0.6, 0.8, 1, 1, 0], "a warm-up longer than the training is no division by 0"),
     ],
 )
@@ -54,7 +56,7 @@ def test_more_epochs_stretch_the_schedule_from_where_it_stands(scheduler: str, e
     longer = make_schedule(extended, options, 40)
     extended.load_state_dict(first.state_dict())
     longer.load_state_dict(schedule.state_dict())
-    apply_given_rates(extended, longer, options)
+    apply_rates(extended, longer, options, [])
     assert extended.param_groups[0]["lr"] == pytest.approx(0.5 * expected)
     extended.step()
     longer.step()
@@ -105,7 +107,7 @@ def restored(lr: float, weight_decay: float) -> tuple[TrainState, TrainState]:
     other = small_state()
     other.restore(copy.deepcopy(state.to_payload()))  # its tensors are the live ones
     options = OPTIONS.replaced(lr=lr, weight_decay=weight_decay)
-    apply_given_rates(other.optimizers["optimizer"], other.schedulers["scheduler"], options)  # type: ignore[arg-type]
+    apply_rates(other.optimizers["optimizer"], other.schedulers["scheduler"], options, [])  # type: ignore[arg-type]
     return state, other
 
 
@@ -125,6 +127,25 @@ def test_a_changed_learning_rate_counts_from_the_next_step_on() -> None:
         train(one, 3)
     assert other.learning_rate == pytest.approx(state.learning_rate / 10)
     assert state.learning_rate < OPTIONS.lr  # the schedule went on
+
+
+def test_a_plateau_multiplies_the_rate_once_for_each_wait() -> None:
+    options = OPTIONS.replaced(scheduler="plateau", lr=0.5, plateau_patience=2, plateau_factor=0.1)
+    history = [metrics(epoch) for epoch in range(1, 6)]  # the first is the best
+    assert [base_rate(options, history[:epochs]) for epochs in range(6)] == pytest.approx(
+        [0.5, 0.5, 0.5, 0.05, 0.05, 0.005]
+    )
+    assert base_rate(options.replaced(scheduler="cosine"), history) == 0.5
+
+
+def test_a_plateau_counts_from_the_next_step_on_and_keeps_the_warm_up() -> None:
+    options = OPTIONS.replaced(scheduler="plateau", lr=0.5, warmup_steps=4, plateau_patience=1)
+    state = small_state(options)
+    train(state, 1)
+    apply_rates(state.optimizers["optimizer"], state.schedulers["scheduler"], options, [metrics(1), metrics(2)])  # type: ignore[arg-type]
+    assert state.learning_rate == pytest.approx(0.25 * 2 / 4)
+    train(state, 1)
+    assert state.learning_rate == pytest.approx(0.25 * 3 / 4)
 
 
 def test_a_changed_weight_decay_is_applied_and_nothing_else() -> None:

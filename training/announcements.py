@@ -54,10 +54,23 @@ def reached_text(plan: Plan) -> str:
 
 def _reached(plan: Plan) -> str:
     assert plan.checkpoint is not None
+    if plan.checkpoint.epoch < plan.options.num_epochs:
+        return (
+            f"{stalled_text(plan.checkpoint.epoch, plan.checkpoint.best, plan.options.patience)} "
+            "To train further, repeat the command with a higher --patience; to start anew, use --fresh_start."
+        )
     return (
         f"Target epochs already reached: {plan.checkpoint.epoch} completed, --num_epochs is {plan.options.num_epochs}. "
         "To train further, repeat the command with a higher --num_epochs; to start anew, use --fresh_start."
     )
+
+
+def stalled_text(epoch: int, best: EpochMetrics | None, patience: int) -> str:
+    """Say that training ends before its target, and why."""
+    why = (
+        f"none since epoch {best.epoch} was better than its val EER of {best.val_eer:.2f}%" if best else "none is saved"
+    )
+    return f"Early stopping after epoch {epoch}: {why} (--patience {patience})."
 
 
 def resume_summary(plan: Plan) -> str:

@@ -26,6 +26,7 @@ from training.heatmap_figures import (
     layer_time_figure,
     sample_figure,
 )
+from training.history import is_stalled
 from training.options import Options
 from training.runs.directory import RunDirectory
 from training.state import TrainState
@@ -64,7 +65,8 @@ class HeatmapWriter:
         """Draw after every --viz_frequency epochs, and after the last one into a folder of its own."""
         if not self.options.visualize_attention:
             return
-        for folder in self._folders_due(state.epoch):
+        stalled = is_stalled(state.epoch, state.best, self.options.patience)
+        for folder in self._folders_due(state.epoch, stalled or state.epoch == self.options.num_epochs):
             try:
                 self.draw(folder)
             except OSError as error:  # figures can be drawn from a checkpoint later; the run goes on
@@ -76,11 +78,11 @@ class HeatmapWriter:
         written = write_attention_heatmaps(self.detector, self._samples(), folder, self.device)
         say(f"Attention heatmaps: {len(written)} figures in {folder}")
 
-    def _folders_due(self, epochs_completed: int) -> list[Path]:
+    def _folders_due(self, epochs_completed: int, is_last: bool) -> list[Path]:
         due = []
         if self.options.viz_frequency and epochs_completed % self.options.viz_frequency == 0:
             due.append(self.run.attention_folder(epochs_completed))
-        if epochs_completed == self.options.num_epochs:
+        if is_last:
             due.append(self.run.final_attention_folder)
         return due
 

@@ -18,6 +18,7 @@ from training.checkpoints.commit import Outcome
 from training.checkpoints.record import EpochMetrics, Kind, StepMetrics
 from training.checkpoints.snapshot import RunFacts, take_snapshot
 from training.data import Batch, TrainingBatches, ValidationBatches
+from training.history import is_stalled
 from training.interruption import StopRequest
 from training.logs import RunLogs
 from training.progress import progress
@@ -70,8 +71,15 @@ class Trainer:
     _saved_at: tuple[int, int] | None = None
     _clock: float = field(default_factory=time.monotonic)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether --num_epochs are completed, or --patience is at an end; an epoch that was begun is completed."""
+        state, options = self.state, self.facts.options
+        stalled = is_stalled(state.epoch, state.best, options.patience) and not state.unfinished.batches_done
+        return state.epoch >= options.num_epochs or stalled
+
     def train(self) -> None:
-        """Train until --num_epochs are completed or a stop is asked for; then `last_saved` is the state as it is.
+        """Train until `is_done` or a stop is asked for; then `last_saved` is the state as it is.
 
         Raises UserError where training cannot go on; what was trained is saved first, unless it diverged.
         """
@@ -80,7 +88,7 @@ class Trainer:
         try:
             if self._was_stopped_before_validation():
                 self._after_step()
-            while self.state.epoch < self.facts.options.num_epochs and not self.stop.requested:
+            while not self.is_done and not self.stop.requested:
                 if not self.state.unfinished.is_trained:
                     self._train_epoch()
                 if not self.stop.requested:
@@ -170,6 +178,7 @@ class Trainer:
         row = self._metrics_of_epoch(figures)
         self.state.epoch = row.epoch
         self.state.history.append(row)
+        self.task.epoch_completed(self.state)
         self._read_clock()
         self.state.times.append(EpochTime(row.epoch, time.time(), self.state.seconds_in_epoch))
         self.state.seconds_in_epoch = 0.0

@@ -11,6 +11,7 @@ from typing import Any
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
 from training.command import Action, Command
 from training.facts import Facts
+from training.history import is_stalled
 from training.options import SETTINGS, Options
 from training.recipe_settings import ONE_CLASS_LOSS
 from training.runs.config_file import RunConfig, run_config
@@ -27,7 +28,7 @@ class Start(enum.Enum):
     FRESH = "fresh"  # random or pretrained weights, epoch 1
     FROM_WEIGHTS = "from weights"  # the weights of a file, new optimizer, epoch 1
     RESUME = "resume"  # the whole state of a checkpoint
-    REACHED = "reached"  # the checkpoint has all the epochs asked for: nothing to do
+    REACHED = "reached"  # the checkpoint has all the epochs asked for, or --patience is at an end: nothing to do
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
     options = facts.options
     changes = changed_settings(source.options, options)
     _refuse_breaking(changes, source)
-    if source.epoch >= options.num_epochs:
+    stalled = not source.batches_done and is_stalled(source.epoch, source.best, options.patience)
+    if source.epoch >= options.num_epochs or stalled:
         undone = left_undone(facts.run, source)
         return Plan(
             Start.REACHED,

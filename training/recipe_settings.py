@@ -1,4 +1,4 @@
-"""The settings of how a detector is trained: loss, batches, steps and learning rate."""
+"""The settings of how a detector is trained: loss, batches, steps, learning rate, and when to stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ONE_CLASS_LOSS = "oc_softmax"
 
 @dataclass(frozen=True)
 class RecipeSettings:
-    """The part of Options that says what is minimised, by which steps."""
+    """The part of Options that says what is minimised, by which steps, and until when."""
 
     loss: str = setting(
         "CCE",
@@ -60,6 +60,13 @@ class RecipeSettings:
         at_least=1,
     )
     num_epochs: int = setting(100, "training", OnChange.REPORTED, "train until this many epochs are done", at_least=1)
+    patience: int = setting(
+        0,
+        "training",
+        OnChange.REPORTED,
+        "end training after N epochs without a new best one; 0: never",
+        at_least=0,
+    )
     lr: float = setting(1e-6, "training", OnChange.REPORTED, "learning rate of Adam", above=0)
     weight_decay: float = setting(1e-4, "training", OnChange.REPORTED, "weight decay of Adam", at_least=0)
     clip_grad_norm: float | None = setting(
@@ -73,8 +80,15 @@ class RecipeSettings:
         "constant",
         "training",
         OnChange.REPORTED,
-        "learning rate after the warm-up: constant, or falling to 0 at the last step of --num_epochs",
-        choices=("constant", "linear", "cosine"),
+        "learning rate after the warm-up: constant, falling to 0 at the last step of --num_epochs, or lowered when "
+        "validation improves no more (plateau)",
+        choices=("constant", "linear", "cosine", "plateau"),
+    )
+    plateau_patience: int = setting(
+        3, "training", OnChange.REPORTED, "plateau: epochs without a new best one that lower the rate", at_least=1
+    )
+    plateau_factor: float = setting(
+        0.5, "training", OnChange.REPORTED, "plateau: what the rate is multiplied with", above=0, at_most=1
     )
     warmup_steps: int = setting(
         0, "training", OnChange.REPORTED, "steps over which the learning rate rises from 0 to --lr", at_least=0
@@ -104,5 +118,11 @@ class RecipeSettings:
             raise UserError(
                 f"--balanced_batches needs an even --batch_size, found {self.batch_size}: "
                 f"pass {self.batch_size + 1}, for example",
+                EXIT_USAGE,
+            )
+        if self.scheduler == "plateau" and 0 < self.patience <= self.plateau_patience:
+            raise UserError(
+                f"--patience {self.patience} ends training before --plateau_patience {self.plateau_patience} can lower "
+                "the rate: pass a higher --patience or a lower --plateau_patience",
                 EXIT_USAGE,
             )

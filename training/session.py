@@ -11,7 +11,15 @@ from typing import cast
 import torch
 
 from models.detector import Detector
-from training.announcements import changes_text, data_text, ended_text, stopped_text, training_text, unsaved_text
+from training.announcements import (
+    changes_text,
+    data_text,
+    ended_text,
+    stalled_text,
+    stopped_text,
+    training_text,
+    unsaved_text,
+)
 from training.augmentation import rawboost_of
 from training.checkpoints.background_saving import (
     BackgroundSaver,
@@ -99,11 +107,13 @@ def carry_out(plan: Plan) -> int:
         trainer.train()
     if trainer.not_saved:
         raise UserError(unsaved_text(trainer.not_saved, trainer.last_saved), stop.exit_code or EXIT_FAILURE)
-    if state.epoch < options.num_epochs:
+    if not trainer.is_done:
         assert stop.signal is not None
         say(stopped_text(stop.signal.name, state.epoch, state.unfinished.batches_done, trainer.last_saved))
         return stop.exit_code
     assert state.best is not None
+    if state.epoch < options.num_epochs:
+        say(stalled_text(state.epoch, state.best, options.patience))
     say(ended_text(state.epoch, state.training_seconds, state.best, plan.run.best_checkpoint))
     return 0
 

@@ -15,7 +15,7 @@ from training.checkpoints.weights import Weights, load_into, load_weights, taken
 from training.options import Options
 from training.plan import Plan
 from training.recipe_settings import ONE_CLASS_LOSS
-from training.schedule import apply_given_rates, make_schedule, planned_steps
+from training.schedule import apply_rates, make_schedule, planned_steps
 from training.state import TrainState, UnfinishedEpoch, seed_random_states
 from utils.console import say
 
@@ -82,7 +82,7 @@ def starting_state(
     )
     if payload:
         state.restore(payload)
-        apply_given_rates(optimizer, schedule, options)
+        apply_rates(optimizer, schedule, options, state.history)
     if payload and (plan.move_aside or plan.bring_along):
         state.lineage += ((secrets.token_hex(8), state.step),)
     return state

@@ -9,11 +9,13 @@ from typing import cast
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim.lr_scheduler import LambdaLR
 
 from models.detector import Detector, DetectorOutput, scores
 from training.data import Batch
 from training.losses import make_loss, margin_contrastive_loss, supervised_contrastive_loss
 from training.options import Options
+from training.schedule import apply_rates
 from training.state import TrainState
 from utils.errors import UserError
 from utils.seeding import derive_seed
@@ -78,6 +80,11 @@ class DetectionTask:
         """Make dropout depend on nothing but the position: the step, and the batch's number in it, from 0."""
         position = (step, number) if number else (step,)
         torch.manual_seed(derive_seed("step", self._options.seed, *position))
+
+    def epoch_completed(self, state: TrainState) -> None:
+        """Set the learning rate that the history, with the epoch just completed, gives the next step."""
+        optimizer, schedule = state.optimizers["optimizer"], state.schedulers["scheduler"]
+        apply_rates(optimizer, cast(LambdaLR, schedule), self._options, state.history)
 
     def validation_step(self, state: TrainState, batch: Batch) -> ValidationResult:
         """Score one batch without touching the state; the detector must be in evaluation mode.

@@ -59,7 +59,7 @@ def balanced_order(seed: int, epoch: int, are_bona_fide: Sequence[bool]) -> list
     rounds = -(-len(larger) // len(smaller))
     again = [(index, visit) for visit in range(rounds) for index in _drawn(smaller, seed, epoch, "smaller", visit)]
     once = [(index, 0) for index in _drawn(larger, seed, epoch, "larger", 0)]
-    return [visit for pair in zip(once, again, strict=False) for visit in pair]
+    return [visit for pair in zip(once, again[: len(once)], strict=True) for visit in pair]
 
 
 def _drawn(indices: Sequence[int], seed: int, epoch: int, class_name: str, visit: int) -> list[int]:
