@@ -255,6 +255,23 @@ def test_a_finished_run_has_nothing_to_train_and_moves_nothing() -> None:
     assert (plan.start, plan.move_aside) == (Start.REACHED, ())
 
 
+@pytest.mark.parametrize(
+    ("patience", "batches_done", "start", "why"),
+    [
+        (3, 0, Start.REACHED, "epochs 3, 4 and 5 were no better than the second"),
+        (2, 0, Start.REACHED, "so were two of them"),
+        (4, 0, Start.RESUME, "one more epoch may be"),
+        (0, 0, Start.RESUME, "no patience was asked for"),
+        (3, 4, Start.RESUME, "an epoch that was begun is completed"),
+    ],
+)
+def test_a_run_at_the_end_of_its_patience_is_finished(patience: int, batches_done: int, start: Start, why: str) -> None:
+    newest = record(RUN / "checkpoint_epoch_5.pth", 5, best_epoch=2, batches_done=batches_done)
+    run = RunFolder(RUN, (newest,), entries=(newest.path.name,))
+    found = Facts(Options(patience=patience), run, candidates=Candidates(newest, ()))
+    assert decide(Command(Options(), action=Action.AUTO_RESUME), found).start is start, why
+
+
 def test_a_finished_run_goes_on_with_more_epochs_in_the_folder_that_names_them() -> None:
     done = record(RUN / "checkpoint_epoch_100.pth", 100)
     longer = Options(num_epochs=150)

@@ -198,8 +198,10 @@ def _add_setting(group: argparse._ArgumentGroup, option: dataclasses.Field[Any])
     choices = declared.choices or None
     metavar = None if choices else {int: "N", float: "X", str: "TEXT", tuple: "N,N"}[kind]
     read: Any = kind
-    if kind is tuple:
-        read = whole_numbers if number_type(option.name) is int else numbers
+    if kind is tuple and number_type(option.name) is int:
+        read = whole_numbers
+    elif kind is tuple:
+        metavar, read = "X,X", numbers
     group.add_argument(f"--{option.name}", type=read, choices=choices, metavar=metavar, help=_help(option, declared))
 
 
