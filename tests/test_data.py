@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -18,7 +19,7 @@ import soundfile
 import torch
 
 from training.data import Batch, Crop, TrainingBatches, TrainingView, ValidationBatches
-from training.loading import BatchDataset, BatchKey
+from training.loading import NO_LABEL, BatchDataset, BatchKey
 from utils.audio import CROP_SAMPLES, SAMPLE_RATE_HZ, Waveform, fit_length, read_waveform
 from utils.corpora import CorpusPart
 from utils.errors import UserError
@@ -93,6 +94,14 @@ def test_a_start_within_an_epoch_gives_the_bits_of_the_whole_epoch(
     training = with_workers if num_workers else _training(part)
     whole = list(_training(part).batches(2))
     _assert_same(list(training.batches(2, first_batch)), whole[first_batch:])
+
+
+def test_a_trial_without_a_key_has_a_label_that_is_no_class(part: CorpusPart) -> None:
+    unknown = tuple(replace(trial, attack="-", is_bona_fide=None) for trial in part.protocol.trials)
+    without_keys = replace(part, protocol=replace(part.protocol, trials=unknown))
+    (batch,) = ValidationBatches(without_keys, batch_size=SIZE).batches()
+    assert batch.labels.tolist() == [NO_LABEL] * SIZE
+    assert NO_LABEL not in (0, 1)
 
 
 def test_a_start_within_an_epoch_reads_no_earlier_utterance(part: CorpusPart, monkeypatch: pytest.MonkeyPatch) -> None:
