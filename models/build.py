@@ -9,11 +9,25 @@ from models.aasist import Aasist
 from models.detector import Detector, DetectorSettings
 from models.front_end import SelfSupervisedFrontEnd, load_front_end, rebuild_front_end
 from models.g3_heatmap import G3Heatmap
+from models.lcnn import Lcnn
 from models.one_class import OneClassDetector
+from models.sls import Sls
+from models.spectrogram import SpectrogramResnet18, SpectrogramSwin
+from models.ssl_mean import SslMean
 
 # One entry for each name in models.names: here FRONT_END_TYPES, below RAW_WAVEFORM_TYPES.
-DETECTORS: dict[str, Callable[[DetectorSettings, SelfSupervisedFrontEnd], Detector]] = {"g3_heatmap": G3Heatmap}
-RAW_DETECTORS: dict[str, Callable[[DetectorSettings], Detector]] = {"aasist": Aasist, "aasist_l": Aasist}
+DETECTORS: dict[str, Callable[[DetectorSettings, SelfSupervisedFrontEnd], Detector]] = {
+    "g3_heatmap": G3Heatmap,
+    "sls": Sls,
+    "ssl_mean": SslMean,
+}
+RAW_DETECTORS: dict[str, Callable[[DetectorSettings], Detector]] = {
+    "aasist": Aasist,
+    "aasist_l": Aasist,
+    "lcnn": Lcnn,
+    "spectrogram_resnet18": SpectrogramResnet18,
+    "spectrogram_swin": SpectrogramSwin,
+}
 
 
 def create_detector(settings: DetectorSettings) -> Detector:

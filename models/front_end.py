@@ -75,6 +75,12 @@ class SelfSupervisedFrontEnd(nn.Module):
         """The width of a layer's output."""
         return int(self.model.config.hidden_size)
 
+    def frame_count(self, samples: int) -> int:
+        """Return how many frames a waveform of `samples` samples gives: 201 for 64,600 with XLS-R's convolutions."""
+        for kernel, stride in zip(self.model.config.conv_kernel, self.model.config.conv_stride, strict=True):
+            samples = (samples - kernel) // stride + 1
+        return samples
+
     @property
     def front_end_config(self) -> dict[str, Any]:
         """The architecture as plain JSON values; `rebuild_front_end` makes the same module from it."""

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-FRONT_END_TYPES = ("g3_heatmap",)
+from collections.abc import Mapping
+
+FRONT_END_TYPES = ("g3_heatmap", "sls", "ssl_mean")
 """Detectors on a self-supervised front-end."""
-RAW_WAVEFORM_TYPES = ("aasist", "aasist_l")
-"""Detectors that take the waveform itself: settings of a front-end and of attention over its layers mean nothing."""
+RAW_WAVEFORM_TYPES = ("aasist", "aasist_l", "lcnn", "spectrogram_resnet18", "spectrogram_swin")
+"""Detectors that take the waveform itself, and compute what they need from it: all of their weights begin random."""
 MODEL_TYPES = (*FRONT_END_TYPES, *RAW_WAVEFORM_TYPES)
+
+TYPES_WITH_SETTING: Mapping[str, tuple[str, ...]] = {
+    "ssl_model": FRONT_END_TYPES,
+    "normalize_waveform": FRONT_END_TYPES,
+    "freeze_ssl": FRONT_END_TYPES,
+    "group_size": ("g3_heatmap",),
+    "temporal_bias": ("g3_heatmap",),
+    "use_contrastive": ("g3_heatmap",),
+    "visualize_attention": ("g3_heatmap",),
+}
+"""The detectors for which a setting means something; settings that are not named here are for all of them."""
 
 TEMPORAL_BIASES = ("centre", "none")
 

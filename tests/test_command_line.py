@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from models.names import MODEL_TYPES
 from tests.test_options import DEFAULTS
 from training.command import SUBSETS as TYPED_SUBSETS
 from training.command import Action, Look, MetricsFlags
@@ -379,6 +380,11 @@ def test_the_help_fits_the_terminal_and_stays_readable_on_a_wide_one(
     text = build_parser().format_help()
     assert max(map(len, text.splitlines())) <= min(columns, 120)
     assert text.startswith("usage: python main.py [flags]\n")
+
+
+def test_the_help_names_every_detector() -> None:
+    told = {action.dest: action.help or "" for action in flags_of(build_parser())}["model_type"]
+    assert set(MODEL_TYPES) <= set(re.findall(r"\w+", told))
 
 
 def test_the_examples_of_the_help_are_commands_that_parse() -> None:

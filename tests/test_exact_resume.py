@@ -11,7 +11,7 @@ import pytest
 
 from main import main
 from tests.comparing import assert_same_training, log_rows
-from tests.conftest import SMALL_RUN
+from tests.conftest import SMALL_RUN, write_corpus
 from training.task import DetectionTask
 
 EPOCHS, STEPS_PER_EPOCH = 2, 3
@@ -142,3 +142,26 @@ def test_a_moved_run_resumes_where_it_is_now(
     (tmp_path / "here").rename(tmp_path / "there")
     assert train(tmp_path / "there", corpus, "--auto_resume") == 0
     assert_same_training(run_folder(tmp_path / "there"), undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "flags"),
+    [
+        ("sls", ["--ssl_model", "compact"]),
+        ("ssl_mean", ["--ssl_model", "compact", "--freeze_ssl"]),
+        ("lcnn", []),
+    ],
+)
+def test_a_stopped_and_resumed_run_of_another_detector_ends_with_the_same_bits(
+    model_type: str, flags: list[str], tmp_path: Path, stop_after: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of --model_type: tests/test_aasist.py, and from state to state tests/test_every_detector.py."""
+    corpus = write_corpus(tmp_path / "corpus", train=4, dev=2)
+    typed = ["--model_type", model_type, *flags, "--batch_size", "2", "--lr", "1e-3", "--num_workers", "0"]
+    typed += ["--num_epochs", "2", "--database_path", str(corpus), "--auto_resume", "--algo", "5"]
+    stop_after((1, 3))
+    for name, exit_codes in (("stopped", [143, 143, 0]), ("undisturbed", [0])):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert [main(typed) for _ in exit_codes] == exit_codes
+    assert_same_training(run_folder(tmp_path / "stopped"), run_folder(tmp_path / "undisturbed"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.names import XLS_R_300M
+from models.names import FRONT_END_TYPES, MODEL_TYPES, TYPES_WITH_SETTING, XLS_R_300M
 from training.options import SETTINGS, Options, options_from_record
 from utils.errors import EXIT_USAGE, UserError
 
@@ -82,7 +82,7 @@ DEFAULTS: dict[str, Any] = {
 # (setting, a value that is not possible, the words of the refusal)
 BAD_VALUES: list[tuple[str, Any, str]] = [
     ("track", "PA", "--track must be one of LA, DF, In-the-Wild, found 'PA'"),
-    ("model_type", "rawnet", "--model_type must be one of g3_heatmap, aasist, aasist_l"),
+    ("model_type", "rawnet", "--model_type must be one of g3_heatmap, sls, ssl_mean, aasist, aasist_l, lcnn"),
     ("loss", "MSE", "--loss must be one of CCE"),
     ("class_weights", (0.1,), "--class_weights must be two numbers above 0, for spoof and for bona fide"),
     ("class_weights", (0.1, 0.9, 1.0), "such as 0.1,0.9, found 0.1,0.9,1"),
@@ -197,26 +197,47 @@ def test_milestones_are_kept_in_order_and_once() -> None:
     assert Options(milestones=(50, 10, 25, 10)).milestones == (10, 25, 50)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("ssl_model", "compact"),
-        ("group_size", 4),
-        ("temporal_bias", "none"),
-        ("normalize_waveform", True),
-        ("freeze_ssl", True),
-        ("use_contrastive", True),
-        ("visualize_attention", True),
-    ],
-)
-@pytest.mark.parametrize("model_type", ["aasist", "aasist_l"])
-def test_a_setting_of_the_front_end_is_refused_for_a_detector_without_one(
-    model_type: str, name: str, value: Any
+# (setting, a value that is not the default, the detectors it is for)
+OF_SOME_DETECTORS: list[tuple[str, Any, tuple[str, ...]]] = [
+    ("ssl_model", "compact", FRONT_END_TYPES),
+    ("normalize_waveform", True, FRONT_END_TYPES),
+    ("freeze_ssl", True, FRONT_END_TYPES),
+    ("group_size", 4, ("g3_heatmap",)),
+    ("temporal_bias", "none", ("g3_heatmap",)),
+    ("use_contrastive", True, ("g3_heatmap",)),
+    ("visualize_attention", True, ("g3_heatmap",)),
+]
+
+
+def test_every_setting_of_some_detectors_is_tried() -> None:
+    assert {name: types for name, _, types in OF_SOME_DETECTORS} == TYPES_WITH_SETTING
+    assert set(TYPES_WITH_SETTING) < set(SETTINGS)
+
+
+@pytest.mark.parametrize(("name", "value", "types"), OF_SOME_DETECTORS)
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_setting_is_refused_for_a_detector_that_has_no_use_for_it(
+    model_type: str, name: str, value: Any, types: tuple[str, ...]
 ) -> None:
-    words = f"--{name} is for detectors with a self-supervised front-end, and --model_type {model_type} takes the raw"
-    with pytest.raises(UserError, match=f"{words}.*drop --{name}") as refused:
+    if model_type in types:
+        assert getattr(Options(**{"model_type": model_type, name: value}), name) == value
+        return
+    named = "g3_heatmap, sls or ssl_mean" if types == FRONT_END_TYPES else "g3_heatmap"
+    words = f"--{name} is for --model_type {named}, and {model_type} has no use for it: drop --{name}, or pass --model_"
+    with pytest.raises(UserError, match=words) as refused:
         Options(**{"model_type": model_type, name: value})
     assert refused.value.exit_code == EXIT_USAGE
+
+
+def test_an_unknown_detector_is_refused_before_its_settings_are() -> None:
+    with pytest.raises(UserError, match=r"--model_type must be one of .*, found 'rawnet'"):
+        Options(model_type="rawnet", group_size=4)
+
+
+@pytest.mark.parametrize("model_type", FRONT_END_TYPES)
+def test_every_detector_on_a_front_end_gets_the_default_one(model_type: str) -> None:
+    assert Options(model_type=model_type).ssl_model == "compact"
+    assert Options(model_type=model_type, database_path="/data/LA").ssl_model == XLS_R_300M
 
 
 def test_the_options_of_a_detector_without_a_front_end_come_back_from_a_checkpoint_and_name_none() -> None:

@@ -56,6 +56,9 @@ _GROUPS = {
     "heatmaps": "attention heatmaps",
 }
 
+# Characters of choices that fit into 80 columns beside their flag: argparse does not wrap them.
+WIDEST_CHOICES = 60
+
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keeps most flags and their help on one line, and lines readable on wide terminals."""
@@ -202,6 +205,8 @@ def _add_setting(group: argparse._ArgumentGroup, option: dataclasses.Field[Any])
         read = whole_numbers
     elif kind is tuple:
         metavar, read = "X,X", numbers
+    if len(",".join(declared.choices)) > WIDEST_CHOICES:
+        metavar = "NAME"  # the help tells them
     group.add_argument(f"--{option.name}", type=read, choices=choices, metavar=metavar, help=_help(option, declared))
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES, RAW_WAVEFORM_TYPES, TEMPORAL_BIASES, XLS_R_300M
+from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES, TEMPORAL_BIASES, TYPES_WITH_SETTING, XLS_R_300M
 from training.checkpoints.name_template import NameTemplate
 from training.rawboost_settings import RawBoostSettings
 from training.recipe_settings import RecipeSettings
@@ -23,15 +23,6 @@ from training.setting import GROUPS, OnChange, Setting, check_part_of_a_path, ch
 from utils.errors import EXIT_USAGE, UserError
 
 DEMO_DATABASE = "demo"
-FRONT_END_SETTINGS = (
-    "ssl_model",
-    "group_size",
-    "temporal_bias",
-    "normalize_waveform",
-    "freeze_ssl",
-    "use_contrastive",
-    "visualize_attention",
-)
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
 
@@ -82,7 +73,14 @@ class Options(RecipeSettings, RawBoostSettings):
         "which 64,600 samples of a longer training utterance: its first ones, or a random place in each epoch",
         choices=("start", "random"),
     )
-    model_type: str = setting("g3_heatmap", "detector", OnChange.REFUSED, "detector", choices=MODEL_TYPES)
+    model_type: str = setting(
+        "g3_heatmap",
+        "detector",
+        OnChange.REFUSED,
+        "detector: g3_heatmap, sls or ssl_mean, on a self-supervised front-end; aasist or aasist_l, on the waveform; "
+        "lcnn, on cepstra (LFCC); spectrogram_resnet18 or spectrogram_swin, on mel spectra",
+        choices=MODEL_TYPES,
+    )
     ssl_model: str = setting(
         "",
         "detector",
@@ -199,9 +197,8 @@ class Options(RecipeSettings, RawBoostSettings):
     )
 
     def __post_init__(self) -> None:
-        if self.model_type in RAW_WAVEFORM_TYPES:
-            self._refuse_settings_of_a_front_end()
-        elif not self.ssl_model:
+        self._refuse_settings_of_other_detectors()
+        if self.model_type in FRONT_END_TYPES and not self.ssl_model:
             chosen = COMPACT if self.database_path == DEMO_DATABASE else XLS_R_300M
             object.__setattr__(self, "ssl_model", chosen)
         self.fill_in_recipe()
@@ -228,15 +225,19 @@ class Options(RecipeSettings, RawBoostSettings):
             self.checkpoint_name, texts, save_interval=self.save_interval, val_interval=self.val_interval
         )
 
-    def _refuse_settings_of_a_front_end(self) -> None:
+    def _refuse_settings_of_other_detectors(self) -> None:
+        if self.model_type not in MODEL_TYPES:
+            return  # refused as such, later
         for option in dataclasses.fields(self):
-            if option.name in FRONT_END_SETTINGS and getattr(self, option.name) != option.default:
-                raise UserError(
-                    f"--{option.name} is for detectors with a self-supervised front-end, and --model_type "
-                    f"{self.model_type} takes the raw waveform: drop --{option.name}, or pass --model_type "
-                    f"{' or '.join(FRONT_END_TYPES)}",
-                    EXIT_USAGE,
-                )
+            types = TYPES_WITH_SETTING.get(option.name, MODEL_TYPES)
+            if self.model_type in types or getattr(self, option.name) == option.default:
+                continue
+            *first, last = types
+            raise UserError(
+                f"--{option.name} is for --model_type {', '.join(first) + ' or ' if first else ''}{last}, and "
+                f"{self.model_type} has no use for it: drop --{option.name}, or pass --model_type {types[0]}",
+                EXIT_USAGE,
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain Python values, for the checkpoint, JSON and YAML."""

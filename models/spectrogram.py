@@ -1,0 +1,73 @@
+"""The spectrogram_resnet18 and spectrogram_swin detectors: networks made for pictures, looking at a mel spectrogram.
+
+They are torchvision's, with random weights, one channel in and two classes out. Weights trained on photographs are not
+offered: such a file has three channels and 1,000 classes, so --model_path refuses it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.detector import Detector, DetectorOutput, DetectorSettings
+from models.spectral_features import LogMel
+
+
+class SpectrogramDetector(Detector):
+    """A log-mel spectrogram, time running from left to right, a network without its last layer, and a linear layer.
+
+    Networks of torchvision are imported here, where one is made, since that takes a second.
+    """
+
+    def __init__(self, settings: DetectorSettings) -> None:
+        super().__init__(settings)
+        self.features = LogMel()
+        self.backbone, width = self.make_backbone()
+        self.output = nn.Linear(width, 2)
+
+    @abstractmethod
+    def make_backbone(self) -> tuple[nn.Module, int]:
+        """Return a network from pictures (batch, 1, height, width) to (batch, features), and how many features."""
+
+    def analyse(self, waveform: Tensor) -> DetectorOutput:
+        """Return the decision and its embedding for `waveform` (batch, samples), 480 samples or more."""
+        picture = self.features(waveform).transpose(1, 2).unsqueeze(1)
+        embedding = self.backbone(picture)
+        return DetectorOutput(F.log_softmax(self.output(embedding), dim=-1), embedding=embedding)
+
+
+class SpectrogramResnet18(SpectrogramDetector):
+    """ResNet-18, He et al. 2016, arXiv 1512.03385; the embedding is (batch, 512).
+
+    11,171,266 parameters: the published 11,689,512 less 513,000 of its last layer and 6,272 of two channels, and 1,026.
+    """
+
+    def make_backbone(self) -> tuple[nn.Module, int]:
+        """Return it without its last layer."""
+        from torchvision.models import resnet18  # noqa: PLC0415
+
+        network = resnet18()
+        width = network.fc.in_features
+        network.fc = nn.Identity()
+        network.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        return network, width
+
+
+class SpectrogramSwin(SpectrogramDetector):
+    """Swin Transformer, tiny, Liu et al. 2021, arXiv 2103.14030; the embedding is (batch, 768).
+
+    27,517,820 parameters: the published 28,288,354 less 769,000 of its last layer and 3,072 of two channels, and 1,538.
+    """
+
+    def make_backbone(self) -> tuple[nn.Module, int]:
+        """Return it without its last layer."""
+        from torchvision.models import swin_t  # noqa: PLC0415
+
+        network = swin_t()
+        width = network.head.in_features
+        network.head = nn.Identity()
+        network.features[0][0] = nn.Conv2d(1, 96, 4, stride=4)
+        return network, width

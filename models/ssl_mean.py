@@ -1,0 +1,33 @@
+"""The ssl_mean detector: the mean of all layers and frames of a self-supervised front-end, and a linear layer.
+
+The least that can be built on a front-end. What a better back-end is worth is its distance from this one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.detector import Detector, DetectorOutput, DetectorSettings
+from models.front_end import SelfSupervisedFrontEnd
+
+
+class SslMean(Detector):
+    """A self-supervised front-end and 2 width + 2 parameters: 2,050 on XLS-R. The embedding is (batch, width)."""
+
+    def __init__(self, settings: DetectorSettings, front_end: SelfSupervisedFrontEnd) -> None:
+        super().__init__(settings)
+        self.front_end = front_end
+        self.back_end = nn.Linear(front_end.width, 2)
+
+    @property
+    def front_end_config(self) -> dict[str, Any]:
+        """The front-end's architecture as plain values, for `rebuild_front_end`."""
+        return self.front_end.front_end_config
+
+    def analyse(self, waveform: Tensor) -> DetectorOutput:
+        """Return the decision and its embedding for `waveform` (batch, samples), 400 samples or more."""
+        embedding = self.front_end(waveform).mean(dim=(1, 2))
+        return DetectorOutput(F.log_softmax(self.back_end(embedding), dim=-1), embedding=embedding)
