@@ -265,3 +265,30 @@ def test_a_run_in_models_of_the_same_settings_is_not_the_experiments() -> None:
     write_epoch(3)
     found = facts("--auto_resume", "--experiment", "x")
     assert (found.candidates.usable, found.other_length.usable, found.similar) == (None, None, ())
+
+
+# (the settings of the checkpoint, the flags beside --model_type, why another setting could be blamed)
+OTHER_DETECTORS: list[tuple[Options, list[str], str]] = [
+    (OPTIONS, ["aasist"], "it has a front-end, and aasist none"),
+    (Options(group_size=2, temporal_bias="none"), ["sls"], "it has groups of layers, and sls none"),
+    (Options(use_contrastive=True), ["ssl_mean"], "it has a projection, and ssl_mean none"),
+    (Options(model_type="lcnn"), ["g3_heatmap"], "it has no front-end"),
+    (Options(model_type="sls", freeze_ssl=True), ["lcnn", "--num_epochs", "7"], "its front-end is frozen"),
+]
+
+
+@pytest.mark.parametrize(("stored", "flags", "why"), OTHER_DETECTORS, ids=[row[2] for row in OTHER_DETECTORS])
+@pytest.mark.parametrize("how", ["--resume", "--auto_resume"])
+def test_resuming_with_another_detector_is_refused_by_the_name_of_model_type(
+    stored: Options, flags: list[str], why: str, how: str
+) -> None:
+    options = stored.replaced(experiment="x")
+    path = Path("outputs/x/checkpoints/version_0/checkpoint_epoch_3.pth")
+    write_checkpoint(path, record(path, 3, options=options))
+    source = ["--model_path", str(path)] if how == "--resume" else []
+    command = read_command([how, *source, "--experiment", "x", "--model_type", *flags])
+    with pytest.raises(UserError) as refused:
+        decide(command, collect_facts(command))
+    told = f"--model_type is {stored.model_type} in {path} and {flags[0]} now: that is another detector"
+    assert str(refused.value).startswith(told)
+    assert "drop --model_type" in str(refused.value)

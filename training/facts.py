@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from models.names import TYPES_WITH_SETTING
 from training.checkpoints.frozen_reference import FrozenFile, broken_frozen
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
 from training.checkpoints.sealed_file import broken_seal
@@ -138,13 +140,23 @@ def _is_near(wanted: Options, found: Options) -> bool:
 
 def effective_options(command: Command, stored: Options) -> Options:
     """Return the settings of a run continued by --resume: what was given wins, the rest comes from the checkpoint."""
-    return stored.replaced(**{name: getattr(command.options, name) for name in command.given})
+    return _continued(command, stored, command.given)
 
 
 def auto_resume_options(command: Command, stored: Options) -> Options:
     """Return the settings of a run continued by --auto_resume: the flags and their defaults name the folder."""
-    named = command.given | set(_TAG_SETTINGS)
-    return stored.replaced(**{name: getattr(command.options, name) for name in named})
+    return _continued(command, stored, command.given | set(_TAG_SETTINGS))
+
+
+def _continued(command: Command, stored: Options, names: Set[str]) -> Options:
+    """Return the settings of a checkpoint, those named `names` as the command has them.
+
+    For another --model_type, which the plan refuses by that name, whatever belongs to a detector comes from the command
+    too: a setting of the checkpoint's detector that the other one has no use for would be blamed instead.
+    """
+    if "model_type" in names and command.options.model_type != stored.model_type:
+        names = names | set(TYPES_WITH_SETTING)
+    return stored.replaced(**{name: getattr(command.options, name) for name in names})
 
 
 def find_source(path: Path, which: str) -> CheckpointRecord | WeightsFile:
