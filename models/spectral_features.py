@@ -21,8 +21,9 @@ LEAST_POWER = torch.finfo(torch.float32).eps
 class Lfcc(nn.Module):
     """Linear-frequency cepstral coefficients of windows of 20 ms, with first and second differences over time.
 
-    Twenty triangular filters from 0 to 4 kHz, log10, an orthonormal DCT, and the log10 of the whole power in place of
-    the first coefficient. Source: asvspoof-challenge/2021 LA/Baseline-LFCC-LCNN, whose 4 kHz fit telephone speech.
+    Only the 256 lowest of 513 frequencies are used, up to 4 kHz, which suits telephone speech: twenty triangular
+    filters, log10, an orthonormal DCT, and the log10 of their power in place of the first coefficient. Source:
+    asvspoof-challenge/2021 LA/Baseline-LFCC-LCNN (model.py and sandbox/util_frontend.py).
     """
 
     width = 60
@@ -30,18 +31,19 @@ class Lfcc(nn.Module):
     cosines: Tensor
     window: Tensor
 
-    def __init__(self, num_filters: int = 20, highest_hz: float = 4000, window_samples: int = 320) -> None:
+    def __init__(self, num_filters: int = 20, num_bins: int = 256, window_samples: int = 320) -> None:
         super().__init__()
         self.fft_samples = 1024
-        edges = np.linspace(0, highest_hz, num_filters + 2)
-        _keep(self, "filters", triangles(edges, self.fft_samples))
+        self.num_bins = num_bins
+        highest_hz = (num_bins - 1) * SAMPLE_RATE_HZ / self.fft_samples
+        _keep(self, "filters", triangles(np.linspace(0, highest_hz, num_filters + 2), self.fft_samples)[:num_bins])
         _keep(self, "cosines", cosine_transform(num_filters))
         _keep(self, "window", np.hamming(window_samples + 1)[:-1])
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Return (batch, frames, 60) for `waveform` (batch, samples): 1 + samples // 160 frames."""
         with torch.autocast(waveform.device.type, enabled=False):
-            powers = power_spectrum(emphasised(waveform.float()), self.window, self.fft_samples)
+            powers = power_spectrum(emphasised(waveform.float()), self.window, self.fft_samples)[..., : self.num_bins]
             bands = (powers @ self.filters + LEAST_POWER).log10()
             energy = (powers.sum(dim=-1, keepdim=True) / self.fft_samples + LEAST_POWER).log10()
             cepstra = torch.cat([energy, (bands @ self.cosines)[..., 1:]], dim=-1)

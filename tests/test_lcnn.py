@@ -9,6 +9,7 @@ from torch import nn
 from models.build import create_detector
 from models.detector import Detector, DetectorSettings, scores
 from models.lcnn import LAYERS, Lcnn, MaxFeatureMap
+from tests.test_aasist import filled_by_formula
 
 
 def detector() -> Lcnn:
@@ -69,3 +70,16 @@ def test_the_embedding_is_the_mean_over_time_of_lstm_and_shortcut() -> None:
     output = found.analyse(noise())
     torch.testing.assert_close(output.embedding, expected)
     torch.testing.assert_close(scores(output.log_probabilities), found.output(expected).squeeze(1))
+
+
+def test_the_numbers_are_those_of_the_first_day() -> None:
+    """Computed once with this code, when it gave the published log-odds, 20.1775 and 20.2573 for noise, of the weights
+    in nii-yamagishilab/project-NN-Pytorch-scripts project/04-asvspoof2021-toy to all of these digits."""
+    time = torch.arange(8000, dtype=torch.float64)
+    waveform = (0.3 * torch.sin(time**1.5 / 100)).float().unsqueeze(0)
+    with torch.inference_mode():
+        embedding = filled_by_formula("lcnn").analyse(waveform).embedding
+    assert embedding is not None
+    torch.testing.assert_close(
+        embedding[0, ::24], torch.tensor([268.09647, 271.56204, 286.69379, 278.422]), atol=0, rtol=2e-4
+    )
