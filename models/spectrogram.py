@@ -18,7 +18,7 @@ from models.spectral_features import LogMel
 class SpectrogramDetector(Detector):
     """A log-mel spectrogram, time running from left to right, a network without its last layer, and a linear layer.
 
-    Networks of torchvision are imported here, where one is made, since that takes a second.
+    torchvision is imported where a network is made: most detectors need none of it.
     """
 
     def __init__(self, settings: DetectorSettings) -> None:
