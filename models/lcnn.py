@@ -59,6 +59,11 @@ class Lcnn(Detector):
         self.lstm = nn.LSTM(width, width // 2, num_layers=2, bidirectional=True, batch_first=True)
         self.output = nn.Linear(width, 1)
 
+    @property
+    def embedding_width(self) -> int:
+        """That of the mean over time."""
+        return self.output.in_features
+
     def analyse(self, waveform: Tensor) -> DetectorOutput:
         """Return the decision and its embedding for `waveform` (batch, samples), 2,400 samples or more."""
         maps = self.convolutions(self.features(waveform).unsqueeze(1))  # (batch, maps, moments, coefficients)

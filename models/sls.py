@@ -32,6 +32,11 @@ class Sls(Detector):
         """The front-end's architecture as plain values, for `rebuild_front_end`."""
         return self.front_end.front_end_config
 
+    @property
+    def embedding_width(self) -> int:
+        """That of the front-end's layers."""
+        return self.front_end.width
+
     def analyse(self, waveform: Tensor) -> DetectorOutput:
         """Return the decision and its embedding for `waveform` (batch, samples), of any length but none.
 

@@ -31,6 +31,11 @@ class SpectrogramDetector(Detector):
     def make_backbone(self) -> tuple[nn.Module, int]:
         """Return a network from pictures (batch, 1, height, width) to (batch, features), and how many features."""
 
+    @property
+    def embedding_width(self) -> int:
+        """That of the backbone's features."""
+        return self.output.in_features
+
     def analyse(self, waveform: Tensor) -> DetectorOutput:
         """Return the decision and its embedding for `waveform` (batch, samples), 480 samples or more."""
         picture = self.features(waveform).transpose(1, 2).unsqueeze(1)

@@ -27,6 +27,11 @@ class SslMean(Detector):
         """The front-end's architecture as plain values, for `rebuild_front_end`."""
         return self.front_end.front_end_config
 
+    @property
+    def embedding_width(self) -> int:
+        """That of the front-end's layers."""
+        return self.front_end.width
+
     def analyse(self, waveform: Tensor) -> DetectorOutput:
         """Return the decision and its embedding for `waveform` (batch, samples), 400 samples or more."""
         embedding = self.front_end(waveform).mean(dim=(1, 2))

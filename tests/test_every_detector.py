@@ -72,7 +72,8 @@ def test_the_shortest_waveform_the_usual_one_and_silence_give_probabilities(mode
             output = found.analyse(waveform)
             assert output.log_probabilities.shape == (len(waveform), 2)
             torch.testing.assert_close(output.log_probabilities.exp().sum(dim=1), torch.ones(len(waveform)))
-            assert output.embedding is not None and output.embedding.shape[0] == len(waveform)
+            assert output.embedding is not None
+            assert output.embedding.shape == (len(waveform), found.embedding_width)
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
