@@ -57,6 +57,16 @@ def test_a_run_folder_that_is_removed_while_it_trains_is_made_again_at_the_next_
     assert epochs_saved() == ["2", "3"]
     assert re.search(r"\[WARNING\] models/\S+ was removed, replaced or unmounted", capsys.readouterr().out)
     assert len(log_rows(the_run())) == 1 + 3
+    assert "num_epochs" in (the_run() / "config.yaml").read_text()
+
+
+def test_what_the_removed_run_folder_held_of_the_best_epoch_is_told_as_lost(
+    workplace: Path, corpus: Path, during_step: DuringStep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below the resolution of float32 no step changes a weight, so the first epoch stays the best."""
+    during_step({STEPS_PER_EPOCH + 1: lambda: shutil.rmtree(the_run())})
+    assert main([*flags(corpus), "--lr", "1e-30"]) == 0
+    assert "the best epoch so far is 1, and its checkpoint is not there any more" in capsys.readouterr().out
 
 
 def test_a_disk_that_is_unmounted_while_it_trains_costs_no_later_epoch(

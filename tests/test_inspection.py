@@ -92,6 +92,8 @@ def test_of_a_run_folder_the_last_or_the_best_checkpoint_is_inspected(
 
 def test_what_is_not_there_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--inspect_checkpoint nowhere.pth does not exist" in refused(capsys, "nowhere.pth")[1]
+    os.mkfifo("pipe.pth")
+    assert "--inspect_checkpoint pipe.pth is no regular file" in refused(capsys, "pipe.pth")[1]
     write_foreign_weights(Path("folder/pretrained.pth"))
     assert "holds no last checkpoint: found pretrained.pth" in refused(capsys, "folder")[1]
 

@@ -361,3 +361,25 @@ def test_a_prefix_stays_where_the_names_fit_with_it() -> None:
     wrapped = nn.ModuleDict({"net": SmallDetector()})
     assert load_into(wrapped, Weights(Path("weights.pth"), behind("net."), {})) == ""
     assert load_into(wrapped, Weights(Path("weights.pth"), behind("module.net."), {})) == "module."
+
+
+def _sparse(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_sparse()
+
+
+@pytest.mark.parametrize(
+    "made_odd",
+    [_sparse, lambda tensor: tensor.to("meta"), lambda tensor: tensor.to(torch.complex64)],
+    ids=["sparse", "meta", "complex"],
+)
+def test_tensors_that_cannot_be_copied_whole_are_named(made_odd: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    detector = SmallDetector()
+    odd = {name: made_odd(part) if part.dim() == 2 else part for name, part in detector.state_dict().items()}
+    with pytest.raises(UserError, match=r"sparse, complex or without values \(front_end.*Save them as dense"):
+        load_into(detector, Weights(Path("odd.pth"), odd, {}))
+
+
+def test_a_state_dict_with_something_else_in_it_is_refused_by_that_name(tmp_path: Path) -> None:
+    torch.save({"model": {**SmallDetector().state_dict(), "epoch": 1}}, tmp_path / "mixed.pth")
+    with pytest.raises(UserError, match="`model` holds tensors and also epoch, which is none"):
+        load_weights(tmp_path / "mixed.pth")

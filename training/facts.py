@@ -164,7 +164,8 @@ def find_source(path: Path, which: str) -> CheckpointRecord | WeightsFile:
     if path.is_dir():
         return _find_in_folder(path, which)
     if not path.is_file():
-        raise UserError(f"--model_path {path} does not exist: {_what_is_in(path.parent)}")
+        fault = "is no regular file" if path.exists() else "does not exist"
+        raise UserError(f"--model_path {path} {fault}: {_what_is_in(path.parent)}")
     found = examine(path)
     if isinstance(found, UnusableFile):
         raise UserError(f"--model_path {path} cannot be used: {found.reason}; {_what_is_in(path.parent)}")

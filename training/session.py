@@ -159,8 +159,7 @@ def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock, state: TrainSta
             make_run_folder(plan)
             held.enter_context(lock)
             prepare_folder(plan, store)
-            assert plan.config is not None
-            write_config(plan.run.config, plan.config, plan.options)
+            _write_config(plan)
             logs = RunLogs(plan.run, state.history, state.times)
         except OSError as error:
             raise _cannot_write(plan, error) from error
@@ -173,7 +172,13 @@ def _saving(plan: Plan, store: CheckpointStore, state: TrainState, device: torch
     """Yield what saves the state. On the way out the save in flight ends first; a second Ctrl-C gives it up."""
     networks, optimizers = state.networks.values(), state.optimizers.values()
     source = plan.checkpoint.path if plan.checkpoint else None
-    committer = Committer(store, RetentionPolicy.of(plan.options), source, plan.options.compress_after)
+    committer = Committer(
+        store,
+        RetentionPolicy.of(plan.options),
+        source,
+        plan.options.compress_after,
+        on_new_folder=lambda: _write_config(plan),
+    )
     saver: Saver[Outcome]
     if plan.options.sync_save:
         saver = DirectSaver(committer.commit)
@@ -192,6 +197,11 @@ def _saving(plan: Plan, store: CheckpointStore, state: TrainState, device: torch
                 say(f"[WARNING] {outcome.refused}.")
             raise
         saver.close()
+
+
+def _write_config(plan: Plan) -> None:
+    assert plan.config is not None
+    write_config(plan.run.config, plan.config, plan.options)
 
 
 def _cannot_write(plan: Plan, error: OSError) -> UserError:

@@ -65,5 +65,7 @@ def check_part_of_a_path(name: str, text: str | None) -> None:
             f"--{name} becomes part of file names: at most 100 bytes and no slash or line break, found {text!r}",
             EXIT_USAGE,
         )
+    if text != text.strip():
+        raise UserError(f"--{name} becomes part of file names: no space at its ends, found {text!r}", EXIT_USAGE)
     if text in (".", ".."):
         raise UserError(f"--{name} becomes part of file names and cannot be {text!r}: pass a word", EXIT_USAGE)

@@ -34,12 +34,16 @@ class Outcome:
 
 @dataclass
 class Committer:
-    """Commits the checkpoints of one run, one after the other. `source` is the file that the run was started from."""
+    """Commits the checkpoints of one run, one after the other. `source` is the file that the run was started from.
+
+    `on_new_folder` is called where the run folder was gone and was made again: what lay in it beside checkpoints.
+    """
 
     store: CheckpointStore
     policy: RetentionPolicy
     source: Path | None = None
     compress_after: int | None = None
+    on_new_folder: Callable[[], None] = lambda: None
     _best_is_stale: bool = False
     _warnings: list[str] = field(default_factory=list)
 
@@ -51,6 +55,9 @@ class Committer:
         except CannotSaveError as error:
             return Outcome(record, None, str(error))
         self._warnings = [note] if note else []
+        if note:
+            self._best_is_stale = True
+            self._try(self.on_new_folder, "the settings of the run are not beside its checkpoints")
         warned = len(self._warnings)
         stale = "the best files are not those of the best epoch"
         self._try(lambda: self._keep_best(path, payload, record, control), stale)
@@ -81,7 +88,8 @@ class Committer:
         if is_best:
             self.store.mark_best(path, payload, record, control.check)
         else:
-            self.store.restore_best(record, [self.store.run.folder])
+            lost = self.store.restore_best(record, [self.store.run.folder])
+            self._warnings += [lost] if lost else []
         self._best_is_stale = False
 
     def _prune(self, path: Path, record: CheckpointRecord) -> None:

@@ -22,5 +22,7 @@ def export_checkpoint(source: CheckpointRecord | WeightsFile, target: Path | Non
     target = target or source.path.with_name(f"{source.path.stem}_whole.pth")
     if os.path.lexists(target):
         raise UserError(f"--export_path {target} exists already: pass another name, nothing is overwritten")
+    if not target.parent.is_dir():
+        raise UserError(f"--export_path {target}: there is no folder {target.parent}: make it, or pass another path")
     save_checkpoint(target, load_payload(source.path), replace(source, frozen=None))
     return target

@@ -56,6 +56,8 @@ def find_file(place: Path, which: str) -> Path:
     if not place.is_dir():
         if not place.exists():
             raise UserError(f"--inspect_checkpoint {place} does not exist: --list_checkpoints shows those of a run")
+        if not place.is_file():
+            raise UserError(f"--inspect_checkpoint {place} is no regular file: pass a checkpoint or a run folder")
         return place
     run = survey_folder(place)
     found = run.best if which == "best" else run.latest

@@ -88,6 +88,8 @@ def find_files(place: Path) -> list[FileGroup]:
     if not place.is_dir():
         if not place.exists() and not place.is_symlink():
             raise UserError(f"--validate_checkpoints: {place} does not exist{_runs_to_name(place)}")
+        if place.exists() and not place.is_file():
+            raise UserError(f"--validate_checkpoints: {place} is no regular file: pass a checkpoint or a run folder")
         return [FileGroup("", (place,))]
     versions = sorted((n, entry) for entry in place.iterdir() if (n := version_number(entry.name)) and entry.is_dir())
     groups = [FileGroup("", _checkpoints_in(place))]

@@ -60,6 +60,13 @@ def load_weights(path: Path) -> Weights:
     if _is_state_dict(payload):
         return Weights(path, payload, {})
     places = _state_dicts(payload)
+    mixed = next((key for key in WEIGHTS_KEYS if _holds_some_tensors(payload.get(key))), None)
+    if not places and mixed:
+        others = [str(name) for name, part in payload[mixed].items() if not isinstance(part, torch.Tensor)]
+        raise UserError(
+            f"{path}: `{mixed}` holds tensors and also {', '.join(others[:_KEYS_SHOWN])}, which is none: "
+            "save the state dict alone under that key"
+        )
     if not places:
         raise UserError(
             f"{path} holds no weights: found the keys {', '.join(map(str, list(payload)[:_KEYS_SHOWN])) or 'none'}, "
@@ -75,6 +82,10 @@ def _state_dicts(payload: Mapping[str, Any]) -> dict[str, Mapping[str, torch.Ten
     parts = {key: payload[key] for key in WEIGHTS_KEYS if isinstance(payload.get(key), Mapping)}
     nested = {f"{outer}.{key}": part.get(key) for outer, part in parts.items() for key in WEIGHTS_KEYS}
     return {key: part for key, part in (parts | nested).items() if _is_state_dict(part)}
+
+
+def _holds_some_tensors(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(part, torch.Tensor) for part in value.values())
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -100,17 +111,31 @@ def load_into(network: torch.nn.Module, weights: Weights) -> str:
     ]
     missing = [name for name in own if name not in theirs]
     surplus = [name for name in theirs if name not in own]
+    odd = [name for name, tensor in own.items() if name in theirs and _is_odd(theirs[name], tensor)]
     complaints = [
         f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("layers of another size", resized), ("missing", missing), ("unknown", surplus))
+        for what, names in (
+            ("layers of another size", resized),
+            ("missing", missing),
+            ("unknown", surplus),
+            ("sparse, complex or without values", odd),
+        )
         if names
     ]
     if complaints:
         another = None if resized else _another_kind_of_file(own, missing, surplus)
         advice = another or _likely_setting(resized, missing, surplus)
+        if odd and not (resized or missing or surplus):
+            advice = "Save them as dense, real tensors"
         raise UserError(f"{weights.path} does not fit this detector: {'; '.join(complaints)}. {advice}")
     network.load_state_dict(theirs, strict=True)
     return prefix
+
+
+def _is_odd(theirs: torch.Tensor, own: torch.Tensor) -> bool:
+    """Whether a tensor cannot be copied into one of ours, or only by leaving some of it out."""
+    is_complex = theirs.is_complex() and not own.is_complex()
+    return theirs.layout is not torch.strided or theirs.is_meta or is_complex
 
 
 def _named_to_fit(theirs: Mapping[str, torch.Tensor], own: Collection[str]) -> tuple[str, Mapping[str, torch.Tensor]]:
