@@ -9,6 +9,7 @@ import torch
 
 from models.build import rebuild_detector
 from models.detector import Detector
+from training.checkpoints.decision import Decision
 from training.checkpoints.record import EpochMetrics, record_from_dict
 from training.checkpoints.sealed_file import read_record
 from training.checkpoints.weights import load_into, load_weights
@@ -19,11 +20,15 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class TrainedDetector:
-    """A detector in evaluation mode, the settings it was trained with and the figures of its last complete epoch."""
+    """A detector in evaluation mode, the settings it was trained with and the figures of its last complete epoch.
+
+    `decision` has the threshold and the calibration of its validation, None where the file has none.
+    """
 
     detector: Detector
     options: Options
     metrics: EpochMetrics | None
+    decision: Decision | None = None
 
 
 def load_detector(path: Path | str, device: torch.device | str = "cpu") -> TrainedDetector:
@@ -43,4 +48,4 @@ def load_detector(path: Path | str, device: torch.device | str = "cpu") -> Train
     record = record_from_dict(stored, file, file.stat().st_size)
     detector = rebuild_detector(detector_settings(record.options), weights.payload["front_end_config"])
     load_into(detector, weights)
-    return TrainedDetector(detector.to(device).eval(), record.options, record.last)
+    return TrainedDetector(detector.to(device).eval(), record.options, record.last, record.decision)

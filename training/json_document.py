@@ -30,6 +30,6 @@ def record_document(record: CheckpointRecord) -> dict[str, Any]:
     """Return all that a record says: `path`, `bytes`, and the keys of the JSON record inside the file.
 
     Those are kind, lineage, epoch, step, batches_done, batches_per_epoch, learning_rate, last, best, options, data,
-    metadata, validated, name, frozen and format; see CheckpointRecord for what they mean.
+    metadata, validated, name, frozen, decision and format; see CheckpointRecord for what they mean.
     """
     return {"path": str(record.path), "bytes": record.bytes_on_disk, **record.as_dict()}

@@ -18,6 +18,7 @@ from training.checkpoints.commit import Outcome
 from training.checkpoints.record import EpochMetrics, Kind, StepMetrics
 from training.checkpoints.snapshot import RunFacts, take_snapshot
 from training.data import Batch, TrainingBatches, ValidationBatches
+from training.decision import decision_from
 from training.history import is_stalled
 from training.interruption import StopRequest
 from training.logs import RunLogs
@@ -204,12 +205,14 @@ class Trainer:
                     return None
         scores = torch.cat([result.scores for result in results]).numpy()
         is_bona_fide = torch.cat([result.labels for result in results]).numpy() == 1
+        equal_errors = equal_error_rate(scores, is_bona_fide)
+        state.decision = decision_from(state.step, equal_errors.threshold, scores, is_bona_fide)
         return StepMetrics(
             step=state.step,
             epoch=state.epoch,
             val_loss=sum(r.loss_sum for r in results) / sum(r.weight_sum for r in results),
             val_acc=accuracy_percent(scores, is_bona_fide),
-            val_eer=equal_error_rate(scores, is_bona_fide).eer_percent,
+            val_eer=equal_errors.eer_percent,
         )
 
     def _metrics_of_epoch(self, validated: StepMetrics) -> EpochMetrics:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from training.checkpoints.decision import Decision
 from training.checkpoints.record import EpochMetrics, StepMetrics
 from training.history import best_epoch
 
@@ -78,7 +79,8 @@ class TrainState:
 
     Everything named here is saved as `<name>_state_dict` in one file, so parts that belong together (a generator and
     its discriminators, say) cannot be saved apart. `history` has the figures of every completed epoch, `validations`
-    those that --val_interval asked for. `lost_epochs` are those whose checkpoint a full disk refused.
+    those that --val_interval asked for, and `decision` the
+    threshold of the last validation. `lost_epochs` are those whose checkpoint a full disk refused.
     `times` and `training_seconds` say how long it took and differ from machine to machine; all the rest has the same
     bits however often the run was stopped.
     """
@@ -92,6 +94,7 @@ class TrainState:
     step: int = 0
     history: list[EpochMetrics] = field(default_factory=list)
     validations: list[StepMetrics] = field(default_factory=list)
+    decision: Decision | None = None
     lost_epochs: list[int] = field(default_factory=list)
     times: list[EpochTime] = field(default_factory=list)
     training_seconds: float = 0.0
@@ -136,6 +139,7 @@ class TrainState:
             "best_val_eer": best.val_eer if best else None,
             "history": [asdict(row) for row in self.history],
             "validations": [asdict(row) for row in self.validations],
+            "decision": self.decision.as_dict() if self.decision else None,
             "lost_epochs": list(self.lost_epochs),
             "unfinished_epoch": {
                 "batches_per_epoch": self.unfinished.batches_per_epoch,
@@ -160,6 +164,7 @@ class TrainState:
         self.step = payload["step"]
         self.history = history_in(payload)
         self.validations = [StepMetrics(**row) for row in payload["validations"]]
+        self.decision = Decision.from_dict(payload.get("decision"))  # not in files of earlier versions
         self.lost_epochs = list(payload["lost_epochs"])
         self.times = times_in(payload)
         self.training_seconds = payload["training_seconds"]

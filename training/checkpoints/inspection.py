@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from training.checkpoints.decision import NO_THRESHOLD, Decision
 from training.checkpoints.frozen_reference import FROZEN_KIND, find_frozen
 from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind, record_from_dict
 from training.checkpoints.sealed_file import BadCheckpointFileError, read_record
@@ -135,6 +136,7 @@ def inspection_text(found: Inspection) -> str:
     lines = [RULE, f"📦 {found.path}", RULE, *_head(found)]
     if found.record:
         lines += _metrics(found.record)
+        lines += ["", f"Threshold: {_decision(found.record.decision)}"]
         lines += _block("Options", found.record.options.as_dict())
         lines += _block("Metadata", _readable(found.record.metadata))
     if found.table:
@@ -170,6 +172,13 @@ def _metrics(record: CheckpointRecord) -> list[str]:
         f"{_INDENT}{'':14}{'last':>14}{'best':>14}",
         *(f"{_INDENT}{name:14}{_figure(last):>14}{_figure(best):>14}" for name, last, best in rows),
     ]
+
+
+def _decision(decision: Decision | None) -> str:
+    if decision is None:
+        return NO_THRESHOLD
+    fitted = f"; log-likelihood ratio = {decision.scale:.6g} x score + {decision.offset:.6g}"
+    return f"bona fide above {decision.threshold:.6f} (EER of validation){fitted if decision.scale is not None else ''}"
 
 
 def _block(title: str, values: Mapping[str, Any]) -> list[str]:

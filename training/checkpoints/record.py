@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from training.checkpoints.decision import Decision
 from training.checkpoints.frozen_reference import (
     FROZEN_KIND,
     FrozenFile,
@@ -110,6 +111,7 @@ class CheckpointRecord:
     weights, None where they were not validated. `data` names the contents of the protocols by hash.
     `name` is the file name it was saved under, "" where that is unknown: names are for people, but only a file that
     still has the name which the program gave it may be deleted by the program.
+    `decision` is the threshold of exactly these weights, None where they were not validated or by an earlier version.
     `frozen` says which weights are in a file of their own, since training does not change them; None for a whole file.
     `lineage` are pairs (run id, step it began at): a run that was resumed from an older checkpoint, leaving later ones
     behind, goes on under a new id, so that the two futures of one past are told apart.
@@ -132,6 +134,7 @@ class CheckpointRecord:
     validated: StepMetrics | None = None
     name: str = ""
     frozen: FrozenReference | None = None
+    decision: Decision | None = None
     format: int = FORMAT
 
     @property
@@ -180,6 +183,7 @@ class CheckpointRecord:
             "best": asdict(self.best) if self.best else None,
             "validated": asdict(self.validated) if self.validated else None,
             "frozen": self.frozen.as_dict() if self.frozen else None,
+            "decision": self.decision.as_dict() if self.decision else None,
             "options": self.options.as_dict(),
             "data": dict(self.data),
             "metadata": dict(self.metadata),
@@ -237,6 +241,7 @@ def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) 
         )
     if stored["format"] == 1:
         stored = {**stored, "name": "", "validated": None, "frozen": None}
+    stored = {"decision": None, **stored}  # earlier versions wrote none, and pass it over where there is one
     known = {f.name for f in fields(CheckpointRecord)} - {"path", "bytes_on_disk"}
     missing = sorted(known - set(stored))
     if missing:
@@ -253,6 +258,7 @@ def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) 
             "validated": StepMetrics(**stored["validated"]) if stored["validated"] else None,
             "name": str(stored["name"]),
             "frozen": FrozenReference.from_dict(stored["frozen"]) if stored["frozen"] else None,
+            "decision": Decision.from_dict(stored["decision"]),
             "options": options_from_record(stored["options"]),
         }
     except (TypeError, ValueError, AttributeError, LookupError) as error:

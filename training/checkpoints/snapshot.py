@@ -54,6 +54,7 @@ def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[
         data=facts.data,
         metadata=metadata,
         validated=state.validated,
+        decision=state.decision if state.decision and state.decision.step == state.step else None,
         frozen=facts.frozen.reference if facts.frozen else None,
     )
     payload = {
