@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.announcements import changes_text, plan_text, reached_text, resume_summary
 from training.checkpoints.inspection import find_file, inspect_file, inspection_document, inspection_text
@@ -26,6 +27,9 @@ from training.runs.survey import other_run_folders, survey_folder
 from utils.console import drop_unread_output, prepare_output, say
 from utils.errors import EXIT_FAILURE, UserError
 from utils.terminal_text import bytes_text
+
+if TYPE_CHECKING:
+    from training.score_report import ScoreReport
 
 EXIT_INTERRUPTED = 130
 
@@ -109,11 +113,18 @@ def check_data(command: Command) -> int:
 
 def measure_scores(command: Command) -> int:
     """Print the figures of a score file against its keys."""
-    from training.score_report import measure_files, report_document, report_text  # noqa: PLC0415  (imports NumPy)
+    from training.score_report import measure_files  # noqa: PLC0415  (imports NumPy)
 
     assert command.looked_at is not None
     flags = command.metrics_flags
-    report = measure_files(command.looked_at, flags.keys, flags.asv_scores, flags.subset)
+    return print_report(measure_files(command.looked_at, flags.keys, flags.asv_scores, flags.subset), command)
+
+
+def print_report(report: ScoreReport, command: Command) -> int:
+    """Print the figures of a score file, and draw them where --plots asks for it."""
+    from training.score_report import report_document, report_text  # noqa: PLC0415  (imports NumPy)
+
+    flags = command.metrics_flags
     say(json_text(report_document(report)) if command.as_json else report_text(report))
     if flags.plots:
         from training.score_figures import draw_score_figures  # noqa: PLC0415  (imports matplotlib)
@@ -124,6 +135,24 @@ def measure_scores(command: Command) -> int:
     return 0
 
 
+def evaluate(command: Command) -> int:
+    """Score an evaluation set with a trained detector and print the figures."""
+    from training.evaluation.evaluation import evaluate as carry_out_evaluation  # noqa: PLC0415  (imports torch, 2 s)
+
+    done = carry_out_evaluation(command)
+    if done.report is None:
+        if not done.exit_code:
+            say(_without_figures(done.output, command.as_json))
+        return done.exit_code
+    return print_report(done.report, command)
+
+
+def _without_figures(scores: Path, as_json: bool) -> str:
+    if as_json:
+        return json_text({"scores": {"path": str(scores)}})
+    return f"The trials have no keys, so there are no figures: --metrics {scores} --keys FILE gives them"
+
+
 LOOKS: Mapping[Action | Look, Callable[[Command], int]] = {
     Action.LIST_CHECKPOINTS: list_checkpoints,
     Look.INSPECT_CHECKPOINT: inspect_checkpoint,
@@ -131,8 +160,9 @@ LOOKS: Mapping[Action | Look, Callable[[Command], int]] = {
     Look.EXPORT: export_checkpoint,
     Look.CHECK_DATA: check_data,
     Look.METRICS: measure_scores,
+    Look.EVAL: evaluate,
 }
-"""Commands that train nothing. All but --export only look: nothing is created or changed, torch is not imported."""
+"""Commands that train nothing. All but --export and --eval only look: they change nothing and import no torch."""
 
 
 def announce(plan: Plan) -> None:

@@ -22,6 +22,7 @@ from utils.trial_keys import SUBSETS
 
 CHECKPOINT_FLAGS = ["--resume", "--fresh_start", "--auto_resume", "--list_checkpoints"]
 LOOKS = ["--inspect_checkpoint", "--validate_checkpoints", "--metrics", "--check_data"]
+EVALUATION_FLAGS = ("--eval", "--eval_output")
 METRICS_FLAGS = ["--keys", "--asv_scores", "--subset", "--plots"]
 OTHER_FLAGS = ["--export", "--export_path", "--json", "--model_path", "--load_checkpoint_type", "--config", "--help"]
 
@@ -46,7 +47,14 @@ def flags_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 def test_the_flags_are_these() -> None:
     typed = {action.option_strings[-1 if action.dest == "help" else 0] for action in flags_of(build_parser())}
-    assert typed == {*CHECKPOINT_FLAGS, *LOOKS, *METRICS_FLAGS, *OTHER_FLAGS, *(f"--{name}" for name in DEFAULTS)}
+    assert typed == {
+        *CHECKPOINT_FLAGS,
+        *LOOKS,
+        *METRICS_FLAGS,
+        *EVALUATION_FLAGS,
+        *OTHER_FLAGS,
+        *(f"--{name}" for name in DEFAULTS),
+    }
 
 
 def test_nothing_typed_is_a_fresh_run_with_the_defaults() -> None:
@@ -81,6 +89,14 @@ def test_two_of_the_four_flags_are_refused_naming_both(first: str, second: str) 
     message = refusal(first, second, "--model_path", "a.pth")
     assert first in message and second in message
     assert "contradict each other: pass one of them" in message
+
+
+@pytest.mark.parametrize("name", ["--eval", "--is_eval"])
+def test_eval_takes_a_model_path_and_flags_of_its_own(name: str) -> None:
+    command = read_command([name, "--model_path", "a.pth", "--eval_output", "s.txt", "--subset", "progress", "--json"])
+    assert (command.look, command.model_path, command.looked_at) == (Look.EVAL, Path("a.pth"), None)
+    assert (command.eval_output, command.metrics_flags.subset, command.as_json) == (Path("s.txt"), "progress", True)
+    assert "--eval_output goes with --eval" in refusal("--eval_output", "s.txt")
 
 
 def with_path(flag: str) -> list[str]:
@@ -190,8 +206,8 @@ def test_json_goes_with_each_flag_that_looks(flag: str) -> None:
 def test_json_is_refused_with_anything_else(typed: list[str]) -> None:
     message = refusal(*typed, "--json")
     assert (
-        "--json goes with --list_checkpoints, --inspect_checkpoint, --validate_checkpoints, --check_data or --metrics"
-        in (message)
+        "--json goes with --list_checkpoints, --inspect_checkpoint, --validate_checkpoints, --check_data, --eval or "
+        "--metrics" in message
     )
 
 

@@ -27,6 +27,7 @@ class Look(enum.Enum):
     VALIDATE_CHECKPOINTS = "--validate_checkpoints"
     EXPORT = "--export"
     METRICS = "--metrics"
+    EVAL = "--eval"
     CHECK_DATA = "--check_data"
 
 
@@ -36,7 +37,7 @@ SUBSETS = ("eval", "progress", "hidden", "all")
 
 @dataclass(frozen=True)
 class MetricsFlags:
-    """What was given beside --metrics; None where it was not."""
+    """What was given beside --metrics or --eval; None where it was not."""
 
     keys: Path | None = None
     asv_scores: Path | None = None
@@ -67,3 +68,4 @@ class Command:
     typed: frozenset[str] = frozenset()
     arguments: tuple[str, ...] = ()
     metrics_flags: MetricsFlags = MetricsFlags()
+    eval_output: Path | None = None

@@ -30,8 +30,13 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
     as_json = typed.pop("json", False)
     _refuse_contradictions([*actions, *looked_at], model_path, export_path, as_json)
     beside_metrics = {name: typed.pop(name) for name in _METRICS_FLAGS if name in typed}
-    if beside_metrics and look is not Look.METRICS:
+    if beside_metrics and look not in (Look.METRICS, Look.EVAL):
         raise UserError(f"--{next(iter(beside_metrics))} goes with --metrics SCORES: pass that, too", EXIT_USAGE)
+    if "keys" in beside_metrics and look is Look.EVAL:
+        raise UserError("--keys goes with --metrics: --eval takes trials and keys as --protocols_path", EXIT_USAGE)
+    eval_output = typed.pop("eval_output", None)
+    if eval_output and look is not Look.EVAL:
+        raise UserError("--eval_output goes with --eval: pass that, too, or drop it", EXIT_USAGE)
     checkpoint_type = typed.pop("load_checkpoint_type", "last")
     config = read_settings_file(typed.pop("config")) if "config" in typed else None
     if config and config.resume_from and not (actions or look or model_path):
@@ -44,13 +49,14 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
         model_path=model_path,
         load_checkpoint_type=checkpoint_type,
         look=look,
-        looked_at=looked_at[look] if look and look is not Look.EXPORT else None,
+        looked_at=looked_at[look] if look and look not in (Look.EXPORT, Look.EVAL) else None,
         export_path=export_path,
         as_json=as_json,
         config=config,
         typed=frozenset(typed),
         arguments=tuple(arguments),
         metrics_flags=MetricsFlags(**beside_metrics),
+        eval_output=eval_output,
     )
 
 
@@ -72,11 +78,18 @@ def _refuse_contradictions(
         raise UserError("--export needs a checkpoint: pass --model_path FILE, or --model_path FOLDER", EXIT_USAGE)
     if export_path is not None and flag is not Look.EXPORT:
         raise UserError("--export_path goes with --export: pass --export checkpoint, or drop it", EXIT_USAGE)
-    if isinstance(flag, Look) and flag is not Look.EXPORT and model_path is not None:
+    if isinstance(flag, Look) and flag not in (Look.EXPORT, Look.EVAL) and model_path is not None:
         raise UserError(
             f"{flag.value} does not use --model_path: write the path behind it, {flag.value} {model_path}", EXIT_USAGE
         )
-    told = (Action.LIST_CHECKPOINTS, Look.INSPECT_CHECKPOINT, Look.VALIDATE_CHECKPOINTS, Look.CHECK_DATA, Look.METRICS)
+    told = (
+        Action.LIST_CHECKPOINTS,
+        Look.INSPECT_CHECKPOINT,
+        Look.VALIDATE_CHECKPOINTS,
+        Look.CHECK_DATA,
+        Look.EVAL,
+        Look.METRICS,
+    )
     if as_json and flag not in told:
         raise UserError(
             f"--json goes with {', '.join(flag.value for flag in told[:-1])} or {told[-1].value}: pass one of them",

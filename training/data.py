@@ -124,9 +124,9 @@ class ValidationBatches:
         """How many batches there are, the smaller last one included."""
         return len(self._keys)
 
-    def batches(self) -> Iterator[Batch]:
-        """Return an iterator over all batches, which raises UserError where an utterance cannot be read."""
-        return self._reader.read(self._keys)
+    def batches(self, first_batch: int = 0) -> Iterator[Batch]:
+        """Return an iterator over the batches from `first_batch` on; it raises UserError for unreadable audio."""
+        return self._reader.read(self._keys[first_batch:])
 
     def close(self) -> None:
         """Stop the workers; the next iteration starts new ones."""

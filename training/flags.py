@@ -34,6 +34,9 @@ examples:
   # new training that starts from trained weights
   python main.py --model_path models/RUN/best_model_eer.pth --comment finetuned
 
+  # score the evaluation set of another corpus; repeat it after any interruption
+  python main.py --eval --model_path models/RUN --database_path /data/2021
+
   # the figures of any score file, by the official definitions
   python main.py --metrics scores.txt --keys keys/LA/CM/trial_metadata.txt
 
@@ -92,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     _add_checkpoint_flags(parser)
+    _add_evaluation_flags(parser)
     _add_metrics_flags(parser)
     groups = {key: parser.add_argument_group(title) for key, title in _GROUPS.items()}
     groups["data"].add_argument(
@@ -119,8 +123,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "checkpoints",
-        "At most one of the first seven, --check_data or --metrics. Without any of them a fresh run starts at epoch 1; "
-        "an earlier run of the same name is moved aside, never deleted.",
+        "At most one of the first seven, --check_data, --eval or --metrics. Without any of them a fresh run starts at "
+        "epoch 1; an earlier run of the same name is moved aside, never deleted.",
     )
     group.add_argument("--resume", action="store_true", help="continue from --model_path, to the same bits")
     group.add_argument(
@@ -157,7 +161,7 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--json",
         action="store_true",
-        help="with a flag that lists, inspects, validates, checks or measures: print JSON for scripts",
+        help="with a flag that lists, inspects, validates, checks, evaluates or measures: print JSON for scripts",
     )
     group.add_argument(
         "--model_path",
@@ -169,6 +173,23 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
         "--load_checkpoint_type",
         choices=("last", "best"),
         help="which checkpoint of the folder that --model_path names (default: last)",
+    )
+
+
+def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "evaluation",
+        "Of --model_path, or of the run that the flags name. The detector's settings come from the file.",
+    )
+    group.add_argument(
+        Look.EVAL.value,
+        "--is_eval",
+        action="store_true",
+        help="score all trials of the evaluation set of --database_path, print the figures of --metrics, and exit; "
+        "goes on where it was stopped; --asv_scores, --subset and --plots are as there",
+    )
+    group.add_argument(
+        "--eval_output", type=Path, metavar="FILE", help="where the scores go (default: beside the checkpoint)"
     )
 
 

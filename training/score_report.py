@@ -38,10 +38,14 @@ def measure_files(scores_path: Path, keys_path: Path | None, asv_path: Path | No
 
     Raises UserError for what is wrong with the files or cannot be computed from them.
     """
-    scores = read_scores(scores_path)
     keys = read_keys(keys_path) if keys_path else None
+    return measure(read_scores(scores_path), keys, asv_path, subset)
+
+
+def measure(scores: ScoreFile, keys: TrialKeys | None, asv_path: Path | None, subset: str | None) -> ScoreReport:
+    """Measure what was read already; see `measure_files`."""
     joined = join_scores(scores, keys, subset)
-    trials = ScoredTrials.of(joined.scores, joined.is_bona_fide, f"the EER of {scores_path}")
+    trials = ScoredTrials.of(joined.scores, joined.is_bona_fide, f"the EER of {scores.path}")
     curve = error_curve(trials)
     asv = read_asv_error_rates(asv_path, joined.subset) if asv_path else DEFAULT_ASV_RATES
     used = keys or scores.own_keys

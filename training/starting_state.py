@@ -49,12 +49,12 @@ def build_detector(plan: Plan) -> tuple[Detector, dict[str, Any] | None]:
         load_into(detector, Weights(plan.source.path, payload["model_state_dict"], payload))
         return detector, payload
     weights = load_weights(plan.source.path)
-    detector = _empty_detector(settings, weights)
+    detector = empty_detector(settings, weights)
     say(taken_text(weights, load_into(detector, weights)))
     return detector, None
 
 
-def _empty_detector(settings: DetectorSettings, weights: Weights) -> Detector:
+def empty_detector(settings: DetectorSettings, weights: Weights) -> Detector:
     """Return a detector to fill; pretrained files are needed only where the weights' file does not say its shape."""
     stored = weights.payload.get("args")
     trained_with = stored.get("ssl_model") if isinstance(stored, Mapping) else None

@@ -1,0 +1,138 @@
+"""What --eval does: find detector and trials, score, measure against the keys of the trials, and draw."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from training.command import Command
+from training.evaluation.scoring import score_part
+from training.evaluation.subject import Subject, load_subject
+from training.interruption import stop_on_signals
+from training.options import DEMO_DATABASE, Options
+from training.runs.directory import CHECKPOINT_SUFFIXES, RunDirectory
+from training.score_report import ScoreReport, measure
+from utils.console import say
+from utils.corpora import CorpusPart, find_evaluation_part
+from utils.demo_corpus import demo_corpus_folder
+from utils.errors import EXIT_USAGE, UserError
+from utils.score_files import read_scores
+from utils.trial_keys import Factor, TrialKeys, read_keys
+from utils.trials import UNKNOWN, Trial
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What came of it: the score file, the report (None without keys or when stopped), the exit code."""
+
+    checkpoint: Path
+    output: Path
+    report: ScoreReport | None
+    exit_code: int = 0
+
+
+def evaluate(command: Command) -> Evaluated:
+    """Score the evaluation set with the detector that the command names; raises UserError where that is impossible."""
+    subject = load_subject(command)
+    part = _open_part(subject.options, command.metrics_flags.subset)
+    output = command.eval_output or _default_output(subject.source, part)
+    _refuse_to_overwrite(output)
+    if not command.as_json:
+        say(f"Scoring {len(part):,} trials of {part.protocol.path} ({part.layout}, subset {part.subset})")
+        say(f"with {subject.source}")
+    with stop_on_signals() as stop:
+        num_scored = score_part(subject, part, output, stop, quiet=command.as_json)
+    if num_scored < len(part):
+        say(f"Stopped after {num_scored:,} of {len(part):,} trials; the same command goes on from there.")
+        return Evaluated(subject.source, output, None, stop.exit_code)
+    if not command.as_json:
+        say(f"Wrote {output}")
+    if subject.options.visualize_attention and "visualize_attention" in command.given:
+        _draw_heatmaps(subject, part, output)
+    keys = _keys_of(part)
+    report = measure(read_scores(output), keys, command.metrics_flags.asv_scores, part.subset) if keys else None
+    return Evaluated(subject.source, output, report)
+
+
+def _open_part(options: Options, subset: str | None) -> CorpusPart:
+    is_demo = options.database_path == DEMO_DATABASE
+    folder = demo_corpus_folder() if is_demo else Path(options.database_path)
+    protocols = Path(options.protocols_path) if options.protocols_path else None
+    return find_evaluation_part(folder, protocols, options.track, subset)
+
+
+def _default_output(source: Path, part: CorpusPart) -> Path:
+    of = re.sub(r"[^A-Za-z0-9]+", "_", f"{part.layout} {part.name} {part.subset}").strip("_")
+    return source.with_name(f"{source.name.split('.')[0]}_scores_{of}.txt")
+
+
+def _refuse_to_overwrite(output: Path) -> None:
+    """Only a score file may be replaced by a score file."""
+    if output.is_dir() or output.name.endswith(CHECKPOINT_SUFFIXES):
+        raise UserError(f"--eval_output {output} is no name for a score file: pass one such as scores.txt", EXIT_USAGE)
+    if output.exists():
+        try:
+            read_scores(output)
+        except UserError as error:
+            raise UserError(
+                f"--eval_output {output} exists and is no score file, so it is not replaced: pass another name"
+            ) from error
+
+
+def _keys_of(part: CorpusPart) -> TrialKeys | None:
+    """Return the truth about the trials, None where it is not known of each; from the key file, if it is one."""
+    trials = part.protocol.trials
+    if any(trial.is_bona_fide is None for trial in trials):
+        return None
+    if part.protocol.path.is_file():
+        try:
+            keys = read_keys(part.protocol.path)
+            chosen = [name for name, is_in in zip(keys.utterances, keys.chosen(part.subset)[1], strict=True) if is_in]
+            if chosen == [trial.utterance for trial in trials] and part.subset != "all":
+                return _only(keys, keys.chosen(part.subset)[1])
+            if chosen == [trial.utterance for trial in trials]:
+                return keys
+        except UserError:
+            pass  # the corpus reads more than keys are read from
+    return _keys_from_trials(part, trials)
+
+
+def _only(keys: TrialKeys, chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> TrialKeys:
+    kept = np.flatnonzero(chosen)
+    return TrialKeys(
+        path=keys.path,
+        format_title=keys.format_title,
+        utterances=tuple(keys.utterances[index] for index in kept),
+        is_bona_fide=keys.is_bona_fide[kept],
+        subsets=tuple(keys.subsets[index] for index in kept) if keys.subsets else None,
+        factors=tuple(Factor(factor.title, factor.names, factor.codes[kept]) for factor in keys.factors),
+    )
+
+
+def _keys_from_trials(part: CorpusPart, trials: Sequence[Trial]) -> TrialKeys:
+    factors = {"attack": [trial.attack for trial in trials], "codec": [trial.codec for trial in trials]}
+    return TrialKeys(
+        path=part.protocol.path,
+        format_title=part.layout,
+        utterances=tuple(trial.utterance for trial in trials),
+        is_bona_fide=np.array([trial.is_bona_fide for trial in trials], dtype=np.bool_),
+        subsets=tuple(trial.subset for trial in trials) if part.subset != "all" else None,
+        factors=tuple(Factor.of(title, names) for title, names in factors.items() if set(names) != {UNKNOWN}),
+    )
+
+
+def _draw_heatmaps(subject: Subject, part: CorpusPart, output: Path) -> None:
+    from training.heatmaps import HeatmapWriter  # noqa: PLC0415  (matplotlib)
+
+    writer = HeatmapWriter(subject.options, RunDirectory.of(subject.options), subject.detector, part, subject.device)
+    folder = output.with_name(f"{output.stem}_attention")
+    try:
+        writer.draw(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror or error}): pass another --eval_output"
+        ) from error

@@ -1,0 +1,98 @@
+"""The file that scores gather in while a set is scored, so that a stopped or killed run goes on where it was.
+
+Its first line is a fingerprint of all that decides on the scores; each of the others is a name, a tab and a score. What
+does not fit is not used: a fingerprint of something else, or a line that a crash left half written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.atomic_files import atomic_write
+
+SUFFIX = ".partial"
+
+
+@dataclass(frozen=True)
+class PartialScores:
+    """What the file at `path` is about: the `names` that are scored, in order, under one `fingerprint` (hex)."""
+
+    path: Path
+    fingerprint: str
+    names: Sequence[str]
+
+    def read(self, batch_size: int) -> tuple[list[str], bool]:
+        """Return the scores there are, as they were written, and whether the file belongs to something else.
+
+        Only whole batches count, so that the batches that follow are those of a run that was never stopped.
+        """
+        try:
+            lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+        except FileNotFoundError:
+            return [], False
+        if lines[0] != self._head:
+            return [], True
+        scores: list[str] = []
+        for line in lines[1:-1][: len(self.names)]:  # the last one has no end
+            name = self.names[len(scores)]
+            found, _, score = line.rpartition("\t")
+            if found != name or not _is_finite(score):
+                break
+            scores.append(score)
+        if len(scores) < len(self.names):
+            del scores[len(scores) // batch_size * batch_size :]
+        return scores, False
+
+    def begin(self, scores: Sequence[str]) -> None:
+        """Write the file anew with the first `scores`; raises OSError."""
+        with atomic_write(self.path) as file:
+            file.write(f"{self._head}\n{self.lines(0, scores)}".encode())
+
+    def append(self, first: int, scores: Sequence[str]) -> None:
+        """Add the scores of the names from `first` on; raises OSError. A power cut may take what is not synced yet."""
+        with self.path.open("ab") as file:
+            file.write(self.lines(first, scores).encode())
+
+    def lines(self, first: int, scores: Sequence[str]) -> str:
+        """Return the lines of the names from `first` on."""
+        named = zip(self.names[first : first + len(scores)], scores, strict=True)
+        return "".join(f"{name}\t{score}\n" for name, score in named)
+
+    def remove(self) -> None:
+        """Take the file away once its scores are elsewhere."""
+        self.path.unlink(missing_ok=True)
+
+    @property
+    def _head(self) -> str:
+        return f"# scores not complete yet, of {self.fingerprint}"
+
+
+def partial_path(output: Path) -> Path:
+    """Return where the scores for `output` gather.
+
+    >>> partial_path(Path("scores.txt")).name
+    'scores.txt.partial'
+    """
+    return output.with_name(output.name + SUFFIX)
+
+
+def write_scores(output: Path, names: Sequence[str], scores: Sequence[str], *, with_header: bool) -> None:
+    """Write the finished score file at once: `utterance score` (ASVspoof 2021), or with the header of ASVspoof 5.
+
+    The latter is divided by tabs. Raises OSError.
+    """
+    gap = "\t" if with_header else " "
+    head = f"filename{gap}cm-score\n" if with_header else ""
+    body = "".join(f"{name}{gap}{score}\n" for name, score in zip(names, scores, strict=True))
+    with atomic_write(output) as file:
+        file.write((head + body).encode())
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

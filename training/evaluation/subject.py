@@ -1,0 +1,66 @@
+"""What an evaluation is of: a detector from a checkpoint or a file of weights, and the settings it is scored with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models.detector import Detector
+from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.weights import load_into, load_weights
+from training.command import Command
+from training.facts import find_source
+from training.inference import load_detector
+from training.machine import choose_device, make_deterministic
+from training.options import SETTINGS, Options
+from training.runs.experiments import run_to_look_at
+from training.setting import OnChange
+from training.starting_state import detector_settings, empty_detector
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A detector in evaluation mode on `device`, the file it came from, and the settings of the evaluation."""
+
+    source: Path
+    detector: Detector
+    options: Options
+    device: torch.device
+
+
+def load_subject(command: Command) -> Subject:
+    """Load what --model_path names, or the checkpoint of the run that the flags name.
+
+    Settings come from the file; only those of data and machine that were given win over it. Raises UserError where
+    there is no such file, where it is damaged, and where a flag contradicts the detector in it.
+    """
+    place = command.model_path or run_to_look_at(command.options).folder
+    found = find_source(place, command.load_checkpoint_type)
+    options = _settings(command, found)
+    device = choose_device(options.device)
+    make_deterministic(found if isinstance(found, CheckpointRecord) else None)
+    if found.options is None:
+        weights = load_weights(found.path)
+        detector = empty_detector(detector_settings(options), weights)
+        load_into(detector, weights)
+        return Subject(found.path, detector.to(device).eval(), options, device)
+    return Subject(found.path, load_detector(found.path, device).detector, options, device)
+
+
+def _settings(command: Command, found: CheckpointRecord | WeightsFile) -> Options:
+    given = {name: getattr(command.options, name) for name in command.given}
+    if found.options is None:
+        return command.options
+    for name, value in given.items():
+        stored = getattr(found.options, name)
+        if SETTINGS[name].on_change is OnChange.REFUSED and value != stored:
+            raise UserError(
+                f"--{name} {value} contradicts {found.path}, which holds a detector with {name} {stored}: leave the "
+                "flag out, the detector's settings come from the checkpoint"
+            )
+    if "database_path" in given:
+        given.setdefault("protocols_path", None)
+    return found.options.replaced(**given)
