@@ -5,6 +5,7 @@ matplotlib is imported where it is used, and only its object interface: no globa
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 150
+_TITLE_COLUMNS = 60  # what fits across the narrower picture
 DET_FILE, HISTOGRAM_FILE = "det_curve.png", "score_histogram.png"
 _BONA_FIDE, _SPOOF, _MARK = "#21918c", "#d95f02", "#3b528b"
 _TICKS_PERCENT = (0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95, 98, 99, 99.9)
@@ -129,5 +131,5 @@ def _new_figure(width_inches: float, height_inches: float, title: str) -> Figure
 
     figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(textwrap.fill(title, _TITLE_COLUMNS), parse_math=False)
     return figure
