@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from training.announcements import changes_text, plan_text, reached_text, resume_summary
 from training.checkpoints.inspection import find_file, inspect_file, inspection_document, inspection_text
+from training.checkpoints.record import CheckpointRecord, WeightsFile
 from training.checkpoints.validation import find_files
 from training.checkpoints.validation_report import report_as_json, report_in_lines
-from training.command import Action, Command, Look
+from training.command import WHOLE_CHECKPOINT, Action, Command, Look
 from training.command_line import read_command
 from training.facts import collect_facts, find_source
 from training.interruption import ignore_save_requests
@@ -88,13 +89,29 @@ def validate_checkpoints(command: Command) -> int:
 
 
 def export_checkpoint(command: Command) -> int:
-    """Write a checkpoint as one whole file, which resumes without the frozen weights that it refers to."""
-    from training.checkpoints import exporting  # noqa: PLC0415  (imports torch, 2 s)
+    """Write a checkpoint as one whole file, which resumes without the frozen weights that it refers to.
 
+    Or write its detector in a format that other programs read.
+    """
     assert command.model_path is not None
     source = find_source(command.model_path, command.load_checkpoint_type)
+    if command.export_format != WHOLE_CHECKPOINT:
+        return export_detector(command, source)
+    from training.checkpoints import exporting  # noqa: PLC0415  (imports torch, 2 s)
+
     written = exporting.export_checkpoint(source, command.export_path)
     say(f"Exported {source.path} to {written} ({bytes_text(written.stat().st_size)}): it needs no other file")
+    return 0
+
+
+def export_detector(command: Command, source: CheckpointRecord | WeightsFile) -> int:
+    """Write the detector of a checkpoint for other programs, proved to be the same on noise and on speech."""
+    from training.export import exporting, report  # noqa: PLC0415  (imports torch, 2 s)
+
+    assert command.export_format is not None
+    audio = command.options.database_path if "database_path" in command.given else None
+    exported = exporting.export_detector(source, command.export_format, command.export_path, audio)
+    say(report.export_text(exported, source.path))
     return 0
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from models.names import MODEL_TYPES
 from tests.test_options import DEFAULTS
+from training.command import EXPORT_FORMATS, WHOLE_CHECKPOINT, Action, Look, MetricsFlags
 from training.command import SUBSETS as TYPED_SUBSETS
-from training.command import Action, Look, MetricsFlags
 from training.command_line import read_command
 from training.flags import build_parser
 from training.options import Options
@@ -139,7 +139,13 @@ def test_export_takes_a_format_and_names_its_file_by_the_model_path() -> None:
     command = read_command(["--export", "checkpoint", "--model_path", "a.pth", "--export_path", "b.pth"])
     assert (command.look, command.looked_at) == (Look.EXPORT, None)
     assert (command.model_path, command.export_path) == (Path("a.pth"), Path("b.pth"))
-    assert read_command(["--export", "checkpoint", "--model_path", "a.pth"]).export_path is None
+    assert command.export_format == "checkpoint"
+    assert read_command(["--export", "onnx", "--model_path", "a.pth"]).export_path is None
+
+
+def test_the_formats_that_export_writes_are_these() -> None:
+    assert EXPORT_FORMATS == ("checkpoint", "onnx", "torchscript", "safetensors")
+    assert EXPORT_FORMATS[0] == WHOLE_CHECKPOINT
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,10 @@ class Look(enum.Enum):
     CHECK_DATA = "--check_data"
 
 
+# What --export writes: a checkpoint that needs no other file, or the detector for other programs.
+WHOLE_CHECKPOINT = "checkpoint"
+EXPORT_FORMATS = (WHOLE_CHECKPOINT, "onnx", "torchscript", "safetensors")
+
 # What --metrics measures: a part of the keys (trial_keys.SUBSETS, which would import NumPy here).
 SUBSETS = ("eval", "progress", "hidden", "all")
 
@@ -50,8 +54,8 @@ class Command:
     """What was asked for: settings, which of them were given by flag or file, and what to do with checkpoints.
 
     `looked_at` is the path behind the flag that `look` names, None where there is none. With a `look`, `action` is
-    DEFAULT and means nothing. --export names a format, of which there is one; its file is `model_path`, and
-    `export_path` where the result goes, None for the default. `given` names the settings that flags or the file
+    DEFAULT and means nothing. --export names a format, `export_format`; its file is `model_path`, and `export_path`
+    where the result goes, None for the default. `given` names the settings that flags or the file
     `config` gave, and `typed` those that flags gave; `arguments` are all the words of the command line.
     """
 
@@ -62,6 +66,7 @@ class Command:
     load_checkpoint_type: str = "last"
     look: Look | None = None
     looked_at: Path | None = None
+    export_format: str | None = None
     export_path: Path | None = None
     as_json: bool = False
     config: SettingsFile | None = None

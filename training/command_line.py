@@ -50,6 +50,7 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
         load_checkpoint_type=checkpoint_type,
         look=look,
         looked_at=looked_at[look] if look and look not in (Look.EXPORT, Look.EVAL) else None,
+        export_format=looked_at.get(Look.EXPORT),
         export_path=export_path,
         as_json=as_json,
         config=config,

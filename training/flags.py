@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any, NoReturn
 
-from training.command import SUBSETS, Look
+from training.command import EXPORT_FORMATS, SUBSETS, Look
 from training.options import SETTINGS, Options, number_type, setting_type
 from training.setting import Setting
 from utils.errors import EXIT_USAGE, UserError
@@ -152,11 +152,15 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         Look.EXPORT.value,
-        choices=("checkpoint",),
-        help="write the checkpoint --model_path as one whole file, frozen weights in it, and exit (default: none)",
+        choices=EXPORT_FORMATS,
+        help="write the checkpoint --model_path as one whole file, frozen weights in it, or its detector for other "
+        "programs, checked against it on audio of --database_path, and exit (default: none)",
     )
     group.add_argument(
-        "--export_path", type=Path, metavar="FILE", help="where --export writes (default: NAME_whole.pth beside it)"
+        "--export_path",
+        type=Path,
+        metavar="FILE",
+        help="where --export writes (default: beside it, NAME_whole.pth or NAME with the suffix of the format)",
     )
     group.add_argument(
         "--json",

@@ -1,0 +1,1 @@
+"""A trained detector as a file that other programs read."""

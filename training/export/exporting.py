@@ -1,0 +1,147 @@
+"""What --export onnx, torchscript and safetensors do: read a checkpoint, write the file, prove it, then name it.
+
+The file is written beside its final name, opened again as a user would, and run on noise and on speech beside the
+original; only then it is renamed. So a kill, a full disk and a failed check leave no file under that name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from torch import Tensor
+
+from training.checkpoints.record import CheckpointRecord, WeightsFile, record_from_dict
+from training.checkpoints.sealed_file import read_record
+from training.export import onnx_file, torchscript_file, weights_file
+from training.export.checking import TOLERANCE, Difference, differences, random_cases, real_case, takes_any_length
+from training.export.metadata import file_metadata
+from training.export.scored_detector import Score, ScoredDetector
+from training.inference import TrainedDetector, load_detector
+from training.options import DEMO_DATABASE
+from utils.atomic_files import atomic_write
+from utils.demo_corpus import demo_corpus_folder
+from utils.errors import UserError
+
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".torchscript", "safetensors": ".safetensors"}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written and checked, what it says of itself, and how far it is from the original."""
+
+    path: Path
+    format: str
+    metadata: Mapping[str, str]
+    checks: Sequence[Difference]
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How one format is written, and opened again to be checked."""
+
+    any_length: bool
+    write: Callable[[Mapping[str, str], BinaryIO], None]
+    open_file: Callable[[Path, Mapping[str, str]], tuple[Score, dict[str, str]]]
+
+
+def export_detector(
+    source: CheckpointRecord | WeightsFile, format_name: str, target: Path | None, database_path: str | None
+) -> Exported:
+    """Write the detector in `source` to `target` (default: NAME.SUFFIX beside it), checked on audio of `database_path`.
+
+    None: on that of the corpus which the detector was trained on, or of the demo corpus where it is not here.
+    Raises UserError where `source` does not say its settings, where `target` exists or cannot be written, where
+    packages are missing, and where the file does not give the original's outputs.
+    """
+    if isinstance(source, WeightsFile) and source.options is None:
+        raise UserError(
+            f"--export {format_name}: {source.path} holds weights and not the settings of their detector: pass a "
+            "checkpoint or the best weights that bonafide wrote; a run started from it by --model_path has them"
+        )
+    target = _free_target(source.path, format_name, target)
+    if format_name == "onnx":
+        onnx_file.require_packages()
+    trained = load_detector(source.path)
+    real = _real_case(database_path, trained.options.database_path)
+    detector = ScoredDetector(trained.detector).eval().requires_grad_(False)
+    made = _make(format_name, detector)
+    metadata = _metadata(source.path, trained, made.any_length)
+    cases = random_cases(made.any_length) | real
+    try:
+        with atomic_write(target) as file:
+            made.write(metadata, file)
+            file.flush()
+            score, stored = made.open_file(Path(file.name), metadata)
+            checks = differences(detector, score, cases)
+            _require_good(target, checks, stored == metadata)
+    except OSError as error:
+        raise UserError(f"--export_path {target} could not be written: {error.strerror or error}") from error
+    return Exported(target, format_name, metadata, checks)
+
+
+def _free_target(source: Path, format_name: str, target: Path | None) -> Path:
+    suffix = SUFFIXES[format_name]
+    target = target or source.with_suffix(suffix)
+    if format_name != "torchscript" and target.suffix != suffix:  # by which these are known to other programs, and ours
+        raise UserError(f"--export_path for {format_name} must end in {suffix}, found {target}")
+    if os.path.lexists(target):
+        raise UserError(f"--export_path {target} exists already: pass another name, nothing is overwritten")
+    if not target.parent.is_dir():
+        raise UserError(f"--export_path {target}: there is no folder {target.parent}: make it first")
+    return target
+
+
+def _real_case(asked_for: str | None, trained_on: str) -> dict[str, Tensor]:
+    if asked_for not in (None, DEMO_DATABASE):
+        found = real_case(Path(asked_for))
+        if not found:
+            raise UserError(f"--database_path {asked_for} holds no FLAC or WAV file: pass a folder to check with")
+        return found
+    found = real_case(Path(trained_on)) if asked_for is None and trained_on != DEMO_DATABASE else {}
+    return found or real_case(demo_corpus_folder())
+
+
+def _make(format_name: str, detector: ScoredDetector) -> _Format:
+    if format_name == "onnx":
+        onnx_file.require_room_in_one_file(detector)
+        model, any_length = onnx_file.convert(detector)
+        return _Format(
+            any_length,
+            lambda metadata, file: onnx_file.write(model, metadata, file),
+            lambda path, _: onnx_file.open_file(path),
+        )
+    if format_name == "torchscript":
+        traced = torchscript_file.trace(detector)
+        return _Format(
+            takes_any_length(detector, traced),
+            lambda metadata, file: torchscript_file.write(traced, metadata, file),
+            torchscript_file.open_file,
+        )
+    return _Format(
+        True,
+        lambda metadata, file: weights_file.write(detector.detector, metadata, file),
+        lambda path, _: weights_file.open_file(path, detector.detector),
+    )
+
+
+def _metadata(path: Path, trained: TrainedDetector, any_length: bool) -> dict[str, str]:
+    stored: Mapping[str, Any] | None = read_record(path)
+    assert stored is not None
+    record = record_from_dict(stored, path, path.stat().st_size)
+    threshold = getattr(record, "threshold", None)
+    return file_metadata(record, trained.detector, any_length, threshold)
+
+
+def _require_good(target: Path, checks: Sequence[Difference], metadata_is_whole: bool) -> None:
+    for check in checks:
+        if not check.is_close:
+            raise UserError(
+                f"{target} was not written: its outputs differ from the original's by {check.greatest:.1e} on "
+                f"{check.case}, and {TOLERANCE:.0e} is allowed"
+            )
+    if not metadata_is_whole:
+        raise UserError(f"{target} was not written: what it says of itself could not be read back from it")

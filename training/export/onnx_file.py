@@ -1,0 +1,128 @@
+"""ONNX: the detector as a graph that onnxruntime and others run, without torch and without Python.
+
+The batch is dynamic. Whether the length is, is tried: for some detectors the conversion fails then (g3_heatmap), others
+have the number of nodes of the example baked in and are wrong at other lengths (aasist).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from training.export.checking import noise, takes_any_length
+from training.export.quiet import quiet
+from training.export.scored_detector import INPUT, OUTPUTS, Score, ScoredDetector
+from utils.audio import CROP_SAMPLES, SAMPLE_RATE_HZ
+from utils.errors import UserError
+from utils.terminal_text import bytes_text
+
+_NEEDED = ("onnx", "onnxscript", "onnxruntime")
+_LIMIT_BYTES = 2_000_000_000  # a protobuf message holds less than 2 GiB; the graph itself takes a few MB
+
+
+def require_packages() -> None:
+    """Raise UserError that names the packages which are missing: torch converts with two, the third runs the check."""
+    missing = [name for name in _NEEDED if not _is_there(name)]
+    if missing:
+        raise UserError(
+            f"--export onnx needs {', '.join(missing)}, not installed here: pip install -r requirements-export.txt"
+        )
+
+
+def _is_there(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
+def require_room_in_one_file(detector: nn.Module) -> None:
+    """Raise UserError where the weights are more than one ONNX file holds."""
+    size = sum(tensor.nbytes for tensor in detector.state_dict().values())
+    if size > _LIMIT_BYTES:
+        raise UserError(
+            f"--export onnx: the weights are {bytes_text(size)} and one ONNX file holds {bytes_text(_LIMIT_BYTES)}: "
+            "use --export torchscript or --export safetensors"
+        )
+
+
+def convert(detector: ScoredDetector) -> tuple[Any, bool]:
+    """Return the detector as an onnx.ModelProto, and whether it takes any length: which it must prove at two others."""
+    try:
+        model = converted(detector, any_length=True)
+        if takes_any_length(detector, _scored_by(model.SerializeToString())[0]):
+            return model, True
+    except RuntimeError:
+        pass  # torch cannot convert it for any length, or onnxruntime cannot run that: below, any failure is told
+    return converted(detector, any_length=False), False
+
+
+def converted(detector: ScoredDetector, any_length: bool) -> Any:
+    """Return an onnx.ModelProto for any batch size; raises OnnxExporterError, a RuntimeError, where torch cannot."""
+    dynamic = {0: Dim("batch")} | ({1: Dim("samples", min=SAMPLE_RATE_HZ)} if any_length else {})
+    with torch.no_grad(), quiet():
+        program = torch.onnx.export(
+            detector,
+            (noise(2, CROP_SAMPLES),),
+            dynamo=True,
+            verbose=False,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes={INPUT: dynamic},
+        )
+    assert program is not None
+    return _without_traces(program.model_proto)
+
+
+def _without_traces(model: Any) -> Any:
+    """Take out what torch notes at each node for debugging, with the paths of this machine in it: half of the file."""
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    return model
+
+
+def write(model: Any, metadata: Mapping[str, str], file: BinaryIO) -> None:
+    """Write an onnx.ModelProto with `metadata` as its metadata_props."""
+    del model.metadata_props[:]
+    for name, value in metadata.items():
+        model.metadata_props.add(key=name, value=value)
+    file.write(model.SerializeToString())
+
+
+def open_file(path: Path, threads: int = 0) -> tuple[Score, dict[str, str]]:
+    """Return the detector in a file as onnxruntime runs it on the CPU, and the metadata that it holds.
+
+    `threads` 0: as many as it likes.
+    """
+    return _scored_by(str(path), threads)
+
+
+def _scored_by(model: str | bytes, threads: int = 0) -> tuple[Score, dict[str, str]]:
+    import onnxruntime  # noqa: PLC0415  (optional, as are the others)
+    from onnxruntime.capi import onnxruntime_pybind11_state as native  # noqa: PLC0415
+
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException")
+    refusals = tuple(getattr(native, name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except refusals as error:
+        raise RuntimeError(f"onnxruntime does not take the converted detector: {error}") from error
+
+    def score(waveform: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            log_probabilities, log_odds = session.run(list(OUTPUTS), {INPUT: waveform.numpy()})
+        except refusals as error:  # derived from nothing but Exception
+            raise RuntimeError(f"onnxruntime cannot run this input: {error}") from error
+        return torch.from_numpy(log_probabilities), torch.from_numpy(log_odds)
+
+    return score, dict(session.get_modelmeta().custom_metadata_map)

@@ -1,0 +1,32 @@
+"""safetensors: the weights alone, which cannot hold code. `--model_path` starts a run from such a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import nn
+
+from models.build import rebuild_detector
+from models.detector import Detector
+from training.checkpoints.weights import Weights, load_into
+from training.export.scored_detector import Score, ScoredDetector
+
+
+def write(detector: nn.Module, metadata: Mapping[str, str], file: BinaryIO) -> None:
+    """Write the state dict of a detector under its own names, with `metadata` in the header."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+    file.write(save(tensors, metadata=dict(metadata)))
+
+
+def open_file(path: Path, like: Detector) -> tuple[Score, dict[str, str]]:
+    """Return a new detector of the shape of `like` with the weights in a file, strictly, and the metadata there."""
+    with safe_open(path, framework="pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
+        metadata = dict(stored.metadata() or {})
+    detector = rebuild_detector(like.settings, like.front_end_config)
+    load_into(detector, Weights(path, tensors, {}))
+    return ScoredDetector(detector.eval()), metadata
