@@ -34,6 +34,7 @@ from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsF
 from training.checkpoints.sealed_file import BadCheckpointFileError
 from training.checkpoints.store import CheckpointStore, load_payload
 from training.checkpoints.weights import load_weights
+from training.command import EXPORT_FORMATS
 from training.inference import load_detector
 from training.options import Options
 from training.runs.directory import RunDirectory
@@ -283,7 +284,7 @@ def test_a_checkpoint_whose_frozen_weights_are_gone_or_damaged_is_named_and_not_
         [*SMALL_RUN, "--freeze_ssl", "--database_path", str(corpus), "--num_epochs", "2", "--auto_resume"],
         ["--resume", "--model_path", str(checkpoint), "--database_path", str(corpus), "--num_epochs", "3"],
         ["--model_path", str(checkpoint), "--database_path", str(corpus)],
-        ["--export", "checkpoint", "--model_path", str(checkpoint)],
+        *(["--export", name, "--model_path", str(checkpoint)] for name in EXPORT_FORMATS),
     ):
         assert main(typed) == 1
         said = capsys.readouterr().err

@@ -113,6 +113,7 @@ def _scored_by(model: str | bytes, threads: int = 0) -> tuple[Score, dict[str, s
     refusals = tuple(getattr(native, name) for name in names)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # it prints what it also raises, which is no failure where a length is tried
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except refusals as error:
