@@ -132,7 +132,7 @@ def _metadata(path: Path, trained: TrainedDetector, any_length: bool) -> dict[st
     stored: Mapping[str, Any] | None = read_record(path)
     assert stored is not None
     record = record_from_dict(stored, path, path.stat().st_size)
-    threshold = getattr(record, "threshold", None)
+    threshold = record.decision.threshold if record.decision else None
     return file_metadata(record, trained.detector, any_length, threshold)
 
 
