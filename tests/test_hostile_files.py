@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from main import main
 from tests.conftest import SMALL_RUN, Run
 from tests.records import record
 from training.checkpoints.sealed_file import write_sealed
@@ -118,3 +119,13 @@ def test_the_files_are_as_hostile_as_these_tests_believe(workplace: Path) -> Non
         else:
             torch.load(FILE, weights_only=False)
         Path("proof").rmdir()
+
+
+def test_resuming_from_a_file_that_is_no_weights_either_says_so_first(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save([1, 2], "numbers.pth")
+    assert main(["--resume", "--model_path", "numbers.pth"]) == 1
+    said = capsys.readouterr().err
+    assert "numbers.pth cannot be used: it holds no tensor" in said
+    assert "drop --resume" not in said

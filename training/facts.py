@@ -10,6 +10,7 @@ from models.names import TYPES_WITH_SETTING
 from training.checkpoints.frozen_reference import FrozenFile, broken_frozen
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
 from training.checkpoints.sealed_file import broken_seal
+from training.checkpoints.validation import Verdict, check_file
 from training.command import Action, Command
 from training.options import Options
 from training.runs.directory import CHECKPOINT_SUFFIXES, RunDirectory, run_tag
@@ -71,6 +72,8 @@ def collect_facts(command: Command) -> Facts:
         return _facts_of_run(command.options)
     source = find_source(command.model_path, command.load_checkpoint_type)
     options = command.options
+    if command.action is Action.RESUME and isinstance(source, WeightsFile):
+        _refuse_what_is_no_weights_either(source.path)
     if command.action is Action.RESUME and isinstance(source, CheckpointRecord):
         options = effective_options(command, source.options)
     return _facts_of_run(options, source, goes_on=command.action is Action.RESUME)
@@ -175,6 +178,13 @@ def find_source(path: Path, which: str) -> CheckpointRecord | WeightsFile:
             f"checkpoint; {_what_is_in(path.parent)}"
         )
     return _intact(found)
+
+
+def _refuse_what_is_no_weights_either(path: Path) -> None:
+    """Tell what is wrong with a file that cannot be resumed where it could not even be started from."""
+    checked = check_file(path)
+    if checked.verdict is not Verdict.WEIGHTS_ONLY:
+        raise UserError(f"--model_path {path} cannot be used: {checked.reason}; {_what_is_in(path.parent)}")
 
 
 def _find_in_folder(folder: Path, which: str) -> CheckpointRecord | WeightsFile:
