@@ -37,11 +37,13 @@ EXIT_INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 usage, 130 Ctrl-C, 143 SIGTERM."""
+    way_on = ""
     try:
         command = read_command(arguments)
         look = LOOKS.get(command.look or command.action)
         if look:
             return look(command)
+        way_on = "; --auto_resume goes on from the last checkpoint"
         plan = decide(command, collect_facts(command))
         announce(plan)
         return carry_out(plan)
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\nStopped at once; --auto_resume goes on from the last checkpoint", file=sys.stderr, flush=True)
+        print(f"\nStopped at once{way_on}", file=sys.stderr, flush=True)
         return EXIT_INTERRUPTED
 
 

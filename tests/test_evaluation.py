@@ -145,6 +145,15 @@ def test_what_cannot_be_evaluated_is_refused_in_a_sentence(
     assert Path("note.txt").read_text() == "this is my note\n"
 
 
+def test_a_run_without_a_checkpoint_is_named_as_what_the_flags_say(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--eval", "--comment", "nothing"]) == 1
+    said = capsys.readouterr().err
+    assert "--eval: there is no checkpoint in models/g3_heatmap" in said
+    assert "_nothing, the run that these flags name" in said
+
+
 def test_weights_alone_are_scored_with_the_settings_of_the_flags(
     trained: Path, corpus: Path, protocol: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

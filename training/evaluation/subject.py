@@ -37,7 +37,7 @@ def load_subject(command: Command) -> Subject:
     Settings come from the file; only those of data and machine that were given win over it. Raises UserError where
     there is no such file, where it is damaged, and where a flag contradicts the detector in it.
     """
-    place = command.model_path or run_to_look_at(command.options).folder
+    place = command.model_path or _run_of_the_flags(command.options)
     found = find_source(place, command.load_checkpoint_type)
     options = _settings(command, found)
     device = choose_device(options.device)
@@ -48,6 +48,16 @@ def load_subject(command: Command) -> Subject:
         load_into(detector, weights)
         return Subject(found.path, detector.to(device).eval(), options, device)
     return Subject(found.path, load_detector(found.path, device).detector, options, device)
+
+
+def _run_of_the_flags(options: Options) -> Path:
+    run = run_to_look_at(options)
+    if not run.all_checkpoints and not run.unusable:
+        raise UserError(
+            f"--eval: there is no checkpoint in {run.folder}, the run that these flags name: pass --model_path PATH, "
+            "or the flags that the run was started with"
+        )
+    return run.folder
 
 
 def _settings(command: Command, found: CheckpointRecord | WeightsFile) -> Options:
