@@ -22,7 +22,7 @@ from utils.trial_keys import SUBSETS
 
 CHECKPOINT_FLAGS = ["--resume", "--fresh_start", "--auto_resume", "--list_checkpoints"]
 LOOKS = ["--inspect_checkpoint", "--validate_checkpoints", "--metrics", "--check_data"]
-EVALUATION_FLAGS = ("--eval", "--eval_output")
+EVALUATION_FLAGS = ("--eval", "--eval_output", "--average_checkpoints")
 METRICS_FLAGS = ["--keys", "--asv_scores", "--subset", "--plots"]
 OTHER_FLAGS = ["--export", "--export_path", "--json", "--model_path", "--load_checkpoint_type", "--config", "--help"]
 

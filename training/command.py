@@ -74,3 +74,4 @@ class Command:
     arguments: tuple[str, ...] = ()
     metrics_flags: MetricsFlags = MetricsFlags()
     eval_output: Path | None = None
+    average_checkpoints: int | None = None

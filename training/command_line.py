@@ -37,6 +37,9 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
     eval_output = typed.pop("eval_output", None)
     if eval_output and look is not Look.EVAL:
         raise UserError("--eval_output goes with --eval: pass that, too, or drop it", EXIT_USAGE)
+    average = typed.pop("average_checkpoints", None)
+    if average is not None and (look is not Look.EVAL or average < 2):
+        raise UserError(f"--average_checkpoints goes with --eval and is 2 or more, found {average}", EXIT_USAGE)
     checkpoint_type = typed.pop("load_checkpoint_type", "last")
     config = read_settings_file(typed.pop("config")) if "config" in typed else None
     if config and config.resume_from and not (actions or look or model_path):
@@ -58,6 +61,7 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
         arguments=tuple(arguments),
         metrics_flags=MetricsFlags(**beside_metrics),
         eval_output=eval_output,
+        average_checkpoints=average,
     )
 
 

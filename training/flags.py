@@ -195,6 +195,13 @@ def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--eval_output", type=Path, metavar="FILE", help="where the scores go (default: beside the checkpoint)"
     )
+    group.add_argument(
+        "--average_checkpoints",
+        type=int,
+        metavar="N",
+        help="evaluate the mean of the weights of the last N epochs, or of the best with --load_checkpoint_type best "
+        "(default: one checkpoint)",
+    )
 
 
 def _add_metrics_flags(parser: argparse.ArgumentParser) -> None:

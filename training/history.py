@@ -18,10 +18,11 @@ def best_epoch(history: Sequence[EpochMetrics]) -> EpochMetrics | None:
     >>> best_epoch([]) is None
     True
     """
-    return min(history, key=_rank, default=None)
+    return min(history, key=rank, default=None)
 
 
-def _rank(row: EpochMetrics) -> tuple[float, float, int]:
+def rank(row: EpochMetrics) -> tuple[float, float, int]:
+    """Return what sorts epochs from the best on; see `best_epoch`."""
     return row.val_eer, row.val_loss, row.epoch
 
 
@@ -43,7 +44,7 @@ def plateau_reductions(history: Sequence[EpochMetrics], patience: int) -> int:
     reductions = waited = 0
     best: EpochMetrics | None = None
     for row in history:
-        if best is None or _rank(row) < _rank(best):
+        if best is None or rank(row) < rank(best):
             best, waited = row, 0
         else:
             waited += 1

@@ -29,7 +29,6 @@ from utils.trials import UNKNOWN, Trial
 class Evaluated:
     """What came of it: the score file, the report (None without keys or when stopped), the exit code."""
 
-    checkpoint: Path
     output: Path
     report: ScoreReport | None
     exit_code: int = 0
@@ -39,23 +38,24 @@ def evaluate(command: Command) -> Evaluated:
     """Score the evaluation set with the detector that the command names; raises UserError where that is impossible."""
     subject = load_subject(command)
     part = _open_part(subject.options, command.metrics_flags.subset)
-    output = command.eval_output or _default_output(subject.source, part)
+    output = command.eval_output or _default_output(subject.sources, part)
     _refuse_to_overwrite(output)
     if not command.as_json:
         say(f"Scoring {len(part):,} trials of {part.protocol.path} ({part.layout}, subset {part.subset})")
-        say(f"with {subject.source}")
+        mean = f"the mean of the weights of {len(subject.sources)} epochs: " if len(subject.sources) > 1 else ""
+        say(f"with {mean}{', '.join(map(str, subject.sources))}")
     with stop_on_signals() as stop:
         num_scored = score_part(subject, part, output, stop, quiet=command.as_json)
     if num_scored < len(part):
         say(f"Stopped after {num_scored:,} of {len(part):,} trials; the same command goes on from there.")
-        return Evaluated(subject.source, output, None, stop.exit_code)
+        return Evaluated(output, None, stop.exit_code)
     if not command.as_json:
         say(f"Wrote {output}")
     if subject.options.visualize_attention and "visualize_attention" in command.given:
         _draw_heatmaps(subject, part, output)
     keys = _keys_of(part)
     report = measure(read_scores(output), keys, command.metrics_flags.asv_scores, part.subset) if keys else None
-    return Evaluated(subject.source, output, report)
+    return Evaluated(output, report)
 
 
 def _open_part(options: Options, subset: str | None) -> CorpusPart:
@@ -65,9 +65,11 @@ def _open_part(options: Options, subset: str | None) -> CorpusPart:
     return find_evaluation_part(folder, protocols, options.track, subset)
 
 
-def _default_output(source: Path, part: CorpusPart) -> Path:
+def _default_output(sources: Sequence[Path], part: CorpusPart) -> Path:
     of = re.sub(r"[^A-Za-z0-9]+", "_", f"{part.layout} {part.name} {part.subset}").strip("_")
-    return source.with_name(f"{source.name.split('.')[0]}_scores_{of}.txt")
+    name = sources[-1].name.split(".")[0]
+    mean = f"mean_of_{len(sources)}_to_" if len(sources) > 1 else ""
+    return sources[-1].with_name(f"{mean}{name}_scores_{of}.txt")
 
 
 def _refuse_to_overwrite(output: Path) -> None:

@@ -52,12 +52,14 @@ def score_part(subject: Subject, part: CorpusPart, output: Path, stop: StopReque
 
 
 def fingerprint(subject: Subject, part: CorpusPart) -> str:
-    """Return a hash of what decides on the bits of the scores: the checkpoint's bytes, the trials, how it is run."""
-    with subject.source.open("rb") as file:
-        checkpoint = hashlib.file_digest(file, "sha256").hexdigest()
+    """Return a hash of what decides on the bits of the scores: the checkpoints' bytes, the trials, how it is run."""
+    checkpoints = []
+    for source in subject.sources:
+        with source.open("rb") as file:
+            checkpoints.append(hashlib.file_digest(file, "sha256").hexdigest())
     trials = zip(part.protocol.trials, part.audio_paths, strict=True)
     facts = {
-        "checkpoint": checkpoint,
+        "checkpoints": checkpoints,
         "protocol": part.protocol.content_sha256,
         "trials": [(trial.utterance, str(path.resolve())) for trial, path in trials],
         "options": [subject.options.batch_size, subject.options.precision, str(subject.device)],

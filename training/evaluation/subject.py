@@ -11,6 +11,7 @@ from models.detector import Detector
 from training.checkpoints.record import CheckpointRecord, WeightsFile
 from training.checkpoints.weights import load_into, load_weights
 from training.command import Command
+from training.evaluation.averaging import find_epochs_to_average, mean_of_weights
 from training.facts import find_source
 from training.inference import load_detector
 from training.machine import choose_device, make_deterministic
@@ -23,9 +24,12 @@ from utils.errors import UserError
 
 @dataclass(frozen=True)
 class Subject:
-    """A detector in evaluation mode on `device`, the file it came from, and the settings of the evaluation."""
+    """A detector in evaluation mode on `device`, the files it came from, and the settings of the evaluation.
 
-    source: Path
+    `sources` are one checkpoint or file of weights, or those whose mean the detector is, oldest first.
+    """
+
+    sources: tuple[Path, ...]
     detector: Detector
     options: Options
     device: torch.device
@@ -38,7 +42,11 @@ def load_subject(command: Command) -> Subject:
     there is no such file, where it is damaged, and where a flag contradicts the detector in it.
     """
     place = command.model_path or _run_of_the_flags(command.options)
-    found = find_source(place, command.load_checkpoint_type)
+    sources = [place]
+    if command.average_checkpoints:
+        epochs = find_epochs_to_average(place, command.average_checkpoints, command.load_checkpoint_type)
+        sources = [find_source(record.path, command.load_checkpoint_type).path for record in epochs]
+    found = find_source(sources[-1], command.load_checkpoint_type)
     options = _settings(command, found)
     device = choose_device(options.device)
     make_deterministic(found if isinstance(found, CheckpointRecord) else None)
@@ -46,8 +54,12 @@ def load_subject(command: Command) -> Subject:
         weights = load_weights(found.path)
         detector = empty_detector(detector_settings(options), weights)
         load_into(detector, weights)
-        return Subject(found.path, detector.to(device).eval(), options, device)
-    return Subject(found.path, load_detector(found.path, device).detector, options, device)
+        return Subject((found.path,), detector.to(device).eval(), options, device)
+    detector = load_detector(found.path, device).detector
+    if len(sources) == 1:
+        return Subject((found.path,), detector, options, device)
+    detector.load_state_dict(mean_of_weights(sources))
+    return Subject(tuple(sources), detector, options, device)
 
 
 def _run_of_the_flags(options: Options) -> Path:

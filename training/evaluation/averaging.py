@@ -1,0 +1,62 @@
+"""The mean of the weights of several epochs of one run: which ones, and the mean itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from training.checkpoints.record import CheckpointRecord, Kind
+from training.checkpoints.weights import load_weights
+from training.history import rank
+from training.runs.survey import survey_folder
+from utils.errors import UserError
+
+
+def epochs_to_average(records: Iterable[CheckpointRecord], number: int, which: str) -> list[CheckpointRecord]:
+    """Return the last or the best `number` epoch checkpoints, or all where there are fewer, oldest first.
+
+    The best have the lowest validation EER, of equal ones the lowest loss, then the earlier epoch.
+    """
+    epochs = [(record, record.last) for record in records if record.kind is Kind.EPOCH and record.last]
+    if which == "best":
+        chosen = sorted(epochs, key=lambda pair: rank(pair[1]))[:number]
+    else:
+        chosen = sorted(epochs, key=lambda pair: pair[0].position)[-number:]
+    return sorted((record for record, _ in chosen), key=lambda record: record.position)
+
+
+def find_epochs_to_average(folder: Path, number: int, which: str) -> list[CheckpointRecord]:
+    """Return the checkpoints in a run folder to average; raises UserError where there are not so many."""
+    if not folder.is_dir():
+        raise UserError(
+            f"--average_checkpoints takes the epochs of a run folder, found {folder}: pass --model_path FOLDER"
+        )
+    found = epochs_to_average(survey_folder(folder).checkpoints, number, which)
+    if len(found) < number:
+        raise UserError(
+            f"--average_checkpoints {number}: {folder} holds {len(found)} epoch checkpoints: pass at most that "
+            "number, or train with a higher --keep_last_n"
+        )
+    return found
+
+
+def mean_of_weights(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """Return the mean of each floating-point tensor, summed in float64, and every other tensor of the last file.
+
+    One file at a time is in memory beside the sums. The running statistics of batch norms are averaged as weights are:
+    they are then not those that the mean weights would have. Raises UserError for files of different detectors.
+    """
+    sums: dict[str, torch.Tensor] = {}
+    last: dict[str, torch.Tensor] = {}
+    for path in paths:
+        last = dict(load_weights(path).state_dict)
+        if sums and {name: part.shape for name, part in last.items()} != {n: part.shape for n, part in sums.items()}:
+            raise UserError(f"{path} holds other layers than {paths[0]}: only epochs of one detector have a mean")
+        for name, part in last.items():
+            sums[name] = sums[name] + part.double() if name in sums else part.double()
+    return {
+        name: (total / len(paths)).to(last[name].dtype) if last[name].is_floating_point() else last[name]
+        for name, total in sums.items()
+    }
