@@ -466,4 +466,4 @@ def test_exporting_overwrites_nothing_and_refuses_weights_alone(
     assert main(["--export", "checkpoint", "--model_path", str(run_folder / "best_model_eer.pth")]) == 1
     assert "holds weights only and is whole already: copy it" in capsys.readouterr().err
     assert main(["--export", "checkpoint", "--model_path", str(source), "--export_path", "no/such/folder.pth"]) == 1
-    assert "no/such/folder.pth could not be saved: No such file or directory" in capsys.readouterr().err
+    assert "--export_path no/such/folder.pth: there is no folder no/such" in capsys.readouterr().err
