@@ -117,6 +117,57 @@ def test_json_is_one_document_and_trials_without_keys_give_scores_only(
     assert "The trials have no keys, so there are no figures: --metrics scores.txt" in capsys.readouterr().out
 
 
+def test_scores_of_bare_weights_with_other_flags_are_not_continued(
+    trained: Path, corpus: Path, protocol: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bias has no weights, so the file fits both detectors: half the scores came from each."""
+    import torch  # noqa: PLC0415
+
+    from training.command_line import read_command  # noqa: PLC0415
+    from training.evaluation.evaluation import _open_part  # noqa: PLC0415
+    from training.evaluation.partial_scores import PartialScores  # noqa: PLC0415
+    from training.evaluation.scoring import fingerprint  # noqa: PLC0415
+    from training.evaluation.subject import load_subject  # noqa: PLC0415
+
+    torch.save(torch.load(trained, weights_only=True)["model_state_dict"], "bare.pt")
+    typed = arguments(Path("bare.pt"), corpus, protocol, *SMALL_RUN)
+    subject = load_subject(read_command(typed))
+    part = _open_part(subject.options, None)
+    names = [trial.utterance for trial in part.protocol.trials]
+    PartialScores(Path("scores.txt.partial"), fingerprint(subject, part), names).begin(["99"] * 4)
+    assert main([*typed, "--temporal_bias", "none"]) == 0
+    assert "of other settings: scoring starts again" in capsys.readouterr().out
+    assert max(read_scores(Path("scores.txt")).scores) < 99
+
+
+def test_a_detector_trained_on_balanced_batches_is_evaluated_one_by_one(
+    corpus: Path, protocol: Path, workplace: Path
+) -> None:
+    assert main(["--database_path", str(corpus), *SMALL_RUN, "--num_epochs", "1", "--balanced_batches"]) == 0
+    checkpoint = next((workplace / "models").iterdir()) / "checkpoint_epoch_1.pth"
+    assert main(arguments(checkpoint, corpus, protocol, "--batch_size", "1")) == 0
+
+
+def test_heatmaps_leave_json_one_document(
+    trained: Path, corpus: Path, protocol: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = arguments(trained, corpus, protocol, "--json", "--visualize_attention", "--viz_samples", "2")
+    assert main(typed) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["bona_fide"] == 6
+    assert "Attention heatmaps: " in said.err and list(Path("scores_attention").glob("*.png"))
+
+
+def test_checkpoints_that_differ_after_a_point_get_score_files_of_their_own(
+    trained: Path, corpus: Path, protocol: Path, workplace: Path
+) -> None:
+    for name in ("val_eer_12.50.pt", "val_eer_12.75.pt"):
+        shutil.copy(trained, name)
+        typed = arguments(Path(name), corpus, protocol)
+        assert main([word for word in typed if word not in ("--eval_output", "scores.txt")]) == 0
+    assert len(list(workplace.glob("val_eer_12*_scores_*.txt"))) == 2
+
+
 @pytest.mark.parametrize(
     ("more", "code", "words"),
     [
@@ -126,6 +177,7 @@ def test_json_is_one_document_and_trials_without_keys_give_scores_only(
         (["--eval_output", "x.pth"], 2, "is no name for a score file"),
         (["--eval_output", "note.txt"], 1, "exists and is no score file"),
         (["--model_path", "nothing.pth"], 1, "--model_path nothing.pth does not exist"),
+        (["--asv_scores", "typo.txt"], 1, "check --asv_scores"),
         (["--resume"], 2, "contradict each other"),
     ],
 )
@@ -143,6 +195,7 @@ def test_what_cannot_be_evaluated_is_refused_in_a_sentence(
     assert main(arguments(trained, corpus, protocol, *more)) == code
     assert words in capsys.readouterr().err
     assert Path("note.txt").read_text() == "this is my note\n"
+    assert not Path("scores.txt").exists()
 
 
 def test_a_run_without_a_checkpoint_is_named_as_what_the_flags_say(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from training.interruption import stop_on_signals
 from training.options import DEMO_DATABASE, Options
 from training.runs.directory import CHECKPOINT_SUFFIXES, RunDirectory
 from training.score_report import ScoreReport, measure
+from utils.asv_scores import read_asv_error_rates
 from utils.console import say
 from utils.corpora import CorpusPart, find_evaluation_part
 from utils.demo_corpus import demo_corpus_folder
@@ -40,6 +43,8 @@ def evaluate(command: Command) -> Evaluated:
     part = _open_part(subject.options, command.metrics_flags.subset)
     output = command.eval_output or _default_output(subject.sources, part)
     _refuse_to_overwrite(output)
+    if command.metrics_flags.asv_scores:  # what is wrong with it is said now, not after hours of scoring
+        read_asv_error_rates(command.metrics_flags.asv_scores, part.subset)
     if not command.as_json:
         say(f"Scoring {len(part):,} trials of {part.protocol.path} ({part.layout}, subset {part.subset})")
         mean = f"the mean of the weights of {len(subject.sources)} epochs: " if len(subject.sources) > 1 else ""
@@ -47,12 +52,14 @@ def evaluate(command: Command) -> Evaluated:
     with stop_on_signals() as stop:
         num_scored = score_part(subject, part, output, stop, quiet=command.as_json)
     if num_scored < len(part):
-        say(f"Stopped after {num_scored:,} of {len(part):,} trials; the same command goes on from there.")
+        if not command.as_json:
+            say(f"Stopped after {num_scored:,} of {len(part):,} trials; the same command goes on from there.")
         return Evaluated(output, None, stop.exit_code)
     if not command.as_json:
         say(f"Wrote {output}")
     if subject.options.visualize_attention and "visualize_attention" in command.given:
-        _draw_heatmaps(subject, part, output)
+        with redirect_stdout(sys.stderr) if command.as_json else nullcontext():
+            _draw_heatmaps(subject, part, output)
     keys = _keys_of(part)
     report = measure(read_scores(output), keys, command.metrics_flags.asv_scores, part.subset) if keys else None
     return Evaluated(output, report)
@@ -67,7 +74,7 @@ def _open_part(options: Options, subset: str | None) -> CorpusPart:
 
 def _default_output(sources: Sequence[Path], part: CorpusPart) -> Path:
     of = re.sub(r"[^A-Za-z0-9]+", "_", f"{part.layout} {part.name} {part.subset}").strip("_")
-    name = sources[-1].name.split(".")[0]
+    name = sources[-1].stem
     mean = f"mean_of_{len(sources)}_to_" if len(sources) > 1 else ""
     return sources[-1].with_name(f"{mean}{name}_scores_{of}.txt")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from training.evaluation.partial_scores import PartialScores, partial_path, writ
 from training.evaluation.subject import Subject
 from training.interruption import StopRequest
 from training.progress import progress
+from training.starting_state import detector_settings
 from utils.console import say
 from utils.corpora import CorpusPart
 from utils.errors import UserError
@@ -52,7 +54,10 @@ def score_part(subject: Subject, part: CorpusPart, output: Path, stop: StopReque
 
 
 def fingerprint(subject: Subject, part: CorpusPart) -> str:
-    """Return a hash of what decides on the bits of the scores: the checkpoints' bytes, the trials, how it is run."""
+    """Return a hash of what decides on the bits of the scores: the checkpoints' bytes, detector, trials, how it is run.
+
+    The detector's settings count too: a file of bare weights does not hold them, the flags do.
+    """
     checkpoints = []
     for source in subject.sources:
         with source.open("rb") as file:
@@ -60,6 +65,7 @@ def fingerprint(subject: Subject, part: CorpusPart) -> str:
     trials = zip(part.protocol.trials, part.audio_paths, strict=True)
     facts = {
         "checkpoints": checkpoints,
+        "detector": asdict(detector_settings(subject.options)),
         "protocol": part.protocol.content_sha256,
         "trials": [(trial.utterance, str(path.resolve())) for trial, path in trials],
         "options": [subject.options.batch_size, subject.options.precision, str(subject.device)],

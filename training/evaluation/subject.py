@@ -85,4 +85,5 @@ def _settings(command: Command, found: CheckpointRecord | WeightsFile) -> Option
             )
     if "database_path" in given:
         given.setdefault("protocols_path", None)
+    given.setdefault("balanced_batches", False)  # of training only; with it an odd --batch_size would be refused
     return found.options.replaced(**given)
