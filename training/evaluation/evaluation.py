@@ -41,7 +41,7 @@ def evaluate(command: Command) -> Evaluated:
     """Score the evaluation set with the detector that the command names; raises UserError where that is impossible."""
     subject = load_subject(command)
     part = _open_part(subject.options, command.metrics_flags.subset)
-    output = command.eval_output or _default_output(subject.sources, part)
+    output = command.eval_output or _default_output(subject.sources, command.load_checkpoint_type, part)
     _refuse_to_overwrite(output)
     if command.metrics_flags.asv_scores:  # what is wrong with it is said now, not after hours of scoring
         read_asv_error_rates(command.metrics_flags.asv_scores, part.subset)
@@ -72,10 +72,10 @@ def _open_part(options: Options, subset: str | None) -> CorpusPart:
     return find_evaluation_part(folder, protocols, options.track, subset)
 
 
-def _default_output(sources: Sequence[Path], part: CorpusPart) -> Path:
+def _default_output(sources: Sequence[Path], which: str, part: CorpusPart) -> Path:
     of = re.sub(r"[^A-Za-z0-9]+", "_", f"{part.layout} {part.name} {part.subset}").strip("_")
     name = sources[-1].stem
-    mean = f"mean_of_{len(sources)}_to_" if len(sources) > 1 else ""
+    mean = f"mean_of_{which}_{len(sources)}_to_" if len(sources) > 1 else ""
     return sources[-1].with_name(f"{mean}{name}_scores_{of}.txt")
 
 
