@@ -6,51 +6,39 @@ The shape is that of "HierCon", arXiv 2602.01032, and of the public repository N
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.attention_pooling import AttentionPooling, centre_bias
-from models.detector import AttentionWeights, Detector, DetectorOutput, DetectorSettings
+from models.detector import AttentionWeights, DetectorOutput, DetectorSettings
 from models.front_end import SelfSupervisedFrontEnd
+from models.front_end_detector import FrontEndDetector
 from utils.errors import UserError
 
 PROJECTION_WIDTH = 256
 EMBEDDING_LIMIT = 10.0
 
 
-class G3Heatmap(Detector):
+class G3Heatmap(FrontEndDetector):
     """A self-supervised front-end, all of its layers, and `HierarchicalBackEnd` on top.
 
     Raises `UserError` if `group_size` exceeds the number of layers.
     """
 
     def __init__(self, settings: DetectorSettings, front_end: SelfSupervisedFrontEnd) -> None:
-        super().__init__(settings)
+        super().__init__(settings, front_end)
         if settings.group_size > front_end.layer_count:
             raise UserError(
                 f"--group_size must not exceed the number of layers of --ssl_model {settings.ssl_model}, "
                 f"{front_end.layer_count}, found {settings.group_size}: pass 3, for example"
             )
-        self.front_end = front_end
         self.back_end = HierarchicalBackEnd(
             width=front_end.width,
             group_size=settings.group_size,
             use_contrastive=settings.use_contrastive,
             temporal_bias=settings.temporal_bias,
         )
-
-    @property
-    def front_end_config(self) -> dict[str, Any]:
-        """The front-end's architecture as plain values, for `rebuild_front_end`."""
-        return self.front_end.front_end_config
-
-    @property
-    def embedding_width(self) -> int:
-        """That of the front-end's layers."""
-        return self.front_end.width
 
     def analyse(self, waveform: Tensor) -> DetectorOutput:
         """Return all the detector says about `waveform` (batch, samples), float32 at 16 kHz in [-1, 1]."""

@@ -6,36 +6,24 @@ Multimedia, and QiShanZhang/SLSforASVspoof-2021-DF (model.py, commit 82e8af0), w
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.detector import Detector, DetectorOutput, DetectorSettings
+from models.detector import DetectorOutput, DetectorSettings
 from models.front_end import SelfSupervisedFrontEnd
+from models.front_end_detector import FrontEndDetector
 
 INPUT_SAMPLES = 64_600
 POOLED = 3
 
 
-class Sls(Detector):
+class Sls(FrontEndDetector):
     """A self-supervised front-end, all of its layers, and `LayerSelection` on top, for inputs of 64,600 samples."""
 
     def __init__(self, settings: DetectorSettings, front_end: SelfSupervisedFrontEnd) -> None:
-        super().__init__(settings)
-        self.front_end = front_end
+        super().__init__(settings, front_end)
         self.back_end = LayerSelection(front_end.width, front_end.frame_count(INPUT_SAMPLES))
-
-    @property
-    def front_end_config(self) -> dict[str, Any]:
-        """The front-end's architecture as plain values, for `rebuild_front_end`."""
-        return self.front_end.front_end_config
-
-    @property
-    def embedding_width(self) -> int:
-        """That of the front-end's layers."""
-        return self.front_end.width
 
     def analyse(self, waveform: Tensor) -> DetectorOutput:
         """Return the decision and its embedding for `waveform` (batch, samples), of any length but none.

@@ -5,32 +5,20 @@ The least that can be built on a front-end. What a better back-end is worth is i
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.detector import Detector, DetectorOutput, DetectorSettings
+from models.detector import DetectorOutput, DetectorSettings
 from models.front_end import SelfSupervisedFrontEnd
+from models.front_end_detector import FrontEndDetector
 
 
-class SslMean(Detector):
+class SslMean(FrontEndDetector):
     """A self-supervised front-end and 2 width + 2 parameters: 2,050 on XLS-R. The embedding is (batch, width)."""
 
     def __init__(self, settings: DetectorSettings, front_end: SelfSupervisedFrontEnd) -> None:
-        super().__init__(settings)
-        self.front_end = front_end
+        super().__init__(settings, front_end)
         self.back_end = nn.Linear(front_end.width, 2)
-
-    @property
-    def front_end_config(self) -> dict[str, Any]:
-        """The front-end's architecture as plain values, for `rebuild_front_end`."""
-        return self.front_end.front_end_config
-
-    @property
-    def embedding_width(self) -> int:
-        """That of the front-end's layers."""
-        return self.front_end.width
 
     def analyse(self, waveform: Tensor) -> DetectorOutput:
         """Return the decision and its embedding for `waveform` (batch, samples), 400 samples or more."""

@@ -20,6 +20,7 @@ SOURCES = sorted(
 WITHOUT_TORCH = (
     "main",
     "training.announcements",
+    "training.changes",
     "training.checkpoints.compression",
     "training.checkpoints.names",
     "training.checkpoints.record",

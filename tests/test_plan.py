@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.records import record
+from training.changes import Change, refuse_changed_data
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
 from training.command import Action, Command
 from training.facts import Facts
 from training.options import Options
-from training.plan import Change, Start, decide, entries_past, refuse_changed_data
+from training.plan import Start, decide, entries_past
 from training.runs.directory import RunDirectory
 from training.runs.survey import Candidates, RunFolder
 from utils.errors import UserError

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.changes import Change
 from training.checkpoints.record import CheckpointRecord, EpochMetrics
 from training.options import Options
-from training.plan import Change, Plan, Start
+from training.plan import Plan, Start
 from training.runs.directory import version_number
 from training.runs.listing import RULE, progress_in_epoch
 

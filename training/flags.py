@@ -6,14 +6,16 @@ import argparse
 import dataclasses
 import shutil
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from training.command import EXPORT_FORMATS, SUBSETS, Look
 from training.options import SETTINGS, Options, number_type, setting_type
 from training.setting import Setting
 from utils.errors import EXIT_USAGE, UserError
 
+_Number = TypeVar("_Number", int, float)
 _EXAMPLES = """\
 examples:
   # first try: the built-in corpus, a small front-end, a few minutes on 2 cores
@@ -243,29 +245,29 @@ def _add_setting(group: argparse._ArgumentGroup, option: dataclasses.Field[Any])
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
-    """Read whole numbers between commas; argparse adds the flag's name to the words of a refusal.
+    """Read whole numbers between commas.
 
     >>> whole_numbers("10, 25")
     (10, 25)
     """
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"must be whole numbers between commas, such as 10,25,50, found {text!r}"
-        ) from error
+    return _separated(text, int, "whole numbers between commas, such as 10,25,50")
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """Read numbers between commas, as `whole_numbers` does.
+    """Read numbers between commas.
 
     >>> numbers("0.1, 9")
     (0.1, 9.0)
     """
+    return _separated(text, float, "numbers between commas, such as 0.1,0.9")
+
+
+def _separated(text: str, read: Callable[[str], _Number], what: str) -> tuple[_Number, ...]:
+    """Read each part; argparse adds the flag's name to the words of a refusal."""
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(read(part) for part in text.split(","))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be numbers between commas, such as 0.1,0.9, found {text!r}") from error
+        raise argparse.ArgumentTypeError(f"must be {what}, found {text!r}") from error
 
 
 def _help(option: dataclasses.Field[Any], declared: Setting) -> str:

@@ -21,6 +21,7 @@ from training.announcements import (
     unsaved_text,
 )
 from training.augmentation import rawboost_of
+from training.changes import refuse_changed_data
 from training.checkpoints.background_saving import (
     BackgroundSaver,
     DirectSaver,
@@ -45,7 +46,7 @@ from training.machine import (
     make_deterministic,
 )
 from training.options import DEMO_DATABASE, Options
-from training.plan import Plan, Start, refuse_changed_data
+from training.plan import Plan, Start
 from training.runs.config_file import write_config
 from training.runs.lock import RunLock
 from training.runs.preparation import make_run_folder, prepare_folder

@@ -20,9 +20,14 @@ def export_checkpoint(source: CheckpointRecord | WeightsFile, target: Path | Non
     if isinstance(source, WeightsFile):
         raise UserError(f"--export checkpoint: {source.path} holds weights only and is whole already: copy it")
     target = target or source.path.with_name(f"{source.path.stem}_whole.pth")
+    require_free(target)
+    save_checkpoint(target, load_payload(source.path), replace(source, frozen=None))
+    return target
+
+
+def require_free(target: Path) -> None:
+    """Raise UserError where an exported file cannot get this name: there is one already, or no folder for it."""
     if os.path.lexists(target):
         raise UserError(f"--export_path {target} exists already: pass another name, nothing is overwritten")
     if not target.parent.is_dir():
         raise UserError(f"--export_path {target}: there is no folder {target.parent}: make it, or pass another path")
-    save_checkpoint(target, load_payload(source.path), replace(source, frozen=None))
-    return target

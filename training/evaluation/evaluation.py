@@ -101,25 +101,11 @@ def _keys_of(part: CorpusPart) -> TrialKeys | None:
         try:
             keys = read_keys(part.protocol.path)
             chosen = [name for name, is_in in zip(keys.utterances, keys.chosen(part.subset)[1], strict=True) if is_in]
-            if chosen == [trial.utterance for trial in trials] and part.subset != "all":
-                return _only(keys, keys.chosen(part.subset)[1])
             if chosen == [trial.utterance for trial in trials]:
                 return keys
         except UserError:
             pass  # the corpus reads more than keys are read from
     return _keys_from_trials(part, trials)
-
-
-def _only(keys: TrialKeys, chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> TrialKeys:
-    kept = np.flatnonzero(chosen)
-    return TrialKeys(
-        path=keys.path,
-        format_title=keys.format_title,
-        utterances=tuple(keys.utterances[index] for index in kept),
-        is_bona_fide=keys.is_bona_fide[kept],
-        subsets=tuple(keys.subsets[index] for index in kept) if keys.subsets else None,
-        factors=tuple(Factor(factor.title, factor.names, factor.codes[kept]) for factor in keys.factors),
-    )
 
 
 def _keys_from_trials(part: CorpusPart, trials: Sequence[Trial]) -> TrialKeys:

@@ -42,11 +42,12 @@ def load_subject(command: Command) -> Subject:
     there is no such file, where it is damaged, and where a flag contradicts the detector in it.
     """
     place = command.model_path or _run_of_the_flags(command.options)
-    sources = [place]
+    places = [place]
     if command.average_checkpoints:
         epochs = find_epochs_to_average(place, command.average_checkpoints, command.load_checkpoint_type)
-        sources = [find_source(record.path, command.load_checkpoint_type).path for record in epochs]
-    found = find_source(sources[-1], command.load_checkpoint_type)
+        places = [record.path for record in epochs]
+    sources = [find_source(path, command.load_checkpoint_type) for path in places]
+    found = sources[-1]
     options = _settings(command, found)
     device = choose_device(options.device)
     make_deterministic(found if isinstance(found, CheckpointRecord) else None)
@@ -55,11 +56,10 @@ def load_subject(command: Command) -> Subject:
         detector = empty_detector(detector_settings(options), weights)
         load_into(detector, weights)
         return Subject((found.path,), detector.to(device).eval(), options, device)
-    detector = load_detector(found.path, device).detector
-    if len(sources) == 1:
-        return Subject((found.path,), detector, options, device)
-    detector.load_state_dict(mean_of_weights(sources))
-    return Subject(tuple(sources), detector, options, device)
+    detector, paths = load_detector(found.path, device).detector, tuple(source.path for source in sources)
+    if len(paths) > 1:
+        detector.load_state_dict(mean_of_weights(paths))
+    return Subject(paths, detector, options, device)
 
 
 def _run_of_the_flags(options: Options) -> Path:

@@ -6,7 +6,6 @@ original; only then it is renamed. So a kill, a full disk and a failed check lea
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 
 from torch import Tensor
 
+from training.checkpoints.exporting import require_free
 from training.checkpoints.record import CheckpointRecord, WeightsFile, record_from_dict
 from training.checkpoints.sealed_file import read_record
 from training.export import onnx_file, torchscript_file, weights_file
@@ -88,10 +88,7 @@ def _free_target(source: Path, format_name: str, target: Path | None) -> Path:
     target = target or source.with_suffix(suffix)
     if format_name != "torchscript" and target.suffix != suffix:  # by which these are known to other programs, and ours
         raise UserError(f"--export_path for {format_name} must end in {suffix}, found {target}")
-    if os.path.lexists(target):
-        raise UserError(f"--export_path {target} exists already: pass another name, nothing is overwritten")
-    if not target.parent.is_dir():
-        raise UserError(f"--export_path {target}: there is no folder {target.parent}: make it first")
+    require_free(target)
     return target
 
 
