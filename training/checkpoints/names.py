@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from training.checkpoints.name_template import FIGURES, NameTemplate
 from training.checkpoints.record import CheckpointRecord, Kind
 from training.options import Options
+from training.runs.directory import default_checkpoint_name
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,7 @@ class CheckpointNames:
     def _default_name(self, record: CheckpointRecord) -> str:
         assert record.kind is not Kind.WEIGHTS, "files of weights have one name, see RunDirectory.best_weights"
         count = record.epoch if record.kind is Kind.EPOCH else record.step
-        comment = f"_{self.comment}" if self.comment else ""
-        return f"checkpoint_{record.kind.value}_{count}{comment}.pth"
+        return default_checkpoint_name(record.kind.value, count, self.comment)
 
 
 def _figures(record: CheckpointRecord) -> dict[str, float]:

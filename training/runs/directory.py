@@ -71,11 +71,11 @@ class RunDirectory:
 
     def epoch_checkpoint(self, epochs_completed: int) -> Path:
         """The checkpoint after an epoch."""
-        return self.folder / f"checkpoint_epoch_{epochs_completed}{_suffix(self.comment)}.pth"
+        return self.folder / default_checkpoint_name("epoch", epochs_completed, self.comment)
 
     def step_checkpoint(self, step: int) -> Path:
         """The checkpoint of a run that was stopped inside an epoch, after `step` steps since the run began."""
-        return self.folder / f"checkpoint_step_{step}{_suffix(self.comment)}.pth"
+        return self.folder / default_checkpoint_name("step", step, self.comment)
 
     @property
     def best_checkpoint(self) -> Path:
@@ -128,6 +128,15 @@ class RunDirectory:
     def logs_version_folder(self, version: int) -> Path:
         """Where an earlier run's logs were moved."""
         return self.logs_folder / f"version_{version}"
+
+
+def default_checkpoint_name(kind: str, count: int, comment: str | None) -> str:
+    """Return what the checkpoint of an epoch or a step is called where --checkpoint_name says nothing of it.
+
+    >>> default_checkpoint_name("epoch", 3, "demo")
+    'checkpoint_epoch_3_demo.pth'
+    """
+    return f"checkpoint_{kind}_{count}{_suffix(comment)}.pth"
 
 
 def logs_folder_of(folder: Path) -> Path:
