@@ -30,4 +30,4 @@ def require_free(target: Path) -> None:
     if os.path.lexists(target):
         raise UserError(f"--export_path {target} exists already: pass another name, nothing is overwritten")
     if not target.parent.is_dir():
-        raise UserError(f"--export_path {target}: there is no folder {target.parent}: make it, or pass another path")
+        raise UserError(f"--export_path {target}: there is no folder {target.parent}: make it first")
