@@ -115,9 +115,11 @@ def test_two_steps_are_a_step_and_after_a_restart_another_bit_for_bit(model_type
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_training_in_bfloat16_gives_finite_numbers(model_type: str) -> None:
+    """Half a second. On less than 5,120 samples a convolution of ResNet-18 is NaN now and then on processors with AMX:
+    oneDNN 3.12 reads memory there that nobody wrote (training takes 64,600 samples, where it does not)."""
     found = detector(model_type).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = weighted_cross_entropy(found(noise()), LABELS)
+        loss = weighted_cross_entropy(found(noise(samples=8000)), LABELS)
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.isfinite()
     assert all(bool(weight.grad.isfinite().all()) for weight in found.parameters() if weight.grad is not None)
