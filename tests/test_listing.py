@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.records import cut, metrics, record, write_checkpoint, write_foreign_
 from training.checkpoints.record import EpochMetrics, Kind, StepMetrics
 from training.options import Options
 from training.runs.directory import RunDirectory
+from training.runs.listing import list_text
 from training.runs.survey import survey_folder
 
 OPTIONS = Options(comment="my_experiment")
@@ -74,9 +76,13 @@ def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return output.out
 
 
+def without_ages(text: str) -> str:
+    return text.partition("Sizes and ages:\n")[0]
+
+
 def test_the_block_is_the_documented_one_to_the_letter(capsys: pytest.CaptureFixture[str]) -> None:
     write_documented_run()
-    assert listed(capsys, "--comment", "my_experiment") == DOCUMENTED
+    assert without_ages(listed(capsys, "--comment", "my_experiment")) == DOCUMENTED
 
 
 def test_the_best_eer_is_the_best_so_far_and_not_the_epochs_own(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +136,7 @@ def test_everything_else_in_the_folder_has_a_line_after_the_block(capsys: pytest
     cut(RUN.epoch_checkpoint(30))
     RUN.version_folder(1).mkdir()
     damage = survey_folder(RUN.folder).unusable[0].reason
-    assert listed(capsys, "--comment", "my_experiment") == DOCUMENTED + (
+    assert without_ages(listed(capsys, "--comment", "my_experiment")) == DOCUMENTED + (
         f"Cannot be used: {RUN.folder}/checkpoint_epoch_30_my_experiment.pth: {damage}\n"
         f"Weights only: {RUN.folder}/best_model_eer_my_experiment.pth (epoch 20, val EER 0.12%)\n"
         f"Weights only: {RUN.folder}/pretrained.pth\n"
@@ -138,10 +144,28 @@ def test_everything_else_in_the_folder_has_a_line_after_the_block(capsys: pytest
     )
 
 
+def test_below_the_block_each_checkpoint_has_its_size_its_age_and_what_it_is() -> None:
+    now_s = 1_800_000_000.0
+    saved = {RUN.epoch_checkpoint(9): 86_400 * 3, RUN.epoch_checkpoint(10): 7200, RUN.best_checkpoint: 86_400 * 3}
+    for path, age_s in saved.items():
+        epoch = 10 if path == RUN.epoch_checkpoint(10) else 9
+        made = record(path, epoch, options=OPTIONS, metadata={"saved_at": now_s - age_s})
+        write_checkpoint(path, made)
+    RUN.epoch_checkpoint(30).write_bytes(b"cut short")
+    os.utime(RUN.epoch_checkpoint(30), (now_s, now_s - 60))
+    size = f"{RUN.best_checkpoint.stat().st_size / 1000:.1f} kB"
+    assert list_text(survey_folder(RUN.folder), [], now_s=now_s).partition("Sizes and ages:\n")[2].splitlines() == [
+        f"   checkpoint_epoch_9_my_experiment.pth      {size}  3 days ago      best",
+        f"   checkpoint_epoch_10_my_experiment.pth     {size}  2 hours ago     last",
+        f"   best_checkpoint_eer_my_experiment.pth     {size}  3 days ago      best",
+        "   checkpoint_epoch_30_my_experiment.pth    9 bytes  1 minute ago    cannot be used",
+    ]
+
+
 def test_a_version_folder_that_only_the_logs_have_is_not_listed(capsys: pytest.CaptureFixture[str]) -> None:
     write_documented_run()
     RUN.logs_version_folder(1).mkdir(parents=True)
-    assert listed(capsys, "--comment", "my_experiment") == DOCUMENTED
+    assert without_ages(listed(capsys, "--comment", "my_experiment")) == DOCUMENTED
 
 
 def test_nothing_to_list_is_said_and_creates_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +181,7 @@ def test_where_there_is_nothing_to_list_the_runs_that_have_some_are_named(capsys
 def test_a_folder_with_nothing_but_damaged_files_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     RUN.folder.mkdir(parents=True)
     RUN.epoch_checkpoint(1).touch()
-    assert listed(capsys, "--comment", "my_experiment") == (
+    assert without_ages(listed(capsys, "--comment", "my_experiment")) == (
         f"No checkpoints in {RUN.folder}.\nCannot be used: {RUN.epoch_checkpoint(1)}: it is empty\n"
     )
 

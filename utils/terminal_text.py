@@ -26,3 +26,16 @@ def printable(line: str) -> str:
     'layer?[2J.weight'
     """
     return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
+
+
+def age_text(seconds: float) -> str:
+    """Return how long ago something was, in the largest unit that fits; a time in the future counts as now.
+
+    >>> age_text(59), age_text(90), age_text(7200), age_text(86_400 * 3)
+    ('just now', '1 minute ago', '2 hours ago', '3 days ago')
+    """
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        count = int(seconds // length)
+        if count > 0:
+            return f"{count:,} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"

@@ -1,7 +1,12 @@
-"""What --list_checkpoints prints: the documented block and a line for all else in the folder, or everything as JSON."""
+"""What --list_checkpoints prints: the documented block and a line for all else in the folder, or everything as JSON.
+
+Facts that the documented block lacks stand below it, so that what reads the block finds its lines as they always were.
+"""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +14,18 @@ from typing import Any
 from training.checkpoints.record import CheckpointRecord
 from training.json_document import record_document
 from training.runs.survey import RunFolder
-from utils.terminal_text import bytes_text
+from utils.terminal_text import age_text, bytes_text
 
 RULE = "=" * 70
 
 
-def list_text(run: RunFolder, other_runs: Sequence[Path], other_versions: Sequence[Path] = ()) -> str:
-    """Return what --list_checkpoints prints for a run folder; `other_runs` are named where it holds no checkpoint."""
+def list_text(
+    run: RunFolder, other_runs: Sequence[Path], other_versions: Sequence[Path] = (), now_s: float | None = None
+) -> str:
+    """Return what --list_checkpoints prints for a run folder; `other_runs` are named where it holds no checkpoint.
+
+    Ages are told at `now_s`, in seconds since 1970 (default: the time of the call).
+    """
     lines = _block(run) if run.all_checkpoints else [f"No checkpoints in {run.folder}."]
     lines += [f"Cannot be used: {file.path}: {file.reason}" for file in run.unusable]
     lines += [f"Weights only: {file.path}{_known(file.epoch, file.val_eer)}" for file in run.weights]
@@ -25,6 +35,7 @@ def list_text(run: RunFolder, other_runs: Sequence[Path], other_versions: Sequen
     lines += [f"Other version: {folder}" for folder in other_versions]
     if not run.all_checkpoints and other_runs:
         lines += ["Runs that have checkpoints:", *(f"  {folder}" for folder in other_runs)]
+    lines += _sizes_and_ages(run, time.time() if now_s is None else now_s)
     return "\n".join(lines)
 
 
@@ -60,6 +71,49 @@ def _block(run: RunFolder) -> list[str]:
     for record in run.listed:
         lines += ["", f"📦 {record.path.name}", *_facts(record)]
     return [*lines, RULE]
+
+
+def _sizes_and_ages(run: RunFolder, now_s: float) -> list[str]:
+    """Return a line for each checkpoint: its size, when it was saved, and whether it is best, last or damaged."""
+    rows = [
+        (record.path.name, record.bytes_on_disk, _saved_at_s(record), ", ".join(_marks(run, record)))
+        for record in run.listed
+    ]
+    found = [(file.path, _stat(file.path)) for file in run.unusable]
+    rows += [(path.name, stat.st_size, stat.st_mtime, "cannot be used") for path, stat in found if stat]
+    if not rows:
+        return []
+    width = max(len(name) for name, *_ in rows)
+    lines = [
+        f"   {name:{width}}  {bytes_text(size):>9}  {age_text(now_s - at):14}  {mark}" for name, size, at, mark in rows
+    ]
+    return ["Sizes and ages:", *(line.rstrip() for line in lines)]
+
+
+def _marks(run: RunFolder, record: CheckpointRecord) -> list[str]:
+    named = [("best", run.best), ("last", run.latest)]
+    return [mark for mark, other in named if other and _is_same(record, other)]
+
+
+def _is_same(one: CheckpointRecord, other: CheckpointRecord) -> bool:
+    return (one.position, one.run_id) == (other.position, other.run_id)
+
+
+def _saved_at_s(record: CheckpointRecord) -> float:
+    """Return when a checkpoint was saved, by its record: copying a file makes it no younger."""
+    saved_at = record.metadata.get("saved_at")
+    if isinstance(saved_at, int | float):
+        return float(saved_at)
+    found = _stat(record.path)
+    return found.st_mtime if found else 0.0
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """Return what the file system says of a file, None where it went while the list was made."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 def _facts(record: CheckpointRecord) -> list[str]:
