@@ -2,6 +2,8 @@
 
 This file is the story: read what was asked, look at what is on disk, decide, say so, then do it. It is short so that it
 can be read whole; torch is imported only where training begins, which keeps --help and --list_checkpoints instant.
+
+PYTHON_ARGCOMPLETE_OK: this word lets bash and zsh complete the flags.
 """
 
 from __future__ import annotations

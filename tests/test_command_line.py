@@ -24,7 +24,16 @@ CHECKPOINT_FLAGS = ["--resume", "--fresh_start", "--auto_resume", "--list_checkp
 LOOKS = ["--inspect_checkpoint", "--validate_checkpoints", "--metrics", "--check_data"]
 EVALUATION_FLAGS = ("--eval", "--eval_output", "--average_checkpoints")
 METRICS_FLAGS = ["--keys", "--asv_scores", "--subset", "--plots"]
-OTHER_FLAGS = ["--export", "--export_path", "--json", "--model_path", "--load_checkpoint_type", "--config", "--help"]
+OTHER_FLAGS = [
+    "--export",
+    "--export_path",
+    "--json",
+    "--model_path",
+    "--load_checkpoint_type",
+    "--config",
+    "--help",
+    "--version",
+]
 
 
 def refusal(*arguments: str) -> str:

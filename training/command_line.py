@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,12 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
     Raises UserError with exit code 2 for what contradicts itself, and SystemExit after --help.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    typed = vars(build_parser().parse_args(arguments))
+    parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed next; this answers and ends the process
+        import argcomplete  # noqa: PLC0415
+
+        argcomplete.autocomplete(parser)
+    typed = vars(parser.parse_args(arguments))
     actions = [action for action in Action if typed.pop(action.name.lower(), False)]
     looked_at = {look: typed.pop(look.name.lower()) for look in Look if look.name.lower() in typed}
     action = actions[0] if actions else Action.DEFAULT

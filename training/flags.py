@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 from training.command import EXPORT_FORMATS, SUBSETS, Look
 from training.options import SETTINGS, Options, number_type, setting_type
 from training.setting import Setting
+from utils.console import say
 from utils.errors import EXIT_USAGE, UserError
 
 _Number = TypeVar("_Number", int, float)
@@ -84,6 +85,16 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}\n(python main.py --help lists every flag)", EXIT_USAGE)
 
 
+class _Version(argparse.Action):
+    """Prints the version; argparse's own action would ask git and the packages for every command."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from utils.version import version_text  # noqa: PLC0415  (importlib.metadata, for this flag alone)
+
+        say(version_text())
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; a flag that was not typed leaves no trace in the namespace."""
     parser = _Parser(
@@ -119,6 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
         "`resume_from: PATH` acts as --resume --model_path PATH; flags win over it (default: none)",
     )
     groups["run"].add_argument("-h", "--help", action="help", help="show this and exit")
+    groups["run"].add_argument("--version", action=_Version, nargs=0, help="show which version this is and exit")
     return parser
 
 

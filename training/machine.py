@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import socket
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 
 from training.checkpoints.record import CheckpointRecord
 from utils.errors import UserError
+from utils.version import VERSION, git_commit
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -42,28 +42,13 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
     """Return where and with what this process trains. Bit-equal results on a CPU need the same number of threads."""
     return {
         "host": socket.gethostname(),
-        "git_commit": _git_commit(),
+        "bonafide": VERSION,
+        "git_commit": git_commit(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # a TorchVersion would be refused by weights_only
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "num_threads": torch.get_num_threads(),
     }
-
-
-def _git_commit() -> str | None:
-    """Return the commit of this program's source, None where it is no git checkout or git is missing."""
-    try:
-        asked = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return asked.stdout.strip() or None
 
 
 def _processor() -> str:
