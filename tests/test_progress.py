@@ -130,6 +130,33 @@ def test_an_epoch_taken_up_in_the_middle_counts_on_and_measures_from_there() -> 
     assert stream.getvalue() == "train  81/100 batches  1.6 utt/s  0:03:10 left\n"
 
 
+def test_in_the_first_epoch_the_others_are_taken_to_be_as_long_as_this_one() -> None:
+    stream, clock = io.StringIO(), SetClock()
+    with progress("train", 100, epochs_after=9, stream=stream, clock=clock) as shown:
+        clock.now_s += 10.0
+        shown.advance(utterances=16, batches=50)
+    assert stream.getvalue() == "train  50/100 batches  1.6 utt/s  0:00:10 left, run 0:03:10\n"
+
+
+def test_an_eer_that_costs_time_is_computed_seldom_enough_to_cost_a_hundredth() -> None:
+    stream, clock, computed = io.StringIO(), SetClock(), 0
+
+    def running_eer() -> float | None:
+        nonlocal computed
+        computed += 1
+        clock.now_s += 0.1
+        return None if computed == 1 else float(computed)
+
+    with progress("train", 1000, stream=stream, line_every_s=0.0, clock=clock) as shown:
+        for _ in range(250):
+            clock.now_s += 0.1
+            shown.advance(utterances=1, running_eer=running_eer)
+    assert computed == 3  # after 0.1 s, then 10 s later each time
+    lines = stream.getvalue().splitlines()
+    assert "EER" not in lines[0]
+    assert "EER 3.00 %" in lines[-1]
+
+
 def test_each_line_is_flushed_at_once() -> None:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
@@ -143,14 +170,16 @@ def test_each_line_is_flushed_at_once() -> None:
 
 def test_a_terminal_shows_one_bar_with_every_measure(terminal: Terminal) -> None:
     clock = SetClock()
-    with progress("epoch 3/100  train", 100, first_batch=49, stream=terminal.stream, clock=clock) as shown:
+    with progress(
+        "epoch 3/100", 100, 49, epochs_after=97, seconds_of_epoch=9000.0, stream=terminal.stream, clock=clock
+    ) as shown:
         terminal.written()
         clock.now_s += 60.0
         threading.Event().wait(0.11)  # tqdm draws again after a tenth of a second of its own
-        shown.advance(utterances=16, loss=0.1234, eer_percent=7.5)
+        shown.advance(utterances=16, loss=0.1234, running_eer=lambda: 7.5)
         bar = terminal.written()
-    assert bar.startswith("\repoch 3/100  train   50% |")
-    assert bar.rstrip().endswith("| 50/100, loss 0.1234  EER 7.50 %  0.3 utt/s  0:50:00 left")
+    assert bar.startswith("\repoch 3/100   50% |")
+    assert bar.rstrip().endswith("| 50/100, loss 0.1234  EER 7.50 %  0.3 utt/s  0:50:00 left, run 243:20:00")
     assert "\n" not in bar
 
 

@@ -127,8 +127,14 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         state, under_way = self.state, self.state.unfinished
-        label = f"epoch {state.epoch + 1}/{self.facts.options.num_epochs}"
-        with progress(label, under_way.batches_per_epoch, under_way.batches_done) as bar:
+        num_epochs = self.facts.options.num_epochs
+        with progress(
+            f"epoch {state.epoch + 1}/{num_epochs}",
+            under_way.batches_per_epoch,
+            under_way.batches_done,
+            epochs_after=num_epochs - state.epoch - 1,
+            seconds_of_epoch=state.times[-1].seconds if state.times else None,
+        ) as bar:
             batches = _read(self.training.batches(state.epoch + 1, under_way.batches_done))
             for group in _grouped(batches, self.facts.options.accumulate_steps):
                 state.networks["model"].train()
@@ -137,7 +143,7 @@ class Trainer:
                 if state.step == self._began_at + 1:  # only now do the optimizers have their moments
                     self.saver.prepare()
                 under_way.add(result.loss, result.scores, result.labels, len(group))
-                bar.advance(utterances=len(result.labels), loss=under_way.mean_loss, batches=len(group))
+                bar.advance(len(result.labels), under_way.mean_loss, under_way.eer_percent, len(group))
                 self._report(self.saver.collect())
                 if not self.stop.requested:
                     self._after_step()
@@ -217,12 +223,13 @@ class Trainer:
 
     def _metrics_of_epoch(self, validated: StepMetrics) -> EpochMetrics:
         under_way = self.state.unfinished
-        is_bona_fide = under_way.all_labels().numpy() == 1
+        train_eer = under_way.eer_percent()
+        assert train_eer is not None  # a training part has both classes
         return EpochMetrics(
             epoch=self.state.epoch + 1,
             step=self.state.step,
             train_loss=under_way.mean_loss,
-            train_eer=equal_error_rate(under_way.all_scores().numpy(), is_bona_fide).eer_percent,
+            train_eer=train_eer,
             val_loss=validated.val_loss,
             val_acc=validated.val_acc,
             val_eer=validated.val_eer,

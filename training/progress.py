@@ -1,10 +1,10 @@
 """What a person sees while an epoch runs: a bar on a terminal, one plain line every few seconds anywhere else.
 
-    with progress("epoch 3/100  train", total_batches=1587, first_batch=119) as shown:
+    with progress("epoch 3/100  train", total_batches=1587, first_batch=119, epochs_after=97) as shown:
         for batch in batches:
-            shown.advance(utterances=16, loss=mean_loss)
+            shown.advance(utterances=16, loss=mean_loss, running_eer=eer_so_far)
 
-    epoch 3/100  train  120/1587 batches  loss 0.1234  31.4 utt/s  0:07:12 left
+    epoch 3/100  train  120/1587 batches  loss 0.1234  EER 3.21 %  31.4 utt/s  0:07:12 left, run 17:40:02
 
 The bar is gone when the block ends, however it ends: what stays on a terminal are the lines others print. Nothing is
 ever coloured, whatever NO_COLOR says, and no thread is started, since data loading may fork. Nothing that happens to
@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TextIO
 
 LINE_EVERY_S = 10.0
+EER_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Standing:
     """How far an epoch has come. Batches count from the epoch's start, utterances and seconds from this process's.
 
     `unit` is the word for batches, or for what else is gone through. `loss` and `eer_percent` are shown as they are
-    given; None shows nothing.
+    given; None shows nothing. `epochs_after` are those that follow this one, None where that is nobody's question;
+    `seconds_of_epoch` is what one takes, None where it is not known yet: then as long as this one, without validation.
 
     >>> Standing("train", 1587, first_batch=100, batches=120, utterances=320, elapsed_s=10.0, loss=0.5).line()
     'train  120/1587 batches  loss 0.5000  32.0 utt/s  0:12:14 left'
@@ -44,6 +46,8 @@ class Standing:
     loss: float | None = None
     eer_percent: float | None = None
     unit: str = "batches"
+    epochs_after: int | None = None
+    seconds_of_epoch: float | None = None
 
     def line(self) -> str:
         """Return all of it as one line without its end."""
@@ -61,12 +65,29 @@ class Standing:
         left_s = self.left_s()
         if left_s is not None:
             texts.append(f"{_hours_minutes_seconds(left_s)} left")
+        run_left_s = self.run_left_s()
+        if run_left_s is not None:
+            texts[-1] += f", run {_hours_minutes_seconds(run_left_s)}"
         return texts
 
     def left_s(self) -> float | None:
         """Return the seconds that the other batches take at the rate so far; None before the first one is done."""
         done = self.batches - self.first_batch
         return None if done <= 0 else self.elapsed_s / done * (self.total_batches - self.batches)
+
+    def run_left_s(self) -> float | None:
+        """Return the seconds to the end of the run; None before the first batch is done, or where nobody asked.
+
+        >>> Standing("train", 100, batches=50, elapsed_s=5.0, epochs_after=2, seconds_of_epoch=12.0).run_left_s()
+        29.0
+        """
+        left_s = self.left_s()
+        if left_s is None or self.epochs_after is None:
+            return None
+        per_epoch_s = self.seconds_of_epoch
+        if per_epoch_s is None:
+            per_epoch_s = self.elapsed_s / (self.batches - self.first_batch) * self.total_batches
+        return left_s + self.epochs_after * per_epoch_s
 
 
 class Progress:
@@ -77,19 +98,32 @@ class Progress:
         self._display = display
         self._clock = clock
         self._started_s = clock()
+        self._next_eer_s = 0.0
 
     def advance(
-        self, utterances: int, loss: float | None = None, eer_percent: float | None = None, batches: int = 1
+        self,
+        utterances: int,
+        loss: float | None = None,
+        running_eer: Callable[[], float | None] | None = None,
+        batches: int = 1,
     ) -> None:
-        """Count batches of so many utterances in all; shows loss and EER (percent), never raises for the stream."""
+        """Count batches of so many utterances in all, and show them with the loss; never raises for the stream.
+
+        `running_eer` gives the EER so far in percent, None where there is none yet. Sorting all scores for every batch
+        would slow training down, so it is called now and then, for less than a hundredth of the time.
+        """
+        elapsed_s = self._clock() - self._started_s
         self._standing = replace(
             self._standing,
             batches=self._standing.batches + batches,
             utterances=self._standing.utterances + utterances,
-            elapsed_s=self._clock() - self._started_s,
+            elapsed_s=elapsed_s,
             loss=loss,
-            eer_percent=eer_percent,
         )
+        if running_eer and elapsed_s >= self._next_eer_s:
+            self._standing = replace(self._standing, eer_percent=running_eer())
+            cost_s = self._clock() - self._started_s - elapsed_s
+            self._next_eer_s = elapsed_s + max(EER_EVERY_S, 100 * cost_s)
         self._display.show(self._standing)
 
 
@@ -100,17 +134,28 @@ def progress(
     first_batch: int = 0,
     *,
     unit: str = "batches",
+    epochs_after: int | None = None,
+    seconds_of_epoch: float | None = None,
     stream: TextIO | None = None,
     line_every_s: float = LINE_EVERY_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Progress]:
     """Show how an epoch of `total_batches` goes on, `first_batch` of them done by an earlier process.
 
+    `epochs_after` and `seconds_of_epoch` are those of `Standing`: with them the time left for the run is shown, too.
     `stream` None is stderr. Without a terminal a line comes at most every `line_every_s` seconds of `clock`, and the
     first one after as long.
     """
     output = _Output(sys.stderr if stream is None else stream)
-    standing = Standing(label, total_batches, first_batch, batches=first_batch, unit=unit)
+    standing = Standing(
+        label,
+        total_batches,
+        first_batch,
+        batches=first_batch,
+        unit=unit,
+        epochs_after=epochs_after,
+        seconds_of_epoch=seconds_of_epoch,
+    )
     display = _Bar(standing, output) if output.is_terminal() else _Lines(output, line_every_s)
     try:
         yield Progress(standing, display, clock)

@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from training.checkpoints.decision import Decision
 from training.checkpoints.record import EpochMetrics, StepMetrics
 from training.history import best_epoch
+from utils.metrics import equal_error_rate
 
 
 @dataclass
@@ -62,6 +63,13 @@ class UnfinishedEpoch:
     def all_labels(self) -> Tensor:
         """Return (utterances,) int64."""
         return torch.cat(self.labels) if self.labels else torch.empty(0, dtype=torch.int64)
+
+    def eer_percent(self) -> float | None:
+        """Return the EER of the scores so far, each given by the weights of its step; None before both classes came."""
+        is_bona_fide = self.all_labels().numpy() == 1
+        if is_bona_fide.all() or not is_bona_fide.any():
+            return None
+        return equal_error_rate(self.all_scores().numpy(), is_bona_fide).eer_percent
 
 
 @dataclass(frozen=True)
