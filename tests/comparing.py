@@ -12,7 +12,7 @@ from training.options import SETTINGS
 from training.setting import OnChange
 
 # Where, when and how long: the only things in a checkpoint that may differ between two equal trainings.
-CIRCUMSTANCES = ("times", "training_seconds", "seconds_in_epoch", "metadata", "lineage")
+CIRCUMSTANCES = ("times", "training_seconds", "seconds_in_epoch", "metadata", "lineage", "sessions")
 
 
 def bits(path: Path) -> dict[str, Any]:

@@ -24,11 +24,14 @@ class Change:
 
 def changed_settings(old: Options, new: Options) -> tuple[Change, ...]:
     """Return every setting that matters to training and differs, in the order of declaration."""
-    return tuple(
-        Change(name, getattr(old, name), getattr(new, name))
-        for name, declared in SETTINGS.items()
-        if declared.on_change is not OnChange.FREE and getattr(old, name) != getattr(new, name)
-    )
+    changes = every_change(old, new)
+    return tuple(change for change in changes if SETTINGS[change.name].on_change is not OnChange.FREE)
+
+
+def every_change(old: Options, new: Options) -> tuple[Change, ...]:
+    """Return every setting that differs, also those without effect on what is computed."""
+    pairs = ((name, getattr(old, name), getattr(new, name)) for name in SETTINGS)
+    return tuple(Change(name, before, after) for name, before, after in pairs if before != after)
 
 
 def refuse_breaking(changes: Sequence[Change], source: CheckpointRecord) -> None:

@@ -21,6 +21,7 @@ from training.data import Batch, TrainingBatches, ValidationBatches
 from training.decision import decision_from
 from training.history import is_stalled
 from training.interruption import StopRequest
+from training.last_validation import LastValidation
 from training.logs import RunLogs
 from training.progress import progress
 from training.state import EpochTime, TrainState, UnfinishedEpoch
@@ -209,8 +210,12 @@ class Trainer:
                 bar.advance(utterances=len(results[-1].labels))
                 if self.stop.requested:
                     return None
-        scores = torch.cat([result.scores for result in results]).numpy()
-        is_bona_fide = torch.cat([result.labels for result in results]).numpy() == 1
+        state.last_validation = LastValidation(
+            step=state.step,
+            scores=torch.cat([result.scores for result in results]),
+            is_bona_fide=torch.cat([result.labels for result in results]) == 1,
+        )
+        scores, is_bona_fide = state.last_validation.scores.numpy(), state.last_validation.is_bona_fide.numpy()
         equal_errors = equal_error_rate(scores, is_bona_fide)
         state.decision = decision_from(state.step, equal_errors.threshold, scores, is_bona_fide)
         return StepMetrics(

@@ -20,6 +20,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from training.checkpoints.decision import Decision
 from training.checkpoints.record import EpochMetrics, StepMetrics
 from training.history import best_epoch
+from training.last_validation import LastValidation, last_validation_in
+from training.sessions import Session, sessions_in
 from utils.metrics import equal_error_rate
 
 
@@ -87,10 +89,11 @@ class TrainState:
 
     Everything named here is saved as `<name>_state_dict` in one file, so parts that belong together (a generator and
     its discriminators, say) cannot be saved apart. `history` has the figures of every completed epoch, `validations`
-    those that --val_interval asked for, and `decision` the
-    threshold of the last validation. `lost_epochs` are those whose checkpoint a full disk refused.
-    `times` and `training_seconds` say how long it took and differ from machine to machine; all the rest has the same
-    bits however often the run was stopped.
+    those that --val_interval asked for, `decision` the
+    threshold of the last validation and `last_validation` its scores. `lost_epochs` are those whose checkpoint a full
+    disk refused.
+    `times` and `training_seconds` say how long it took and `sessions` which processes trained: they differ from machine
+    to machine. All the rest has the same bits however often the run was stopped.
     """
 
     networks: dict[str, nn.Module]
@@ -103,10 +106,12 @@ class TrainState:
     history: list[EpochMetrics] = field(default_factory=list)
     validations: list[StepMetrics] = field(default_factory=list)
     decision: Decision | None = None
+    last_validation: LastValidation | None = None
     lost_epochs: list[int] = field(default_factory=list)
     times: list[EpochTime] = field(default_factory=list)
     training_seconds: float = 0.0
     seconds_in_epoch: float = 0.0
+    sessions: list[Session] = field(default_factory=list)
 
     @property
     def best(self) -> EpochMetrics | None:
@@ -148,6 +153,7 @@ class TrainState:
             "history": [asdict(row) for row in self.history],
             "validations": [asdict(row) for row in self.validations],
             "decision": self.decision.as_dict() if self.decision else None,
+            "last_validation": self.last_validation.as_dict() if self.last_validation else None,
             "lost_epochs": list(self.lost_epochs),
             "unfinished_epoch": {
                 "batches_per_epoch": self.unfinished.batches_per_epoch,
@@ -161,6 +167,7 @@ class TrainState:
             "times": [asdict(time) for time in self.times],
             "training_seconds": self.training_seconds,
             "seconds_in_epoch": self.seconds_in_epoch,
+            "sessions": [session.as_dict() for session in self.sessions],
             "random_states": random_states(),
         }
 
@@ -173,10 +180,12 @@ class TrainState:
         self.history = history_in(payload)
         self.validations = [StepMetrics(**row) for row in payload["validations"]]
         self.decision = Decision.from_dict(payload.get("decision"))  # not in files of earlier versions
+        self.last_validation = last_validation_in(payload)
         self.lost_epochs = list(payload["lost_epochs"])
         self.times = times_in(payload)
         self.training_seconds = payload["training_seconds"]
         self.seconds_in_epoch = payload["seconds_in_epoch"]
+        self.sessions = sessions_in(payload)
         self.lineage = tuple((run_id, step) for run_id, step in payload["lineage"])
         under_way = payload["unfinished_epoch"]
         if under_way["batches_done"]:  # else the epoch ahead may have another length, with other data
