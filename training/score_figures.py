@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.score_report import ScoreReport
+from training.score_shapes import TICKS_PERCENT, binned_scores, det_limits
 from utils.atomic_files import atomic_write
 from utils.detection_cost import DECISION_THRESHOLD
 from utils.errors import UserError
@@ -25,8 +26,6 @@ DOTS_PER_INCH = 150
 _TITLE_COLUMNS = 60  # what fits across the narrower picture
 DET_FILE, HISTOGRAM_FILE = "det_curve.png", "score_histogram.png"
 _BONA_FIDE, _SPOOF, _MARK = "#21918c", "#d95f02", "#3b528b"
-_TICKS_PERCENT = (0.01, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 60, 80, 90, 95, 98, 99, 99.9)
-_FEWEST_BINS, _MOST_BINS = 10, 120
 
 
 def draw_score_figures(report: ScoreReport, folder: Path) -> list[Path]:
@@ -52,7 +51,7 @@ def det_figure(report: ScoreReport) -> Figure:
     from scipy.special import ndtri  # noqa: PLC0415  (only runs that draw pay for it)
 
     curve, eer = report.curve, report.pooled.eer.eer_percent / 100
-    lowest, highest = (1e-4 if eer < 0.01 else 1e-3), (0.6 if eer < 0.3 else 0.999)
+    lowest, highest = det_limits(eer)
     figure = _new_figure(6.4, 6.4, f"DET curve of {_short_name(report.scores.path)}")
     axes = figure.subplots()
     # Rates of exactly 0 and 1 lie at infinity: far outside the axes will do.
@@ -61,7 +60,7 @@ def det_figure(report: ScoreReport) -> Figure:
     limits = (float(ndtri(lowest)), float(ndtri(highest)))
     axes.plot(limits, limits, color="grey", linewidth=0.8, linestyle=":", label="both rates equal")
     _mark_operating_points(axes, report.pooled, lowest, highest)
-    ticks = [percent for percent in _TICKS_PERCENT if 100 * lowest <= percent <= 100 * highest]
+    ticks = [percent for percent in TICKS_PERCENT if 100 * lowest <= percent <= 100 * highest]
     places, labels = [float(ndtri(percent / 100)) for percent in ticks], [f"{percent:g}" for percent in ticks]
     axes.set_xticks(places, labels)
     axes.set_yticks(places, labels)
@@ -95,14 +94,13 @@ def histogram_figure(report: ScoreReport) -> Figure:
     trials, pooled = report.trials, report.pooled
     figure = _new_figure(9, 5, f"Scores in {_short_name(report.scores.path)}")
     axes = figure.subplots()
-    num_bins = min(max(int(2 * min(trials.bona_fide.size, trials.spoof.size) ** 0.5), _FEWEST_BINS), _MOST_BINS)
-    bins = np.histogram_bin_edges(np.concatenate((trials.bona_fide, trials.spoof)), num_bins)
-    smallest, largest = 1.0, 0.0
-    for scores, colour, name in ((trials.spoof, _SPOOF, "spoof"), (trials.bona_fide, _BONA_FIDE, "bona fide")):
-        shares = np.histogram(scores, bins)[0] / scores.size * 100
-        smallest, largest = min(smallest, shares[shares > 0].min()), max(largest, shares.max())
-        axes.stairs(shares, bins, fill=True, color=colour, alpha=0.35)
-        axes.stairs(shares, bins, color=colour, linewidth=1.5, label=f"{name} ({scores.size:,})")
+    binned = binned_scores(trials)
+    for shares, colour, name in (
+        (binned.spoof, _SPOOF, f"spoof ({trials.spoof.size:,})"),
+        (binned.bona_fide, _BONA_FIDE, f"bona fide ({trials.bona_fide.size:,})"),
+    ):
+        axes.stairs(shares, binned.edges, fill=True, color=colour, alpha=0.35)
+        axes.stairs(shares, binned.edges, color=colour, linewidth=1.5, label=name)
     axes.axvline(pooled.eer.threshold, color="black", linewidth=1.2, label=f"EER threshold {pooled.eer.threshold:.3f}")
     axes.axvline(
         DECISION_THRESHOLD,
@@ -112,8 +110,12 @@ def histogram_figure(report: ScoreReport) -> Figure:
         label=f"actDCF threshold {DECISION_THRESHOLD:.3f}",
     )
     axes.set_yscale("log")
-    axes.set(xlabel="score (higher is bona fide)", ylabel="share of the class per bin (%)", xlim=(bins[0], bins[-1]))
-    axes.set_ylim(smallest / 2, largest * 2)
+    axes.set(
+        xlabel="score (higher is bona fide)",
+        ylabel="share of the class per bin (%)",
+        xlim=(binned.edges[0], binned.edges[-1]),
+    )
+    axes.set_ylim(min(1.0, binned.smallest_share) / 2, binned.largest_share * 2)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
     figure.legend(loc="outside lower center", ncols=4)

@@ -46,10 +46,13 @@ from training.machine import (
     make_deterministic,
 )
 from training.options import DEMO_DATABASE, Options
+from training.page.story import story_in
+from training.page.writing import RunPage, after_each_epoch, run_page
 from training.plan import Plan, Start
 from training.runs.config_file import write_config
 from training.runs.lock import RunLock
 from training.runs.preparation import make_run_folder, prepare_folder
+from training.sessions import begin_session
 from training.starting_state import build_detector, starting_state
 from training.state import TrainState, history_in, times_in
 from training.task import DetectionTask
@@ -73,10 +76,9 @@ def carry_out(plan: Plan) -> int:
     device = choose_device(options.device)
     make_deterministic(plan.checkpoint)
     data = _open_data(options, device)
-    if plan.checkpoint:
-        changed = refuse_changed_data(plan.checkpoint, data.identity)
-        if changed:
-            say(changes_text(changed))
+    changed = refuse_changed_data(plan.checkpoint, data.identity) if plan.checkpoint else ()
+    if changed:
+        say(changes_text(changed))
     detector, payload = build_detector(plan)
     state = starting_state(plan, detector.to(device), payload, data.training.num_batches_per_epoch)
     frozen = frozen_weights(detector)
@@ -85,10 +87,12 @@ def carry_out(plan: Plan) -> int:
         differing = differences_that_may_change_bits(plan.checkpoint.metadata, facts.environment)
         if differing:
             say(f"[NOTE] Not the machine or torch of before ({', '.join(differing)}): the last bits may differ.")
+    state.sessions.append(begin_session(plan.checkpoint, options, facts.environment, changed))
     lock = RunLock(plan.run.lock)
     store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, frozen)
     with (
         _prepared(plan, store, lock, state) as logs,
+        run_page(plan.run, options, state) as page,
         stop_on_signals() as stop,
         _saving(plan, store, state, device) as saver,
     ):
@@ -102,10 +106,12 @@ def carry_out(plan: Plan) -> int:
             facts=facts,
             stop=stop,
             last_saved=plan.checkpoint.path if plan.checkpoint else None,
-            after_epoch=_heatmap_drawing(plan, detector, data.validation_part, device),
+            after_epoch=after_each_epoch(page, _heatmap_drawing(plan, detector, data.validation_part, device)),
         )
         say(training_text(options, sum(p.numel() for p in detector.parameters()), facts.environment))
         trainer.train()
+        if stop.signal is not None and not trainer.is_done:
+            page.stopped_by = f"by {stop.signal.name}"
     if trainer.not_saved:
         raise UserError(unsaved_text(trainer.not_saved, trainer.last_saved), stop.exit_code or EXIT_FAILURE)
     if not trainer.is_done:
@@ -129,6 +135,7 @@ def finish(plan: Plan) -> None:
         with lock:
             prepare_folder(replace(plan, start=Start.RESUME), store)
             RunLogs(plan.run, history_in(payload), times_in(payload)).close()
+            RunPage(plan.run, plan.options).write(story_in(payload, plan.options))
     except OSError as error:
         raise _cannot_write(plan, error) from error
 

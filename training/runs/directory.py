@@ -20,6 +20,7 @@ BEST_WEIGHTS_PREFIX = "best_model_eer"
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
 LAST_CHECKPOINT_PREFIX = "last_checkpoint"
 TRAINING_LOG_NAME = "training_log.csv"
+REPORT_NAME = "report.html"
 _VERSION = re.compile(r"version_(\d+)")
 
 
@@ -96,6 +97,11 @@ class RunDirectory:
     def training_log(self) -> Path:
         """One CSV row per epoch."""
         return self.folder / TRAINING_LOG_NAME
+
+    @property
+    def report(self) -> Path:
+        """The page that tells the run."""
+        return self.folder / REPORT_NAME
 
     def attention_folder(self, epochs_completed: int) -> Path:
         """The heatmaps drawn after an epoch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from training.runs.directory import (
     LAST_CHECKPOINT_PREFIX,
     LOCK_NAME,
     MOVE_JOURNAL_NAME,
+    REPORT_NAME,
     RUNS_ROOT,
     TRAINING_LOG_NAME,
     logs_folder_of,
@@ -22,6 +24,9 @@ from training.runs.directory import (
 )
 from utils.atomic_files import TEMPORARY_PREFIX
 from utils.errors import UserError
+
+_EPOCHS_TOLD = re.compile(rb'<meta name="epochs" content="(\d+)">')
+_HEAD_BYTES = 1000
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class RunFolder:
     `checkpoints` are ordered by position, without `best` and `last`, the files under the best and the last name.
     `versions` are the numbers N of the version_N folders here and among its logs, and `entries` the names of everything
     that belongs to the run now, which is what moving it aside would move. `frozen` are files that checkpoints refer to,
-    `strays` what a killed process was writing, and `logged_epochs` counts the rows of the training log.
+    `strays` what a killed process was writing, `logged_epochs` counts the rows of the training log, and
+    `reported_epochs` are those that the run page tells, None where there is no page.
     """
 
     folder: Path
@@ -45,6 +51,7 @@ class RunFolder:
     frozen: tuple[FrozenFile, ...] = ()
     strays: tuple[str, ...] = ()
     logged_epochs: int = 0
+    reported_epochs: int | None = None
 
     @property
     def all_checkpoints(self) -> tuple[CheckpointRecord, ...]:
@@ -113,6 +120,7 @@ def survey_folder(folder: Path) -> RunFolder:
         tuple(file for file in files if isinstance(file, FrozenFile)),
         tuple(name for name in names if name.startswith(TEMPORARY_PREFIX)),
         _rows_in(folder / TRAINING_LOG_NAME),
+        _epochs_told_by(folder / REPORT_NAME),
     )
 
 
@@ -122,6 +130,16 @@ def _rows_in(table: Path) -> int:
         return max(0, len(table.read_bytes().splitlines()) - 1)
     except OSError:
         return 0
+
+
+def _epochs_told_by(page: Path) -> int | None:
+    """Return how many completed epochs a run page says that it tells; None for no page or another one."""
+    try:
+        with page.open("rb") as file:
+            told = _EPOCHS_TOLD.search(file.read(_HEAD_BYTES))
+    except OSError:
+        return None
+    return int(told.group(1)) if told else None
 
 
 def _furthest_named(prefix: str, records: list[CheckpointRecord]) -> CheckpointRecord | None:
