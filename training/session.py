@@ -87,7 +87,8 @@ def carry_out(plan: Plan) -> int:
         differing = differences_that_may_change_bits(plan.checkpoint.metadata, facts.environment)
         if differing:
             say(f"[NOTE] Not the machine or torch of before ({', '.join(differing)}): the last bits may differ.")
-    state.sessions.append(begin_session(plan.checkpoint, options, facts.environment, changed))
+    weights = plan.source.path if plan.source else None
+    state.sessions.append(begin_session(plan.checkpoint, options, facts.environment, changed, weights))
     lock = RunLock(plan.run.lock)
     store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, frozen)
     with (

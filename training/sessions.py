@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from training.changes import Change, every_change
@@ -21,7 +22,8 @@ class Session:
     """One process that trained.
 
     `started_at` is in seconds since 1970 and `step` the number of steps done before. `source` is the checkpoint that it
-    went on from, saved at `source_saved_at`; "" and None for the first process of a run. `environment` is what
+    went on from, saved at `source_saved_at`; None for the first process of a run, whose `source` is the file that its
+    weights came from, "" for none. `environment` is what
     `training.machine.describe_environment` gives, and `changes` has name -> [old, new] for each setting, and each part
     of the data, that was another one before.
     """
@@ -43,10 +45,14 @@ def begin_session(
     options: Options,
     environment: Mapping[str, Any],
     changed_data: Sequence[Change] = (),
+    weights: Path | None = None,
 ) -> Session:
-    """Return the entry of this process, which goes on from `checkpoint` (None: begins a run) with `options`."""
+    """Return the entry of this process, which goes on from `checkpoint` with `options`.
+
+    Without one it begins a run, from the weights of a file if that is given.
+    """
     if checkpoint is None:
-        return Session(time.time(), 0, "", None, dict(environment), {})
+        return Session(time.time(), 0, str(weights or ""), None, dict(environment), {})
     saved_at = checkpoint.metadata.get("saved_at")
     changes = [*every_change(checkpoint.options, options), *changed_data]
     return Session(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 _LOG_FROM_RATIO = 30.0
+_NEAREST_TICKS = 0.055
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
@@ -72,9 +73,19 @@ def epoch_axis(last: int) -> Axis:
 
 
 def rate_axis(low: float, high: float, percents: Sequence[float]) -> Axis:
-    """Return the axis of a DET curve: error rates as fractions, on a scale where normal scores make a straight line."""
-    inside = [percent for percent in percents if 100 * low <= percent <= 100 * high]
-    return Axis(low, high, tuple((percent / 100, f"{percent:g}") for percent in inside), "probit")
+    """Return the axis of a DET curve: error rates as fractions, on a scale where normal scores make a straight line.
+
+    Of the `percents` it has ticks at those that do not stand too near to the one before.
+
+    >>> [text for _, text in rate_axis(0.001, 0.6, (0.01, 0.1, 0.11, 1, 10, 50, 90)).ticks]
+    ['0.1', '1', '10', '50']
+    """
+    axis = Axis(low, high, (), "probit")
+    ticks: list[tuple[float, str]] = []
+    for rate in (percent / 100 for percent in percents if 100 * low <= percent <= 100 * high):
+        if not ticks or axis.place(rate) - axis.place(ticks[-1][0]) >= _NEAREST_TICKS:
+            ticks.append((rate, f"{100 * rate:g}"))
+    return Axis(low, high, tuple(ticks), "probit")
 
 
 def _linear(low: float, high: float) -> Axis:

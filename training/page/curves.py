@@ -108,9 +108,7 @@ def charts_of(story: Story) -> list[Chart]:
             floor=0.0,
             ceiling=100.0,
         ),
-        chart(
-            "Learning rate after the epoch", [Curve("learning rate", "other", column(lambda row: row.learning_rate))]
-        ),
+        chart("Learning rate", [Curve("learning rate", "other", column(lambda row: row.learning_rate))]),
         chart("Seconds per epoch", [Curve("seconds", "other", seconds)], include=0.0, floor=0.0),
     ]
 

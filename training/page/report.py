@@ -29,6 +29,7 @@ def report_html(story: Story, run: RunFolder, heatmaps: Heatmaps | None, written
     written_at = time.time() if written_at is None else written_at
     state, sentence = state_text(story)
     validation = story.last_validation
+    settings = setting_groups(story)
     facts: dict[str, Any] = {
         "story": story,
         "title": run.folder.name if not story.options.experiment else f"{story.options.experiment} {run.folder.name}",
@@ -52,7 +53,8 @@ def report_html(story: Story, run: RunFolder, heatmaps: Heatmaps | None, written
         "checkpoints": checkpoint_rows(run, story.best),
         "under_way": _under_way(story, run),
         "go_on": _how_to_go_on(state, run),
-        "settings": setting_groups(story),
+        "settings": settings,
+        "other_than_default": [row for _, rows in settings for row in rows if row.default],
         "environment": environment_rows(story),
         "figure": figure,
     }

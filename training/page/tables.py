@@ -30,11 +30,13 @@ _ENVIRONMENT = {
 class EpochRow:
     """A line of the table of epochs. `kind` is "epoch", "step" for a validation within one, "session" for a mark.
 
-    `number` is the epoch, the step or the number of the session; `cells` follow it, and `is_best` marks the best epoch.
+    `number` is the epoch, the step or the number of the session, and `name` what the row is called; `cells` follow it,
+    and `is_best` marks the best epoch.
     """
 
     kind: str
     number: int
+    name: str
     cells: tuple[str, ...]
     is_best: bool = False
 
@@ -86,7 +88,7 @@ class CheckpointRow:
 
 
 def epoch_rows(story: Story) -> list[EpochRow]:
-    """Return the epochs, the validations within them and the places where sessions began, in the order of training."""
+    """Return the epochs, the validations within them and the places where sessions began, the newest first."""
     finished = {time.epoch: time for time in story.times}
     rows: list[tuple[tuple[int, int], EpochRow]] = []
     for row in story.history:
@@ -99,13 +101,13 @@ def epoch_rows(story: Story) -> list[EpochRow]:
             duration_text(ended.seconds) if ended else figure(None),
             time_text(ended.finished_at) if ended else figure(None),
         )
-        rows.append(((row.step, 1), EpochRow("epoch", row.epoch, cells, row == story.best)))
+        rows.append(((row.step, 1), EpochRow("epoch", row.epoch, str(row.epoch), cells, row == story.best)))
     rows += [((row.step, 0), _within(row)) for row in story.validations]
     for number, session in enumerate(story.sessions, start=1):
         if number > 1 or session.step:
-            text = f"stopped and resumed, {time_text(session.started_at)}"
-            rows.append(((session.step, 2), EpochRow("session", number, (text,))))
-    return [row for _, row in sorted(rows, key=lambda pair: (pair[0], pair[1].number))]
+            name = f"Session {number}: stopped and resumed, {time_text(session.started_at)}"
+            rows.append(((session.step, 2), EpochRow("session", number, name, ())))
+    return [row for _, row in sorted(rows, key=lambda pair: (pair[0], pair[1].number), reverse=True)]
 
 
 def _within(row: StepMetrics) -> EpochRow:
@@ -113,6 +115,7 @@ def _within(row: StepMetrics) -> EpochRow:
     return EpochRow(
         "step",
         row.step,
+        f"in epoch {row.epoch + 1}",
         (
             f"{row.step:,}",
             missing,
