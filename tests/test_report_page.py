@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from main import main
-from tests.conftest import SMALL_RUN, DuringStep
+from tests.conftest import DuringStep
 from tests.records import STEPS_PER_EPOCH, metrics, record
 from tests.small_state import OPTIONS, complete_epoch, small_state, train
 from training.checkpoints.record import StepMetrics
@@ -271,7 +271,8 @@ def test_the_page_belongs_to_the_run_and_moves_with_it(workplace: Path) -> None:
 def test_a_real_run_stopped_and_resumed_with_a_changed_setting_has_one_whole_page(
     corpus: Path, workplace: Path, during_step: DuringStep, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [*SMALL_RUN, "--database_path", str(corpus), "--num_epochs", "2", "--val_interval", "2"]
+    small = ["--model_type", "lcnn", "--batch_size", "4", "--num_workers", "0"]
+    command = [*small, "--database_path", str(corpus), "--num_epochs", "2", "--val_interval", "2"]
     during_step({4: lambda: os.kill(os.getpid(), signal.SIGTERM)})
     assert main(command) == 143
     (path,) = Path("models").glob("*/report.html")
