@@ -40,10 +40,13 @@ def _on(scale: str, value: float) -> float:
 def value_axis(values: Iterable[float], *, floor: float | None = None, ceiling: float | None = None) -> Axis:
     """Return an axis that all finite values fit on: linear, or logarithmic where they are positive and far apart.
 
-    `floor` and `ceiling` are what the measure cannot go below and above.
+    `floor` and `ceiling` are what the measure does not go below and above; an axis that nearly begins at the floor
+    begins there. Values beyond them count all the same.
 
     >>> [text for _, text in value_axis([3.0, 11.0]).ticks]
     ['2', '4', '6', '8', '10', '12']
+    >>> value_axis([0.5, 3.0], floor=0.0).low, value_axis([-0.5, 3.0], floor=0.0).low
+    (0.0, -1.0)
     >>> value_axis([1e-5, 1.0]).scale
     'log'
     """
@@ -54,12 +57,12 @@ def value_axis(values: Iterable[float], *, floor: float | None = None, ceiling: 
     if low > 0 and high / low >= _LOG_FROM_RATIO:
         return _log(low, high)
     margin = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-    low, high = low - margin, high + margin
-    if floor is not None and low < floor + (high - floor) * 0.25:
-        low = floor
-    if ceiling is not None:
-        high = min(high, ceiling)
-    return _linear(low, high)
+    begin, end = low - margin, high + margin
+    if floor is not None and floor <= low and begin < floor + (end - floor) * 0.25:
+        begin = floor
+    if ceiling is not None and high <= ceiling:
+        end = min(end, ceiling)
+    return _linear(begin, end)
 
 
 def epoch_axis(last: int) -> Axis:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from training.page.curves import charts_of, stop_marks
+from training.page.curves import charts_of
 from training.page.pictures import Heatmaps
 from training.page.score_charts import ScorePictures, score_pictures
 from training.page.story import Story
@@ -44,7 +44,6 @@ def report_html(story: Story, run: RunFolder, heatmaps: Heatmaps | None, written
         "best": story.best,
         "last": story.history[-1] if story.history else None,
         "charts": charts_of(story),
-        "marks": stop_marks(story),
         "epochs": epoch_rows(story),
         "sessions": session_rows(story),
         "scores": _scores(story),

@@ -55,6 +55,7 @@ class SessionRow:
     """One process that trained; `began` says where, `source` from what, `elsewhere` how its machine differs."""
 
     number: int
+    step: int
     started: str
     began: str
     source: str
@@ -141,6 +142,7 @@ def session_rows(story: Story) -> list[SessionRow]:
         rows.append(
             SessionRow(
                 number=number,
+                step=session.step,
                 started=time_text(session.started_at),
                 began=_where(story, session.step),
                 source=session.source,
