@@ -45,7 +45,7 @@ def report_html(story: Story, run: RunFolder, heatmaps: Heatmaps | None, written
         "last": story.history[-1] if story.history else None,
         "charts": charts_of(story),
         "epochs": epoch_rows(story),
-        "sessions": session_rows(story),
+        "sessions": session_rows(story, run.folder),
         "scores": _scores(story),
         "scores_after": _epochs_text(story.epochs_at(validation.step)) if validation else "",
         "heatmaps": heatmaps,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind, StepMetrics
@@ -131,12 +132,12 @@ def _within(row: StepMetrics) -> EpochRow:
     )
 
 
-def session_rows(story: Story) -> list[SessionRow]:
-    """Return every process that trained, first to last."""
+def session_rows(story: Story, folder: Path) -> list[SessionRow]:
+    """Return every process that trained, first to last; a checkpoint in the run's own `folder` goes by its name."""
     rows = []
     before: Session | None = None
     for number, session in enumerate(story.sessions, start=1):
-        pause = ""
+        pause, source = "", Path(session.source)
         if session.source_saved_at is not None:
             pause = duration_text(session.started_at - session.source_saved_at)
         rows.append(
@@ -145,7 +146,7 @@ def session_rows(story: Story) -> list[SessionRow]:
                 step=session.step,
                 started=time_text(session.started_at),
                 began=_where(story, session.step),
-                source=session.source,
+                source=source.name if source.parent == folder else session.source,
                 pause=pause,
                 changes=tuple(
                     Changed(name, value_text(old), value_text(new)) for name, (old, new) in session.changes.items()
