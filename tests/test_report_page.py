@@ -289,7 +289,7 @@ def test_a_real_run_stopped_and_resumed_with_a_changed_setting_has_one_whole_pag
     path.unlink()
     capsys.readouterr()
     assert main([*command, "--auto_resume", "--weight_decay", "0.5"]) == 0
-    assert "report.html" in capsys.readouterr().out
+    assert "report.html tells 0 of 2 epochs" in capsys.readouterr().out
     again = read(path.read_text())
     assert (again.values("data-epoch"), again.values("data-at")) == (["2", "1"], ["1.3333"] * 5)
 

@@ -23,6 +23,6 @@ def left_undone(run: RunFolder, newest: CheckpointRecord) -> tuple[str, ...]:
         (best is not None and (run.best is None or run.best.last != best), "the best checkpoint is not the best epoch"),
         (best is not None and all(file.epoch != best.epoch for file in best_weights), "the best weights are not its"),
         (run.logged_epochs != newest.epoch, f"training_log.csv has {run.logged_epochs} of {newest.epoch} epochs"),
-        (run.reported_epochs != newest.epoch, f"report.html tells {run.reported_epochs or 'none'} of them"),
+        (run.reported_epochs != newest.epoch, f"report.html tells {run.reported_epochs or 0} of {newest.epoch} epochs"),
     )
     return tuple(text for is_so, text in complaints if is_so)
