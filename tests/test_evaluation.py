@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from main import main
-from tests.conftest import SMALL_RUN, command_line
+from tests.conftest import REPOSITORY, SMALL_RUN, command_line
 from utils.score_files import read_scores
 
 
@@ -49,7 +52,7 @@ def test_every_trial_is_scored_and_measured(
     assert "Subset: all, 6 bona fide and 6 spoof\n" in text
     names = [line.split()[1] for line in protocol.read_text().splitlines()]
     assert list(read_scores(Path("scores.txt")).utterances) == names
-    assert [path.name for path in workplace.iterdir()] == ["scores.txt"]
+    assert sorted(path.name for path in workplace.iterdir()) == ["scores.txt", "scores.txt.origin.json"]
 
 
 def test_batch_size_and_workers_change_no_score_by_more_than_rounding(
@@ -57,8 +60,9 @@ def test_batch_size_and_workers_change_no_score_by_more_than_rounding(
 ) -> None:
     assert main(arguments(trained, corpus, protocol)) == 0
     first = read_scores(Path("scores.txt"))
-    assert main(arguments(trained, corpus, protocol, "--batch_size", "5", "--num_workers", "1")) == 0
-    assert read_scores(Path("scores.txt")).scores == pytest.approx(first.scores, abs=1e-4)
+    another = ["--batch_size", "5", "--num_workers", "1", "--eval_output", "another.txt"]
+    assert main(arguments(trained, corpus, protocol, *another)) == 0
+    assert read_scores(Path("another.txt")).scores == pytest.approx(first.scores, abs=1e-4)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
@@ -125,8 +129,8 @@ def test_scores_of_bare_weights_with_other_flags_are_not_continued(
 
     from training.command_line import read_command  # noqa: PLC0415
     from training.evaluation.evaluation import _open_part  # noqa: PLC0415
+    from training.evaluation.origin import origin_of  # noqa: PLC0415
     from training.evaluation.partial_scores import PartialScores  # noqa: PLC0415
-    from training.evaluation.scoring import fingerprint  # noqa: PLC0415
     from training.evaluation.subject import load_subject  # noqa: PLC0415
 
     torch.save(torch.load(trained, weights_only=True)["model_state_dict"], "bare.pt")
@@ -134,10 +138,89 @@ def test_scores_of_bare_weights_with_other_flags_are_not_continued(
     subject = load_subject(read_command(typed))
     part = _open_part(subject.options, None)
     names = [trial.utterance for trial in part.protocol.trials]
-    PartialScores(Path("scores.txt.partial"), fingerprint(subject, part), names).begin(["99"] * 4)
+    PartialScores(Path("scores.txt.partial"), origin_of(subject, part).fingerprint, names).begin(["99"] * 4)
     assert main([*typed, "--temporal_bias", "none"]) == 0
-    assert "of other settings: scoring starts again" in capsys.readouterr().out
+    assert "is of another detector: scoring starts again" in capsys.readouterr().out
     assert max(read_scores(Path("scores.txt")).scores) < 99
+
+
+def test_scores_of_the_same_checkpoint_and_trials_are_measured_and_all_others_kept_under_another_name(
+    trained: Path, corpus: Path, protocol: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(corpus / "ASVspoof2019_LA_train" / "flac", "audio")
+    names = [line.split()[1] for line in protocol.read_text().splitlines()[:4]]
+    trials, scores = workplace / "audio" / "trials.txt", Path("scores.txt")
+    trials.write_text("\n".join(names) + "\n")
+    typed = arguments(trained, workplace / "audio", trials)
+    assert main(typed) == 0
+    capsys.readouterr()
+    first = (scores.read_bytes(), scores.stat().st_mtime_ns)
+
+    keys = ["- bonafide", "A01 spoof"] * 2  # they come later, and change no score
+    trials.write_text("".join(f"S {name} - {key}\n" for name, key in zip(names, keys, strict=True)))
+    assert main([*typed, "--batch_size", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "scores.txt has the scores of this checkpoint on these trials already, with another batch_size, " in said
+    assert "\nEER: " in said and (scores.read_bytes(), scores.stat().st_mtime_ns) == first
+
+    os.utime(workplace / "audio" / f"{names[0]}.flac", (1, 1))
+    assert main([*typed, "--json"]) == 0
+    beside = capsys.readouterr()
+    assert json.loads(beside.out)["bona_fide"] == 2 and "holds other scores (of another audio)" in beside.err
+    assert not Path("scores.version_1.txt").exists()  # the same bytes came out: nothing to keep
+
+    scores.write_text(scores.read_text().replace("\n", "1\n"))
+    edited = scores.read_bytes()
+    assert main(typed) == 0
+    said = capsys.readouterr().out
+    assert "(they were changed since they were written)" in said
+    assert "The earlier scores are in scores.version_1.txt" in said
+    assert Path("scores.version_1.txt").read_bytes() == edited and scores.read_bytes() == first[0]
+
+
+def test_a_second_process_on_the_same_score_file_is_refused_and_a_dead_one_is_not_in_the_way(
+    trained: Path, corpus: Path, protocol: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom training.evaluation.scoring_lock import ScoringLock\n"
+        "with ScoringLock(Path('scores.txt')): print('held', flush=True); sys.stdin.readline()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    ) as holder:
+        assert holder.stdout and holder.stdout.readline() == "held\n"
+        assert main(arguments(trained, corpus, protocol)) == 1
+        assert (
+            f"another process scores into scores.txt (host {socket.gethostname()}, process {holder.pid}): wait for it"
+            in capsys.readouterr().err
+        )
+        assert [path.name for path in workplace.iterdir()] == ["scores.txt.lock"]
+        holder.kill()
+    assert main(arguments(trained, corpus, protocol)) == 0
+    assert not Path("scores.txt.lock").exists()
+
+
+def test_a_lock_file_that_its_last_holder_removed_is_made_anew(workplace: Path) -> None:
+    """Between opening and locking it, its last holder may have removed the file."""
+    from training.evaluation.scoring_lock import ScoringLock  # noqa: PLC0415
+
+    class Late(ScoringLock):
+        opened = 0
+
+        def _locked(self) -> io.FileIO:
+            file = super()._locked()
+            self.opened += 1
+            if self.opened == 1:
+                self._path.unlink()
+            return file
+
+    with Late(Path("scores.txt")) as lock:
+        assert lock.opened == 2 and Path("scores.txt.lock").exists()
+    assert list(workplace.iterdir()) == []
 
 
 def test_a_detector_trained_on_balanced_batches_is_evaluated_one_by_one(

@@ -49,14 +49,13 @@ def evaluate(command: Command) -> Evaluated:
         say(f"Scoring {len(part):,} trials of {part.protocol.path} ({part.layout}, subset {part.subset})")
         mean = f"the mean of the weights of {len(subject.sources)} epochs: " if len(subject.sources) > 1 else ""
         say(f"with {mean}{', '.join(map(str, subject.sources))}")
-    with stop_on_signals() as stop:
+    said_beside_json = redirect_stdout(sys.stderr) if command.as_json else nullcontext()
+    with stop_on_signals() as stop, said_beside_json:
         num_scored = score_part(subject, part, output, stop, quiet=command.as_json)
     if num_scored < len(part):
         if not command.as_json:
             say(f"Stopped after {num_scored:,} of {len(part):,} trials; the same command goes on from there.")
         return Evaluated(output, None, stop.exit_code)
-    if not command.as_json:
-        say(f"Wrote {output}")
     if subject.options.visualize_attention and "visualize_attention" in command.given:
         with redirect_stdout(sys.stderr) if command.as_json else nullcontext():
             _draw_heatmaps(subject, part, output)
@@ -80,7 +79,7 @@ def _default_output(sources: Sequence[Path], which: str, part: CorpusPart) -> Pa
 
 
 def _refuse_to_overwrite(output: Path) -> None:
-    """Only a score file may be replaced by a score file."""
+    """Only a score file may have the place that is asked for; it gets another name then."""
     if output.is_dir() or output.name.endswith(CHECKPOINT_SUFFIXES):
         raise UserError(f"--eval_output {output} is no name for a score file: pass one such as scores.txt", EXIT_USAGE)
     if output.exists():

@@ -1,7 +1,7 @@
 """The file that scores gather in while a set is scored, so that a stopped or killed run goes on where it was.
 
-Its first line is a fingerprint of all that decides on the scores; each of the others is a name, a tab and a score. What
-does not fit is not used: a fingerprint of something else, or a line that a crash left half written.
+Its first line is a fingerprint of all that decides on the bits of the scores; each of the others is a name, a tab and a
+score. What does not fit is not used: a fingerprint of something else, or a line that a crash left half written.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pathlib import Path
 from utils.atomic_files import atomic_write
 
 SUFFIX = ".partial"
+_HEAD = "# scores not complete yet, of "
 
 
 @dataclass(frozen=True)
 class PartialScores:
-    """What the file at `path` is about: the `names` that are scored, in order, under one `fingerprint` (hex)."""
+    """What the file at `path` is about: the `names` scored, in order, under one `fingerprint`, a line of text."""
 
     path: Path
     fingerprint: str
@@ -65,9 +66,15 @@ class PartialScores:
         """Take the file away once its scores are elsewhere."""
         self.path.unlink(missing_ok=True)
 
+    def found_fingerprint(self) -> str:
+        """Return the fingerprint that the file has, "" where it has none; raises OSError."""
+        with self.path.open(encoding="utf-8", errors="replace") as file:
+            line = file.readline().rstrip("\n")
+        return line.removeprefix(_HEAD) if line.startswith(_HEAD) else ""
+
     @property
     def _head(self) -> str:
-        return f"# scores not complete yet, of {self.fingerprint}"
+        return _HEAD + self.fingerprint
 
 
 def partial_path(output: Path) -> Path:
@@ -79,16 +86,14 @@ def partial_path(output: Path) -> Path:
     return output.with_name(output.name + SUFFIX)
 
 
-def write_scores(output: Path, names: Sequence[str], scores: Sequence[str], *, with_header: bool) -> None:
-    """Write the finished score file at once: `utterance score` (ASVspoof 2021), or with the header of ASVspoof 5.
+def score_lines(names: Sequence[str], scores: Sequence[str], *, with_header: bool) -> str:
+    """Return the finished score file: `utterance score` (ASVspoof 2021), or with the header of ASVspoof 5.
 
-    The latter is divided by tabs. Raises OSError.
+    The latter is divided by tabs.
     """
     gap = "\t" if with_header else " "
     head = f"filename{gap}cm-score\n" if with_header else ""
-    body = "".join(f"{name}{gap}{score}\n" for name, score in zip(names, scores, strict=True))
-    with atomic_write(output) as file:
-        file.write((head + body).encode())
+    return head + "".join(f"{name}{gap}{score}\n" for name, score in zip(names, scores, strict=True))
 
 
 def _is_finite(text: str) -> bool:

@@ -6,21 +6,20 @@ change a score by more than float rounding (1e-4 is far above it); the same ones
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from models.detector import scores as log_odds
 from training.data import Batch, ValidationBatches
-from training.evaluation.partial_scores import PartialScores, partial_path, write_scores
+from training.evaluation.finished_scores import Found, look_at, write_finished
+from training.evaluation.origin import Origin, origin_of
+from training.evaluation.partial_scores import PartialScores, partial_path, score_lines
+from training.evaluation.scoring_lock import ScoringLock
 from training.evaluation.subject import Subject
 from training.interruption import StopRequest
 from training.progress import progress
-from training.starting_state import detector_settings
 from utils.console import say
 from utils.corpora import CorpusPart
 from utils.errors import UserError
@@ -29,54 +28,63 @@ from utils.errors import UserError
 def score_part(subject: Subject, part: CorpusPart, output: Path, stop: StopRequest, *, quiet: bool) -> int:
     """Write the scores of all trials to `output` and return how many there are; fewer than all where `stop` came.
 
-    `output` appears only when it is complete. Raises UserError where audio cannot be read, where a score is not
-    finite and where the disk refuses.
+    `output` appears only when it is complete, and is left as it is where it has these scores already. Raises UserError
+    where another process scores into it, where audio cannot be read, where a score is not finite and where the disk
+    refuses.
     """
+    origin = origin_of(subject, part)
     names = [trial.utterance for trial in part.protocol.trials]
-    gathered = PartialScores(partial_path(output), fingerprint(subject, part), names)
-    size = subject.options.batch_size
     try:
+        found = look_at(output, origin)
+        if found and found.is_same:
+            if not quiet:
+                say(_recognised(output, found))
+            return len(names)
         output.parent.mkdir(parents=True, exist_ok=True)
-        scores, is_foreign = gathered.read(size)
-        if not quiet:
-            _tell(gathered, len(scores), is_foreign)
-        gathered.begin(scores)
-        _score_rest(subject, part, gathered, scores, stop)
-        if len(scores) == len(names):
-            with_header = "ASVspoof 5" in part.layout or any(len(name.split()) != 1 for name in names)
-            write_scores(output, names, scores, with_header=with_header)
-            gathered.remove()
+        with ScoringLock(output):
+            if found:
+                say(f"{output} holds other scores ({found.remark}): they get another name when these are complete")
+            return _score_all(subject, part, output, origin, stop, quiet=quiet)
     except OSError as error:
         raise UserError(
             f"{error.filename or output} cannot be written ({error.strerror or error}): pass another --eval_output"
         ) from error
+
+
+def _recognised(output: Path, found: Found) -> str:
+    how = f", {found.remark}" if found.remark else ""
+    return (
+        f"{output} has the scores of this checkpoint on these trials already{how}: nothing is scored again "
+        "(to do so, remove the file or pass another --eval_output)"
+    )
+
+
+def _score_all(
+    subject: Subject, part: CorpusPart, output: Path, origin: Origin, stop: StopRequest, *, quiet: bool
+) -> int:
+    names = [trial.utterance for trial in part.protocol.trials]
+    gathered = PartialScores(partial_path(output), origin.fingerprint, names)
+    scores, is_foreign = gathered.read(subject.options.batch_size)
+    if not quiet:
+        _tell(gathered, origin, len(scores), is_foreign)
+    gathered.begin(scores)
+    _score_rest(subject, part, gathered, scores, stop)
+    if len(scores) == len(names):
+        with_header = "ASVspoof 5" in part.layout or any(len(name.split()) != 1 for name in names)
+        content = score_lines(names, scores, with_header=with_header)
+        moved = write_finished(output, content, origin, subject.sources)
+        gathered.remove()
+        if moved:
+            say(f"The earlier scores are in {moved}")
+        if not quiet:
+            say(f"Wrote {output}")
     return len(scores)
 
 
-def fingerprint(subject: Subject, part: CorpusPart) -> str:
-    """Return a hash of what decides on the bits of the scores: the checkpoints' bytes, detector, trials, how it is run.
-
-    The detector's settings count too: a file of bare weights does not hold them, the flags do.
-    """
-    checkpoints = []
-    for source in subject.sources:
-        with source.open("rb") as file:
-            checkpoints.append(hashlib.file_digest(file, "sha256").hexdigest())
-    trials = zip(part.protocol.trials, part.audio_paths, strict=True)
-    facts = {
-        "checkpoints": checkpoints,
-        "detector": asdict(detector_settings(subject.options)),
-        "protocol": part.protocol.content_sha256,
-        "trials": [(trial.utterance, str(path.resolve())) for trial, path in trials],
-        "options": [subject.options.batch_size, subject.options.precision, str(subject.device)],
-        "torch": [str(torch.__version__), torch.get_num_threads()],
-    }
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _tell(gathered: PartialScores, num_scores: int, is_foreign: bool) -> None:
+def _tell(gathered: PartialScores, origin: Origin, num_scores: int, is_foreign: bool) -> None:
     if is_foreign:
-        say(f"{gathered.path} is of another checkpoint, of other data or of other settings: scoring starts again")
+        differing = ", ".join(origin.differing(gathered.found_fingerprint()))
+        say(f"{gathered.path} is of another {differing}: scoring starts again")
     elif num_scores:
         say(f"Going on after {num_scores:,} of {len(gathered.names):,} trials, which {gathered.path} has")
 

@@ -1,4 +1,4 @@
-"""One process writes in a run folder: a lock that a dead process cannot hold, and that is taken again if it is lost."""
+"""One process writes at a place: a lock that a dead process cannot hold, and one that is taken again if it is lost."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from utils.errors import UserError
 _LOCKS_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
-class RunLock:
-    """The lock file of a run folder, held inside a `with` block.
+class FileLock:
+    """A lock file, held inside a `with` block.
 
     A POSIX record lock: the kernel drops it when the process dies, however it dies, forked data loader workers do not
     inherit it, and NFS servers know it. The file itself stays; it says who held the lock last. Never open that file
-    elsewhere in this process: closing it would drop the lock.
+    elsewhere in this process: closing it would drop the lock. `busy` begins the sentence that refuses a second process
+    and `advice` ends it, with the holder's name between them; `unnoticed` says what a file system without locks means.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, busy: str, advice: str, unnoticed: str) -> None:
         self._path = path
+        self._busy, self._advice, self._unnoticed = busy, advice, unnoticed
         self._file: io.FileIO | None = None
 
     def __enter__(self) -> Self:
@@ -37,6 +39,61 @@ class RunLock:
 
     def __exit__(self, *_: object) -> None:
         self._let_go()
+
+    def _is_in_place(self) -> bool:
+        try:
+            return self._file is not None and os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except OSError:  # it is gone, or its server forgot it: taking it again tells what is wrong
+            return False
+
+    def _locked(self) -> io.FileIO:
+        file = io.FileIO(self._path, "a+")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            holder = self._holder(file) or "unknown"
+            file.close()
+            raise UserError(f"{self._busy} ({holder}): {self._advice}") from error
+        except OSError as error:
+            if error.errno not in _LOCKS_UNSUPPORTED:
+                file.close()
+                raise
+            say(
+                f"[NOTE] {self._path.parent}: the file system cannot lock files ({error.strerror}), "
+                f"so a second process {self._unnoticed}"
+            )
+        return file
+
+    def _write_own_name(self) -> None:
+        assert self._file is not None
+        try:
+            self._file.truncate(0)
+            self._file.write(f"{_own_name()}\n".encode())
+        except OSError:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    @staticmethod
+    def _holder(file: io.FileIO) -> str:
+        file.seek(0)
+        return file.read().decode(errors="replace").strip()
+
+
+class RunLock(FileLock):
+    """The lock file of a run folder, held inside a `with` block."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            path,
+            busy=f"another process trains in {path.parent}",
+            advice="wait for it, stop it, or name this run differently with --comment",
+            unnoticed="in this run folder would not be noticed",
+        )
 
     def ensure(self) -> str | None:
         """Make sure that what is saved next is saved in a folder this process holds; to be called before each save.
@@ -65,52 +122,6 @@ class RunLock:
             f"{self._path.parent} was removed, replaced or unmounted while this process trained: "
             "it was made and locked again, and what is saved from now on is there"
         )
-
-    def _is_in_place(self) -> bool:
-        try:
-            return self._file is not None and os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
-        except OSError:  # it is gone, or its server forgot it: taking it again tells what is wrong
-            return False
-
-    def _locked(self) -> io.FileIO:
-        file = io.FileIO(self._path, "a+")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            holder = self._holder(file) or "unknown"
-            file.close()
-            raise UserError(
-                f"another process trains in {self._path.parent} ({holder}): wait for it, stop it, "
-                "or name this run differently with --comment"
-            ) from error
-        except OSError as error:
-            if error.errno not in _LOCKS_UNSUPPORTED:
-                file.close()
-                raise
-            say(
-                f"[NOTE] {self._path.parent}: the file system cannot lock files ({error.strerror}), "
-                "so a second process in this run folder would not be noticed"
-            )
-        return file
-
-    def _write_own_name(self) -> None:
-        assert self._file is not None
-        try:
-            self._file.truncate(0)
-            self._file.write(f"{_own_name()}\n".encode())
-        except OSError:
-            self._let_go()
-            raise
-
-    def _let_go(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file = None
-
-    @staticmethod
-    def _holder(file: io.FileIO) -> str:
-        file.seek(0)
-        return file.read().decode(errors="replace").strip()
 
 
 def _own_name() -> str:
