@@ -25,7 +25,7 @@ from training.heatmap_figures import (
     statistics_text,
     verdict_text,
 )
-from training.heatmaps import HeatmapWriter, Sample, choose_balanced, write_attention_heatmaps
+from training.heatmaps import HeatmapWriter, Sample, choose_balanced, draw_part, write_attention_heatmaps
 from training.options import Options
 from training.runs.directory import RunDirectory
 from training.state import TrainState, UnfinishedEpoch
@@ -134,6 +134,23 @@ def test_a_class_without_samples_is_left_out_and_that_is_said(
     assert "no bona fide utterance" in capsys.readouterr().out
 
 
+def test_utterances_of_a_set_without_keys_are_drawn_as_unlabelled(
+    detector: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    trials = tuple(Trial("-", f"E_{n}", "-", is_bona_fide=None) for n in range(6))
+    part = CorpusPart("eval", Protocol(Path("trials.txt"), trials, ""), (tmp_path / "a.wav",) * 6)
+    draw_part(detector, part, 2, tmp_path / "out", torch.device("cpu"))
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(names) == 6 and sum(name.endswith("_unlabelled.png") for name in names) == 4
+    assert [re.sub("(bonafide|spoof)", "X", name) for name in names if name.startswith("sample")] == [
+        "sample_000_unlabelled_pred_X.png",
+        "sample_001_unlabelled_pred_X.png",
+    ]
+    said = capsys.readouterr().out
+    assert "6 figures in" in said and "utterances without a key" in said and "[NOTE]" not in said
+
+
 def test_drawing_leaves_random_numbers_mode_and_weights_alone(detector: Detector, tmp_path: Path) -> None:
     detector.train()
     detector.get_submodule("front_end").eval()
@@ -190,9 +207,10 @@ def test_a_place_without_layer_is_marked() -> None:
         (False, 2.0, "bona fide (wrong)"),
         (False, 0.0, "spoof (ok)"),
         (True, 1e6, "p(bona fide) 1.0000"),
+        (None, 2.0, "truth      not known\npredicted  bona fide\n"),
     ],
 )
-def test_the_box_says_what_was_decided(is_bona_fide: bool, log_odds: float, says: str) -> None:
+def test_the_box_says_what_was_decided(is_bona_fide: bool | None, log_odds: float, says: str) -> None:
     assert says in verdict_text(Verdict("LA_D_1", is_bona_fide, log_odds))
 
 

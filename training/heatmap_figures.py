@@ -21,7 +21,10 @@ Weights = npt.NDArray[np.float64]
 
 CLASS_NAMES = ("spoof", "bonafide")
 CLASS_TITLES = ("spoof", "bona fide")
+UNLABELLED = "unlabelled"
 _LEARNED, _PRIOR, _BAR = "#21918c", "#d95f02", "#3b528b"
+# Behind the verdict: whether it is right.
+_BOX = {True: "#d9f0d3", False: "#fddbc7", None: "#e0e7f1"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +47,13 @@ class AttentionPicture:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was decided about one utterance: the truth and `log_odds`, log p(bona fide) - log p(spoof)."""
+    """What was decided about one utterance: the truth, None where it is not known, and `log_odds`.
+
+    They are log p(bona fide) - log p(spoof).
+    """
 
     utterance: str
-    is_bona_fide: bool
+    is_bona_fide: bool | None
     log_odds: float
 
     @property
@@ -56,9 +62,9 @@ class Verdict:
         return self.log_odds > 0
 
     @property
-    def is_right(self) -> bool:
-        """Whether the prediction is the truth."""
-        return self.is_bona_fide == self.is_predicted_bona_fide
+    def is_right(self) -> bool | None:
+        """Whether the prediction is the truth, None where that is not known."""
+        return None if self.is_bona_fide is None else self.is_bona_fide == self.is_predicted_bona_fide
 
 
 def layer_time_figure(picture: AttentionPicture, title: str) -> Figure:
@@ -102,7 +108,7 @@ def sample_figure(picture: AttentionPicture, verdict: Verdict) -> Figure:
     _draw_layer_importance(figure.add_subplot(grid[2, :5]), picture)
     _draw_intra_group(figure.add_subplot(grid[2, 5:9]), picture)
     _draw_inter_group(figure.add_subplot(grid[2, 9:]), picture)
-    _write_box(figure.add_subplot(grid[0, 9:]), verdict_text(verdict), "#d9f0d3" if verdict.is_right else "#fddbc7")
+    _write_box(figure.add_subplot(grid[0, 9:]), verdict_text(verdict), _BOX[verdict.is_right])
     _write_box(figure.add_subplot(grid[1, 9:]), statistics_text(picture), "#f2f2f2")
     return figure
 
@@ -110,10 +116,12 @@ def sample_figure(picture: AttentionPicture, verdict: Verdict) -> Figure:
 def verdict_text(verdict: Verdict) -> str:
     """Return what the prediction box says."""
     probability = 1 / (1 + math.exp(-min(max(verdict.log_odds, -700), 700)))
+    truth = "not known" if verdict.is_bona_fide is None else CLASS_TITLES[verdict.is_bona_fide]
+    judged = {True: " (ok)", False: " (wrong)", None: ""}[verdict.is_right]
     return (
         f"{verdict.utterance}\n"
-        f"truth      {CLASS_TITLES[verdict.is_bona_fide]}\n"
-        f"predicted  {CLASS_TITLES[verdict.is_predicted_bona_fide]} ({'ok' if verdict.is_right else 'wrong'})\n"
+        f"truth      {truth}\n"
+        f"predicted  {CLASS_TITLES[verdict.is_predicted_bona_fide]}{judged}\n"
         f"log-odds   {verdict.log_odds:+.3f}\n"
         f"p(bona fide) {probability:.4f}"
     )

@@ -18,6 +18,7 @@ from training.data import validation_view
 from training.heatmap_figures import (
     CLASS_NAMES,
     CLASS_TITLES,
+    UNLABELLED,
     AttentionPicture,
     Verdict,
     inter_group_figure,
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 
 DOTS_PER_INCH = 150
 
-Sample = tuple[str, Waveform, bool]
-"""The utterance's name, its waveform (samples,) at 16 kHz, and whether it is bona fide."""
+Sample = tuple[str, Waveform, bool | None]
+"""The utterance's name, its waveform (samples,) at 16 kHz, and whether it is bona fide, None where it is not known."""
 
 _CLASS_FIGURES = {
     "temporal_attention_heatmap": layer_time_figure,
@@ -74,9 +75,7 @@ class HeatmapWriter:
 
     def draw(self, folder: Path) -> None:
         """Draw the detector as it is into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        written = write_attention_heatmaps(self.detector, self._samples(), folder, self.device)
-        say(f"Attention heatmaps: {len(written)} figures in {folder}")
+        draw_part(self.detector, self.part, self.options.viz_samples, folder, self.device)
 
     def _folders_due(self, epochs_completed: int, is_last: bool) -> list[Path]:
         due = []
@@ -86,18 +85,36 @@ class HeatmapWriter:
             due.append(self.run.final_attention_folder)
         return due
 
-    def _samples(self) -> list[Sample]:
-        trials = self.part.protocol.trials
-        known = [index for index, trial in enumerate(trials) if trial.is_bona_fide is not None]
-        balanced = choose_balanced([bool(trials[index].is_bona_fide) for index in known], self.options.viz_samples)
-        return [
-            (
-                trials[index].utterance,
-                validation_view(read_waveform(self.part.audio_paths[index]), 0, trials[index].utterance),
-                bool(trials[index].is_bona_fide),
-            )
-            for index in (known[position] for position in balanced)
-        ]
+
+def draw_part(detector: Detector, part: CorpusPart, how_many: int, folder: Path, device: torch.device) -> None:
+    """Draw up to `how_many` utterances of a part into `folder`, which is made, and say how many figures there are.
+
+    Half of them are bona fide where the labels are known, else they are spread over the part and drawn without. Raises
+    OSError, and UserError for audio that cannot be read.
+    """
+    samples = _samples(part, how_many)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = write_attention_heatmaps(detector, samples, folder, device)
+    unlabelled = "" if any(label is not None for _, _, label in samples) else ", of utterances without a key"
+    say(f"Attention heatmaps: {len(written)} figures in {folder}{unlabelled}")
+
+
+def _samples(part: CorpusPart, how_many: int) -> list[Sample]:
+    trials = part.protocol.trials
+    known = [index for index, trial in enumerate(trials) if trial.is_bona_fide is not None]
+    if known:
+        balanced = choose_balanced([bool(trials[index].is_bona_fide) for index in known], how_many)
+        chosen = [known[position] for position in balanced]
+    else:
+        chosen = _evenly_spaced(range(len(trials)), min(how_many, len(trials)))
+    return [
+        (
+            trials[index].utterance,
+            validation_view(read_waveform(part.audio_paths[index]), 0, trials[index].utterance),
+            trials[index].is_bona_fide,
+        )
+        for index in chosen
+    ]
 
 
 def choose_balanced(labels: Sequence[bool | int], how_many: int) -> list[int]:
@@ -121,22 +138,31 @@ def write_attention_heatmaps(
 ) -> list[Path]:
     """Write the figures of `samples`, whose waveforms have one length, into `folder`, and return their paths.
 
-    Four mean figures for each class (one that has no sample is left out, and that is said), then one figure for each
-    sample, named by its number, its class, the prediction and whether that is right. Draws no random numbers and
-    leaves the detector in the mode it was in. A name holds a whole figure or nothing, if the process is killed too.
-    Raises ValueError for a detector without attention weights.
+    Four mean figures for each class (one that has no sample is left out, and that is said), or for all samples where
+    none has a label, then one figure for each sample, named by its number, its class, the prediction and whether that
+    is right. Draws no random numbers and leaves the detector in the mode it was in. A name holds a whole figure or
+    nothing, if the process is killed too. Raises ValueError for a detector without attention weights.
     """
     with _evaluation_mode(detector), torch.inference_mode():
         analysed = [_analyse(detector, sample, device) for sample in samples]
     written = []
+    if all(verdict.is_bona_fide is None for _, verdict in analysed):
+        written += _write_class([picture for picture, _ in analysed], UNLABELLED, UNLABELLED, folder)
+    else:
+        written += _write_classes(analysed, folder)
+    for number, (picture, verdict) in enumerate(analysed):
+        written.append(_write(sample_figure(picture, verdict), folder / _sample_name(number, verdict)))
+    return written
+
+
+def _write_classes(analysed: Sequence[tuple[AttentionPicture, Verdict]], folder: Path) -> list[Path]:
+    written = []
     for label, name in reversed(list(enumerate(CLASS_NAMES))):
         of_class = [picture for picture, verdict in analysed if verdict.is_bona_fide == bool(label)]
         if of_class:
-            written += _write_class(of_class, label, folder)
+            written += _write_class(of_class, name, CLASS_TITLES[label], folder)
         else:
             say(f"[NOTE] no {CLASS_TITLES[label]} utterance among the samples: {folder}/*_{name}.png are left out")
-    for number, (picture, verdict) in enumerate(analysed):
-        written.append(_write(sample_figure(picture, verdict), folder / _sample_name(number, verdict)))
     return written
 
 
@@ -162,12 +188,10 @@ def _analyse(detector: Detector, sample: Sample, device: torch.device | str) -> 
     return picture, Verdict(utterance, is_bona_fide, scores(output.log_probabilities).item())
 
 
-def _write_class(pictures: Sequence[AttentionPicture], label: int, folder: Path) -> list[Path]:
+def _write_class(pictures: Sequence[AttentionPicture], name: str, words: str, folder: Path) -> list[Path]:
     mean = _mean(pictures)
-    title = f"Mean of {len(pictures)} {CLASS_TITLES[label]} utterance{'s' if len(pictures) > 1 else ''}"
-    return [
-        _write(draw(mean, title), folder / f"{name}_{CLASS_NAMES[label]}.png") for name, draw in _CLASS_FIGURES.items()
-    ]
+    title = f"Mean of {len(pictures)} {words} utterance{'s' if len(pictures) > 1 else ''}"
+    return [_write(draw(mean, title), folder / f"{kind}_{name}.png") for kind, draw in _CLASS_FIGURES.items()]
 
 
 def _mean(pictures: Sequence[AttentionPicture]) -> AttentionPicture:
@@ -183,7 +207,10 @@ def _mean(pictures: Sequence[AttentionPicture]) -> AttentionPicture:
 
 
 def _sample_name(number: int, verdict: Verdict) -> str:
-    truth, predicted = CLASS_NAMES[verdict.is_bona_fide], CLASS_NAMES[verdict.is_predicted_bona_fide]
+    predicted = CLASS_NAMES[verdict.is_predicted_bona_fide]
+    if verdict.is_bona_fide is None:
+        return f"sample_{number:03d}_{UNLABELLED}_pred_{predicted}.png"
+    truth = CLASS_NAMES[verdict.is_bona_fide]
     return f"sample_{number:03d}_{truth}_pred_{predicted}_{'ok' if verdict.is_right else 'wrong'}.png"
 
 

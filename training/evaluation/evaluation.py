@@ -16,7 +16,7 @@ from training.evaluation.scoring import score_part
 from training.evaluation.subject import Subject, load_subject
 from training.interruption import stop_on_signals
 from training.options import DEMO_DATABASE, Options
-from training.runs.directory import CHECKPOINT_SUFFIXES, RunDirectory
+from training.runs.directory import CHECKPOINT_SUFFIXES
 from training.score_report import ScoreReport, measure
 from utils.asv_scores import read_asv_error_rates
 from utils.console import say
@@ -120,12 +120,11 @@ def _keys_from_trials(part: CorpusPart, trials: Sequence[Trial]) -> TrialKeys:
 
 
 def _draw_heatmaps(subject: Subject, part: CorpusPart, output: Path) -> None:
-    from training.heatmaps import HeatmapWriter  # noqa: PLC0415  (matplotlib)
+    from training.heatmaps import draw_part  # noqa: PLC0415  (matplotlib)
 
-    writer = HeatmapWriter(subject.options, RunDirectory.of(subject.options), subject.detector, part, subject.device)
     folder = output.with_name(f"{output.stem}_attention")
     try:
-        writer.draw(folder)
+        draw_part(subject.detector, part, subject.options.viz_samples, folder, subject.device)
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror or error}): pass another --eval_output"
