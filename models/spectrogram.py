@@ -1,7 +1,8 @@
 """The spectrogram_resnet18 and spectrogram_swin detectors: networks made for pictures, looking at a mel spectrogram.
 
-They are torchvision's, with random weights, one channel in and two classes out. Weights trained on photographs are not
-offered: such a file has three channels and 1,000 classes, so --model_path refuses it.
+They are torchvision's, with random weights, one channel in and two classes out. --model_path takes torchvision's own
+files too, trained on photographs: without the last layer, and with the three channels of the first one summed
+(training/checkpoints/foreign_weights.py).
 """
 
 from __future__ import annotations

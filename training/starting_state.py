@@ -10,6 +10,7 @@ import torch
 
 from models.build import create_detector, rebuild_detector
 from models.detector import Detector, DetectorSettings
+from training.checkpoints.foreign_weights import adapted_from_photographs, renamed_from_fairseq
 from training.checkpoints.store import load_payload
 from training.checkpoints.weights import Weights, load_into, load_weights, taken_text
 from training.options import Options
@@ -50,6 +51,7 @@ def build_detector(plan: Plan) -> tuple[Detector, dict[str, Any] | None]:
         return detector, payload
     weights = load_weights(plan.source.path)
     detector = empty_detector(settings, weights)
+    weights = adapted_from_photographs(renamed_from_fairseq(weights, detector), detector)
     say(taken_text(weights, load_into(detector, weights)))
     return detector, None
 

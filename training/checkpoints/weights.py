@@ -41,6 +41,7 @@ class Weights:
     """The weights in a file. `payload` is the rest of what it holds, empty for a bare state dict.
 
     `key` is where in the file the state dict was, "" for the whole file, and `unused` are other state dicts beside it.
+    `remarks` say what was done to bring them into the names and shapes of a detector (foreign_weights.py).
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Weights:
     payload: Mapping[str, Any]
     key: str = ""
     unused: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def load_weights(path: Path) -> Weights:
@@ -141,16 +143,16 @@ def _is_odd(theirs: torch.Tensor, own: torch.Tensor) -> bool:
 def _named_to_fit(theirs: Mapping[str, torch.Tensor], own: Collection[str]) -> tuple[str, Mapping[str, torch.Tensor]]:
     """Return the prefix without which most names are the network's, the shortest of equals, and the weights then."""
     prefix, variants = "", [("", theirs)]
-    while first := _common_first_part(variants[-1][1]):
+    while first := common_first_part(variants[-1][1]):
         prefix += first
         variants.append((prefix, {name.removeprefix(first): part for name, part in variants[-1][1].items()}))
     return max(variants, key=lambda variant: sum(name in own for name in variant[1]))
 
 
-def _common_first_part(names: Collection[str]) -> str:
+def common_first_part(names: Collection[str]) -> str:
     """Return what all dotted names begin with.
 
-    >>> _common_first_part(["module.a.weight", "module.b.weight"]), _common_first_part(["a.weight", "b.weight"])
+    >>> common_first_part(["module.a.weight", "module.b.weight"]), common_first_part(["a.weight", "b.weight"])
     ('module.', '')
     """
     first, dot, _ = next(iter(names)).partition(".")
@@ -191,4 +193,4 @@ def taken_text(weights: Weights, prefix: str) -> str:
     parts = [f"Weights: {where}, {len(weights.state_dict)} tensors"]
     parts += [f"`{prefix}` taken off their names"] if prefix else []
     parts += [f"not used: {', '.join(weights.unused)}"] if weights.unused else []
-    return ", ".join(parts)
+    return "; ".join([", ".join(parts), *weights.remarks])

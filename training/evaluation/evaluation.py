@@ -46,7 +46,7 @@ def evaluate(command: Command) -> Evaluated:
     if command.metrics_flags.asv_scores:  # what is wrong with it is said now, not after hours of scoring
         read_asv_error_rates(command.metrics_flags.asv_scores, part.subset)
     if not command.as_json:
-        say(f"Scoring {len(part):,} trials of {part.protocol.path} ({part.layout}, subset {part.subset})")
+        say(f"Evaluating on {len(part):,} trials of {part.protocol.path} ({part.layout}, subset {part.subset})")
         mean = f"the mean of the weights of {len(subject.sources)} epochs: " if len(subject.sources) > 1 else ""
         say(f"with {mean}{', '.join(map(str, subject.sources))}")
     said_beside_json = redirect_stdout(sys.stderr) if command.as_json else nullcontext()

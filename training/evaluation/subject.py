@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from models.detector import Detector
+from training.checkpoints.foreign_weights import renamed_from_fairseq
 from training.checkpoints.record import CheckpointRecord, WeightsFile
-from training.checkpoints.weights import load_into, load_weights
+from training.checkpoints.weights import load_into, load_weights, taken_text
 from training.command import Command
 from training.evaluation.averaging import find_epochs_to_average, mean_of_weights
 from training.facts import find_source
@@ -19,6 +20,7 @@ from training.options import SETTINGS, Options
 from training.runs.experiments import run_to_look_at
 from training.setting import OnChange
 from training.starting_state import detector_settings, empty_detector
+from utils.console import say
 from utils.errors import UserError
 
 
@@ -54,7 +56,10 @@ def load_subject(command: Command) -> Subject:
     if found.options is None:
         weights = load_weights(found.path)
         detector = empty_detector(detector_settings(options), weights)
-        load_into(detector, weights)
+        weights = renamed_from_fairseq(weights, detector)
+        taken = taken_text(weights, load_into(detector, weights))
+        if not command.as_json:
+            say(taken)
         return Subject((found.path,), detector.to(device).eval(), options, device)
     detector, paths = load_detector(found.path, device).detector, tuple(source.path for source in sources)
     if len(paths) > 1:
