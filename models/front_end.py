@@ -118,9 +118,9 @@ def normalized(waveform: Tensor) -> Tensor:
 def load_front_end(ssl_model: str, normalize_waveform: bool = False) -> SelfSupervisedFrontEnd:
     """Return the front-end that `ssl_model` names, with its pretrained weights, in float32.
 
-    `ssl_model` is a local folder, a Hugging Face hub name (downloaded once, then read from the cache without a
-    network), or `compact`, a small model with random weights drawn by torch. Raises `UserError` if the weights cannot
-    be had, are not of the wav2vec2 family, or do not fit exactly.
+    `ssl_model` is a local folder, a file that fairseq saved, a Hugging Face hub name (downloaded once, then read from
+    the cache without a network), or `compact`, a small model with random weights drawn by torch. Raises `UserError` if
+    the weights cannot be had, are not of the wav2vec2 family, or do not fit exactly.
     """
     if ssl_model == COMPACT:
         return rebuild_front_end(COMPACT_CONFIG, normalize_waveform)

@@ -1,4 +1,4 @@
-"""Finds and loads a pretrained front-end, all of its weights or none: a local folder, the hub's cache, or a download.
+"""Finds and loads a pretrained front-end, all of its weights or none: a local folder or file, the cache, or a download.
 
 What is in the cache is used without asking the network, so a run starts offline, and from the same weights.
 transformers and huggingface_hub are imported where they are used: they cost seconds.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from models.fairseq_file import read_fairseq_file
 from models.names import COMPACT
 from utils.errors import UserError
 
@@ -29,12 +30,35 @@ WEIGHT_PATTERNS = ("model*.safetensors*", "pytorch_model*.bin*")
 
 
 def load_pretrained(ssl_model: str) -> PreTrainedModel:
-    """Return the model that `ssl_model`, a local folder or a hub name, holds: in float32, every weight from its file.
+    """Return the model of `ssl_model`, a local folder, a file of fairseq's or a hub name: float32, all from its file.
 
     Raises `UserError` if it cannot be had, is not of the wav2vec2 family, or does not fit exactly.
     """
+    file = Path(ssl_model).expanduser()
+    if file.is_file():
+        return _from_fairseq(file)
     folder = find_weights(ssl_model)
     return _load_weights(_read_config(folder, ssl_model), folder, ssl_model)
+
+
+def _from_fairseq(path: Path) -> PreTrainedModel:
+    from transformers import AutoConfig, AutoModel  # noqa: PLC0415
+
+    found = read_fairseq_file(path)
+    config = adapt_config(AutoConfig.for_model(**found.config))
+    model: PreTrainedModel = AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    own = model.state_dict()
+    unfit = [
+        name for name, part in own.items() if name in found.state_dict and found.state_dict[name].shape != part.shape
+    ]
+    unfit += sorted(own.keys() ^ found.state_dict.keys())
+    if unfit:
+        raise UserError(
+            f"--ssl_model {path}: {len(unfit)} tensors are missing, left over or of another size than in a model of "
+            f"the shape that the others have, such as {unfit[0]}: download or copy it again"
+        )
+    model.load_state_dict(found.state_dict, strict=True)
+    return model
 
 
 def find_weights(ssl_model: str) -> Path:

@@ -2,7 +2,7 @@
 
 Source: Zhang, Wen and Hu 2024, "Audio Deepfake Detection with Self-Supervised XLS-R and SLS Classifier", ACM
 Multimedia, and QiShanZhang/SLSforASVspoof-2021-DF (model.py, commit 82e8af0), whose names of layers are kept. Those of
-XLS-R, which are fairseq's there, are translated where weights are loaded (training/checkpoints/fairseq_names.py).
+XLS-R, which are fairseq's there, are translated where weights are loaded (models/fairseq_names.py).
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,9 @@ from torch import nn
 from main import main
 from models.build import create_detector, rebuild_detector
 from models.detector import Detector, DetectorSettings
-from models.front_end import COMPACT_CONFIG
+from models.fairseq_names import is_for_pretraining_only, transformers_name
+from models.front_end import COMPACT_CONFIG, load_front_end
 from tests.comparing import differences
-from training.checkpoints.fairseq_names import is_for_pretraining_only, transformers_name
 from training.checkpoints.foreign_weights import adapted_from_photographs, renamed_from_fairseq
 from training.checkpoints.weights import Weights, load_into, taken_text
 from utils.errors import UserError
@@ -110,6 +112,7 @@ def test_a_detector_on_fairseqs_front_end_is_loaded_and_says_the_same(
     assert torch.equal(first, second)
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 def test_the_position_convolution_is_normalised_by_the_same_dimension_as_in_fairseq() -> None:
     """There: nn.utils.weight_norm(conv, name="weight", dim=2), as one length for each place of the kernel."""
     detector = small("sls", 1)
@@ -179,3 +182,41 @@ def test_training_starts_from_the_file_that_torchvision_publishes(
     assert main([*flags, *small_run]) == 0
     assert "the three channels of `conv1.weight` summed into one" in capsys.readouterr().out
     assert main(["--eval", *flags[:4], "--database_path", str(corpus)]) == 1
+
+
+@pytest.mark.parametrize("layer_norms", [True, False], ids=["as XLS-R", "as wav2vec2-base"])
+def test_a_front_end_is_loaded_from_the_file_that_fairseq_saved(workplace: Path, layer_norms: bool) -> None:
+    norm = {"feat_extract_norm": "layer" if layer_norms else "group", "do_stable_layer_norm": layer_norms}
+    source = small("ssl_mean", 1, conv_bias=layer_norms, mask_time_prob=0.075, **norm)
+    published = as_published(source, layer_norms=layer_norms)
+    model = {name.removeprefix("ssl_model.model."): part for name, part in published.items() if "ssl_model" in name}
+    settings = {"encoder_attention_heads": 4, "layer_norm_first": layer_norms, "dropout": 0.0, "_name": "wav2vec2"}
+    torch.save({"args": argparse.Namespace(lr=1), "cfg": {"model": settings}, "model": model}, "xlsr2_300m.pt")
+    front_end = load_front_end("xlsr2_300m.pt").eval()
+    assert front_end.model.config.hidden_dropout == 0.0
+    waveform = torch.randn(1, 8000, generator=torch.Generator().manual_seed(3)) / 10
+    with torch.no_grad():
+        assert torch.equal(front_end(waveform), source.get_submodule("front_end")(waveform))
+
+    del model["encoder.layers.1.fc2.weight"]
+    torch.save({"model": model}, "cut.pt")
+    with pytest.raises(UserError, match=r"--ssl_model cut.pt: 1 tensors are missing.* encoder.layers.1.feed_forward"):
+        load_front_end("cut.pt")
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda path: path.write_text("a note"), r"--ssl_model x.pt is a file and none that fairseq saved"),
+        (lambda path: torch.save({"model": {"a": torch.ones(1)}}, path), r"it has no encoder.layers.0.self_attn"),
+        (
+            lambda path: torch.save({"encoder.layers.0.self_attn.k_proj.weight": torch.ones(1)}, path),
+            "it has no feature_",
+        ),
+    ],
+    ids=["no weights", "another model", "a part of one"],
+)
+def test_another_file_as_a_front_end_is_refused(workplace: Path, write: Callable[[Path], object], words: str) -> None:
+    write(Path("x.pt"))
+    with pytest.raises(UserError, match=words):
+        load_front_end("x.pt")

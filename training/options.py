@@ -85,7 +85,8 @@ class Options(RecipeSettings, RawBoostSettings):
         "",
         "detector",
         OnChange.REFUSED,
-        "front-end: hub name or local folder of a wav2vec2-family model, or `compact`, a small one with random weights "
+        "front-end: hub name or local folder of a wav2vec2-family model, a file of fairseq's such as xlsr2_300m.pt, or "
+        "`compact`, a small one with random weights "
         f"(default: {XLS_R_300M}; `compact` with the demo corpus)",
     )
     group_size: int = setting(3, "detector", OnChange.REFUSED, "front-end layers per attention group", at_least=1)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import pickletools
 import re
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -22,6 +23,21 @@ from typing import IO, Any
 _DOTTED_NAME = re.compile(r"\w+(\.\w+)*")
 # Keys of these types are kept; another one, which might be a trap to hash, is replaced by a text.
 _PLAIN_KEYS = (str, int, float, bool, bytes, type(None))
+
+# A damaged pickle, or one made to be, can ask for anything; files of other programs may have no checksum.
+BAD_PICKLE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    ImportError,
+    struct.error,
+)
 
 
 class InertPickleError(Exception):

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from training.checkpoints.fairseq_names import (
+from models.fairseq_names import (
     FAIRSEQ_ANCHOR,
     TRANSFORMERS_ANCHOR,
     is_for_pretraining_only,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,21 +21,8 @@ from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX
 from training.checkpoints.sealed_file import broken_seal, other_format
 from training.checkpoints.tensor_table import FOREIGN_DATA
 from utils.errors import UserError
+from utils.inert_pickle import BAD_PICKLE
 
-# A damaged pickle, or one made to be, can ask for anything; files of other programs may have no checksum.
-_BAD_PICKLE = (
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    ImportError,
-    struct.error,
-)
 _FORBIDDEN_GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
@@ -90,7 +76,7 @@ def _load_torch(path: Path) -> Any:
             f"{path} holds more than tensors and plain values ({what}): loading it could run code, so it is refused. "
             "If you trust it, save its state dict alone with torch.save and pass that file"
         ) from error
-    except _BAD_PICKLE as error:
+    except BAD_PICKLE as error:
         raise UserError(f"{path} cannot be read by torch: {first_line(error)}") from error
 
 
