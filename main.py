@@ -28,13 +28,11 @@ from training.runs.experiments import other_experiments, other_versions, run_to_
 from training.runs.listing import list_document, list_text
 from training.runs.survey import other_run_folders, survey_folder
 from utils.console import drop_unread_output, prepare_output, say
-from utils.errors import EXIT_FAILURE, UserError
+from utils.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
 from utils.terminal_text import bytes_text
 
 if TYPE_CHECKING:
     from training.score_report import ScoreReport
-
-EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -174,6 +172,13 @@ def _without_figures(scores: Path, as_json: bool) -> str:
     return f"The trials have no keys, so there are no figures: --metrics {scores} --keys FILE gives them"
 
 
+def score_own_audio(command: Command) -> int:
+    """Score own audio files with a trained detector and print a table."""
+    from training.evaluation import own_audio  # noqa: PLC0415  (imports torch, 2 s)
+
+    return own_audio.score_own_audio(command)
+
+
 LOOKS: Mapping[Action | Look, Callable[[Command], int]] = {
     Action.LIST_CHECKPOINTS: list_checkpoints,
     Look.INSPECT_CHECKPOINT: inspect_checkpoint,
@@ -182,8 +187,9 @@ LOOKS: Mapping[Action | Look, Callable[[Command], int]] = {
     Look.CHECK_DATA: check_data,
     Look.METRICS: measure_scores,
     Look.EVAL: evaluate,
+    Look.SCORE: score_own_audio,
 }
-"""Commands that train nothing. All but --export and --eval only look: they change nothing and import no torch."""
+"""Commands that train nothing. Only --export and --eval write files, and only they and --score import torch."""
 
 
 def announce(plan: Plan) -> None:

@@ -22,7 +22,7 @@ from utils.trial_keys import SUBSETS
 
 CHECKPOINT_FLAGS = ["--resume", "--fresh_start", "--auto_resume", "--list_checkpoints"]
 LOOKS = ["--inspect_checkpoint", "--validate_checkpoints", "--metrics", "--check_data"]
-EVALUATION_FLAGS = ("--eval", "--eval_output", "--average_checkpoints")
+EVALUATION_FLAGS = ("--eval", "--eval_output", "--average_checkpoints", "--score")
 METRICS_FLAGS = ["--keys", "--asv_scores", "--subset", "--plots"]
 OTHER_FLAGS = [
     "--export",
@@ -106,6 +106,34 @@ def test_eval_takes_a_model_path_and_flags_of_its_own(name: str) -> None:
     assert (command.look, command.model_path, command.looked_at) == (Look.EVAL, Path("a.pth"), None)
     assert (command.eval_output, command.metrics_flags.subset, command.as_json) == (Path("s.txt"), "progress", True)
     assert "--eval_output goes with --eval" in refusal("--eval_output", "s.txt")
+
+
+def test_score_takes_files_and_folders_and_a_model_path() -> None:
+    command = read_command(["--score", "a.wav", "b", "--model_path", "m.pth", "--json", "--score", "c.mp3"])
+    assert (command.look, command.model_path, command.looked_at) == (Look.SCORE, Path("m.pth"), None)
+    assert command.own_audio == (Path("a.wav"), Path("b"), Path("c.mp3"))
+    assert command.as_json
+    assert read_command(["--score", "a.wav", "--average_checkpoints", "3"]).average_checkpoints == 3
+    assert "--score: expected at least one argument" in refusal("--score", "--model_path", "m.pth")
+
+
+@pytest.mark.parametrize("other", ["--eval", "--resume", "--fresh_start", "--auto_resume", "--list_checkpoints"])
+def test_score_is_refused_beside_anything_else_that_is_done(other: str) -> None:
+    message = refusal("--score", "a.wav", "--model_path", "m.pth", other)
+    assert "--score" in message and other in message and "contradict each other" in message
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["--subset", "eval"], "--subset goes with --metrics SCORES"),
+        (["--plots", "p"], "--plots goes with --metrics SCORES"),
+        (["--eval_output", "s.txt"], "--eval_output goes with --eval"),
+        (["--export_path", "s.onnx"], "--export_path goes with --export"),
+    ],
+)
+def test_score_has_no_use_for_what_belongs_to_others(typed: list[str], words: str) -> None:
+    assert words in refusal("--score", "a.wav", *typed)
 
 
 def with_path(flag: str) -> list[str]:
@@ -221,8 +249,8 @@ def test_json_goes_with_each_flag_that_looks(flag: str) -> None:
 def test_json_is_refused_with_anything_else(typed: list[str]) -> None:
     message = refusal(*typed, "--json")
     assert (
-        "--json goes with --list_checkpoints, --inspect_checkpoint, --validate_checkpoints, --check_data, --eval or "
-        "--metrics" in message
+        "--json goes with --list_checkpoints, --inspect_checkpoint, --validate_checkpoints, --check_data, --eval, "
+        "--score or --metrics" in message
     )
 
 

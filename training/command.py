@@ -28,6 +28,7 @@ class Look(enum.Enum):
     EXPORT = "--export"
     METRICS = "--metrics"
     EVAL = "--eval"
+    SCORE = "--score"
     CHECK_DATA = "--check_data"
 
 
@@ -55,8 +56,9 @@ class Command:
 
     `looked_at` is the path behind the flag that `look` names, None where there is none. With a `look`, `action` is
     DEFAULT and means nothing. --export names a format, `export_format`; its file is `model_path`, and `export_path`
-    where the result goes, None for the default. `given` names the settings that flags or the file
-    `config` gave, and `typed` those that flags gave; `arguments` are all the words of the command line.
+    where the result goes, None for the default. `own_audio` are the files and folders behind --score. `given` names the
+    settings that flags or the file `config` gave, and `typed` those that flags gave; `arguments` are all the words of
+    the command line.
     """
 
     options: Options
@@ -75,3 +77,4 @@ class Command:
     metrics_flags: MetricsFlags = MetricsFlags()
     eval_output: Path | None = None
     average_checkpoints: int | None = None
+    own_audio: tuple[Path, ...] = ()

@@ -14,6 +14,7 @@ from training.yaml_settings import read_settings_file
 from utils.errors import EXIT_USAGE, UserError
 
 _METRICS_FLAGS = ("keys", "asv_scores", "subset", "plots")
+_OF_MODEL_PATH = (Look.EXPORT, Look.EVAL, Look.SCORE)
 
 
 def read_command(arguments: Sequence[str] | None = None) -> Command:
@@ -44,8 +45,10 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
     if eval_output and look is not Look.EVAL:
         raise UserError("--eval_output goes with --eval: pass that, too, or drop it", EXIT_USAGE)
     average = typed.pop("average_checkpoints", None)
-    if average is not None and (look is not Look.EVAL or average < 2):
-        raise UserError(f"--average_checkpoints goes with --eval and is 2 or more, found {average}", EXIT_USAGE)
+    if average is not None and (look not in (Look.EVAL, Look.SCORE) or average < 2):
+        raise UserError(
+            f"--average_checkpoints goes with --eval or --score and is 2 or more, found {average}", EXIT_USAGE
+        )
     checkpoint_type = typed.pop("load_checkpoint_type", "last")
     config = read_settings_file(typed.pop("config")) if "config" in typed else None
     if config and config.resume_from and not (actions or look or model_path):
@@ -58,7 +61,7 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
         model_path=model_path,
         load_checkpoint_type=checkpoint_type,
         look=look,
-        looked_at=looked_at[look] if look and look not in (Look.EXPORT, Look.EVAL) else None,
+        looked_at=looked_at[look] if look and look not in _OF_MODEL_PATH else None,
         export_format=looked_at.get(Look.EXPORT),
         export_path=export_path,
         as_json=as_json,
@@ -68,6 +71,7 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
         metrics_flags=MetricsFlags(**beside_metrics),
         eval_output=eval_output,
         average_checkpoints=average,
+        own_audio=tuple(looked_at.get(Look.SCORE, ())),
     )
 
 
@@ -89,7 +93,7 @@ def _refuse_contradictions(
         raise UserError("--export needs a checkpoint: pass --model_path FILE, or --model_path FOLDER", EXIT_USAGE)
     if export_path is not None and flag is not Look.EXPORT:
         raise UserError("--export_path goes with --export: pass --export checkpoint, or drop it", EXIT_USAGE)
-    if isinstance(flag, Look) and flag not in (Look.EXPORT, Look.EVAL) and model_path is not None:
+    if isinstance(flag, Look) and flag not in _OF_MODEL_PATH and model_path is not None:
         raise UserError(
             f"{flag.value} does not use --model_path: write the path behind it, {flag.value} {model_path}", EXIT_USAGE
         )
@@ -99,6 +103,7 @@ def _refuse_contradictions(
         Look.VALIDATE_CHECKPOINTS,
         Look.CHECK_DATA,
         Look.EVAL,
+        Look.SCORE,
         Look.METRICS,
     )
     if as_json and flag not in told:

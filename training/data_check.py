@@ -14,12 +14,11 @@ from utils.corpora.audio_files import AudioFiles
 from utils.corpora.finding import find_all_layouts
 from utils.corpora.parts import FoundCorpus, PartSource
 from utils.demo_corpus import demo_corpus_location
-from utils.errors import EXIT_USAGE, UserError
+from utils.errors import EXIT_INTERRUPTED, EXIT_USAGE, UserError
 from utils.trials import ScannedProtocol
 
 _FILES_OF_A_TASK = 16
 _TASKS_AT_ONCE = 256  # a task for each of 600,000 files at once would take a gigabyte
-_EXIT_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def _listen(name: str, paths: Sequence[Path], num_threads: int) -> list[CheckedA
         raise UserError(
             f"--check_data was stopped by Ctrl-C in {name}, after {len(checked):,} of its {len(paths):,} files: "
             "nothing was changed",
-            _EXIT_INTERRUPTED,
+            EXIT_INTERRUPTED,
         ) from None
     finally:
         executor.shutdown(cancel_futures=True)

@@ -40,6 +40,9 @@ examples:
   # score the evaluation set of another corpus; repeat it after any interruption
   python main.py --eval --model_path models/RUN --database_path /data/2021
 
+  # is it bona fide? own files and folders of audio, of any rate and length
+  python main.py --score interview.mp3 recordings/ --model_path models/RUN
+
   # the figures of any score file, by the official definitions
   python main.py --metrics scores.txt --keys keys/LA/CM/trial_metadata.txt
 
@@ -137,8 +140,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "checkpoints",
-        "At most one of the first seven, --check_data, --eval or --metrics. Without any of them a fresh run starts at "
-        "epoch 1; an earlier run of the same name is moved aside, never deleted.",
+        "At most one of the first seven, --check_data, --eval, --score or --metrics. Without any of them a fresh run "
+        "starts at epoch 1; an earlier run of the same name is moved aside, never deleted.",
     )
     group.add_argument("--resume", action="store_true", help="continue from --model_path, to the same bits")
     group.add_argument(
@@ -179,7 +182,8 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--json",
         action="store_true",
-        help="with a flag that lists, inspects, validates, checks, evaluates or measures: print JSON for scripts",
+        help="with a flag that lists, inspects, validates, checks, evaluates, scores or measures: print JSON for "
+        "scripts",
     )
     group.add_argument(
         "--model_path",
@@ -210,10 +214,20 @@ def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
         "--eval_output", type=Path, metavar="FILE", help="where the scores go (default: beside the checkpoint)"
     )
     group.add_argument(
+        Look.SCORE.value,
+        type=Path,
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="score own audio files, or all those in folders, print a table, and exit, with 1 if any cannot be read: "
+        "any rate and length, channels averaged; a file's score is the mean of the scores of its windows of 64,600 "
+        "samples (4.04 s); bona fide is what is above the stored threshold",
+    )
+    group.add_argument(
         "--average_checkpoints",
         type=int,
         metavar="N",
-        help="evaluate the mean of the weights of the last N epochs, or of the best with --load_checkpoint_type best "
+        help="use the mean of the weights of the last N epochs, or of the best with --load_checkpoint_type best "
         "(default: one checkpoint)",
     )
 

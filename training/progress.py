@@ -126,6 +126,10 @@ class Progress:
             self._next_eer_s = elapsed_s + max(EER_EVERY_S, 100 * cost_s)
         self._display.show(self._standing)
 
+    def make_way(self) -> None:
+        """Take a bar off its line until the next `advance`, for others to print there."""
+        self._display.hide()
+
 
 @contextmanager
 def progress(
@@ -166,6 +170,8 @@ def progress(
 class _Display(Protocol):
     def show(self, standing: Standing) -> None: ...
 
+    def hide(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -182,6 +188,9 @@ class _Lines:
             self._shown_s = standing.elapsed_s
             self._output.write(f"{standing.line()}\n")
             self._output.flush()
+
+    def hide(self) -> None:
+        """Leave the last line as it is."""
 
     def close(self) -> None:
         """Leave the last line as it is."""
@@ -211,6 +220,9 @@ class _Bar:
     def show(self, standing: Standing) -> None:
         self._bar.set_postfix_str("  ".join(standing.measures()), refresh=False)
         self._bar.update(standing.batches - self._bar.n)
+
+    def hide(self) -> None:
+        self._bar.clear()
 
     def close(self) -> None:
         self._bar.close()

@@ -16,6 +16,12 @@ SAMPLE_RATE_HZ = 16_000
 CROP_SAMPLES = 64_600
 """What the detectors of this field look at: 4.0375 s (clovaai/aasist data_utils.py, SSL_Anti-spoofing)."""
 
+UNKNOWN_FRAMES = 2**62
+"""libsndfile gives at least so many for a FLAC file without a length, and cannot read its end."""
+NO_LENGTH = (
+    "its header does not say how long it is, as where a program wrote to a pipe: write it anew, with flac or ffmpeg"
+)
+
 Waveform = npt.NDArray[np.float32]
 
 
@@ -28,14 +34,14 @@ def read_waveform(path: Path) -> Waveform:
     samples, sample_rate_hz = _decode(path)
     if samples.shape[0] == 0:
         raise UserError(f"{path}: the audio file holds no samples: copy it again or take it out of the protocol")
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    mono = mixed(samples)
     if not np.isfinite(mono).all():
         first = int(np.flatnonzero(~np.isfinite(mono))[0])
         raise UserError(
             f"{path}: audio samples must be finite, found {mono[first]} at sample {first} (counted from 0): "
             "make the file again or take it out of the protocol"
         )
-    return np.ascontiguousarray(_resampled(mono, sample_rate_hz), dtype=np.float32)
+    return np.ascontiguousarray(resampled(mono, sample_rate_hz))
 
 
 def fit_length(waveform: Waveform, crop_samples: int = CROP_SAMPLES, start: int = 0) -> Waveform:
@@ -55,10 +61,34 @@ def fit_length(waveform: Waveform, crop_samples: int = CROP_SAMPLES, start: int 
     return np.resize(waveform[start:], crop_samples)
 
 
+def mixed(samples: Waveform) -> Waveform:
+    """Return the mean of the channels of `(frames, channels)` as `(frames,)`."""
+    return samples[:, 0] if samples.shape[1] == 1 else np.asarray(samples.mean(axis=1), dtype=np.float32)
+
+
+def resampling_ratio(sample_rate_hz: int) -> tuple[int, int]:
+    """Return (up, down): every `down` samples become `up` samples at 16 kHz.
+
+    >>> resampling_ratio(44_100)
+    (160, 441)
+    """
+    divisor = math.gcd(SAMPLE_RATE_HZ, sample_rate_hz)
+    return SAMPLE_RATE_HZ // divisor, sample_rate_hz // divisor
+
+
+def resampled(mono: Waveform, sample_rate_hz: int) -> Waveform:
+    """Return `(samples,)` at 16 kHz, through SciPy's polyphase filter in float64; at 16 kHz it is the same array."""
+    if sample_rate_hz == SAMPLE_RATE_HZ:
+        return mono
+    return np.asarray(resample_poly(mono.astype(np.float64), *resampling_ratio(sample_rate_hz)), dtype=np.float32)
+
+
 def _decode(path: Path) -> tuple[Waveform, int]:
     """Return `(frames, channels)` and the file's own rate in Hz; libsndfile reports cut or damaged FLAC."""
     try:
         with soundfile.SoundFile(path) as file:
+            if file.frames >= UNKNOWN_FRAMES:
+                raise UserError(f"{path}: the audio file cannot be read ({NO_LENGTH})")
             samples = file.read(dtype="float32", always_2d=True)
             sample_rate_hz = int(file.samplerate)
     except (soundfile.SoundFileError, OSError) as error:
@@ -74,12 +104,3 @@ def why_unreadable(path: Path, error: Exception) -> str:
     if path.is_file() and not path.stat().st_size:
         return "it is empty"
     return str(getattr(error, "error_string", error)).rstrip(".").removeprefix("Error : ")
-
-
-def _resampled(mono: npt.NDArray[np.floating], sample_rate_hz: int) -> npt.NDArray[np.floating]:
-    if sample_rate_hz == SAMPLE_RATE_HZ:
-        return mono
-    divisor = math.gcd(SAMPLE_RATE_HZ, sample_rate_hz)
-    return np.asarray(
-        resample_poly(mono.astype(np.float64), SAMPLE_RATE_HZ // divisor, sample_rate_hz // divisor), dtype=np.float64
-    )

@@ -57,7 +57,7 @@ def check_audio(path: Path) -> CheckedAudio:
         with soundfile.SoundFile(path) as file:
             samples, is_finite = _decode(file)
             facts = CheckedAudio(samples, int(file.samplerate), int(file.channels))
-            promised = _promised(file)
+            promised = promised_samples(file)
     except (soundfile.SoundFileError, OSError) as error:
         return CheckedAudio(fault=AudioFault.UNREADABLE, reason=why_unreadable(path, error))
     if not samples:
@@ -82,7 +82,7 @@ def _decode(file: soundfile.SoundFile) -> tuple[int, bool]:
             return samples, is_finite
 
 
-def _promised(file: soundfile.SoundFile) -> int:
+def promised_samples(file: soundfile.SoundFile) -> int:
     """Return how many samples of each channel the header says there are."""
     cut = _CUT_WAV.search(file.extra_info) if file.format == "WAV" else None
     if cut and int(cut[2]) < int(cut[1]) < _NO_LENGTH_BYTES and file.frames:

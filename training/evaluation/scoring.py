@@ -109,12 +109,18 @@ def _score_rest(
         batches.close()
 
 
-def _score(subject: Subject, batch: Batch, names: object) -> list[str]:
-    """Return the log-odds of a batch as text, enough digits for the float32 that they are."""
+def score_waveforms(subject: Subject, waveforms: torch.Tensor) -> list[float]:
+    """Return the log-odds, float32, of `waveforms` (batch, samples) at 16 kHz; what is not finite stays so."""
     use_bf16 = subject.options.precision == "bf16"
     with torch.inference_mode(), torch.autocast(subject.device.type, dtype=torch.bfloat16, enabled=use_bf16):
-        output = subject.detector.analyse(batch.to(subject.device).waveforms)
-    values = log_odds(output.log_probabilities.float()).cpu().tolist()
+        output = subject.detector.analyse(waveforms.to(subject.device, non_blocking=True))
+    values: list[float] = log_odds(output.log_probabilities.float()).cpu().tolist()
+    return values
+
+
+def _score(subject: Subject, batch: Batch, names: object) -> list[str]:
+    """Return the log-odds of a batch as text, enough digits for the float32 that they are."""
+    values = score_waveforms(subject, batch.waveforms)
     for position, value in enumerate(values):
         if not math.isfinite(value):
             name = list(names)[position]  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""What an evaluation is of: a detector from a checkpoint or a file of weights, and the settings it is scored with."""
+"""What scores: a detector from a checkpoint or a file of weights, its settings, and the threshold stored with it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from models.detector import Detector
+from training.checkpoints.decision import NO_THRESHOLD, Decision
 from training.checkpoints.foreign_weights import renamed_from_fairseq
 from training.checkpoints.record import CheckpointRecord, WeightsFile
 from training.checkpoints.weights import load_into, load_weights, taken_text
@@ -28,13 +29,16 @@ from utils.errors import UserError
 class Subject:
     """A detector in evaluation mode on `device`, the files it came from, and the settings of the evaluation.
 
-    `sources` are one checkpoint or file of weights, or those whose mean the detector is, oldest first.
+    `sources` are one checkpoint or file of weights, or those whose mean the detector is, oldest first. `decision` is
+    the threshold that was stored for exactly these weights; where there is none, `why_undecided` says why.
     """
 
     sources: tuple[Path, ...]
     detector: Detector
     options: Options
     device: torch.device
+    decision: Decision | None = None
+    why_undecided: str = ""
 
 
 def load_subject(command: Command) -> Subject:
@@ -43,7 +47,7 @@ def load_subject(command: Command) -> Subject:
     Settings come from the file; only those of data and machine that were given win over it. Raises UserError where
     there is no such file, where it is damaged, and where a flag contradicts the detector in it.
     """
-    place = command.model_path or _run_of_the_flags(command.options)
+    place = command.model_path or _run_of_the_flags(command)
     places = [place]
     if command.average_checkpoints:
         epochs = find_epochs_to_average(place, command.average_checkpoints, command.load_checkpoint_type)
@@ -60,19 +64,23 @@ def load_subject(command: Command) -> Subject:
         taken = taken_text(weights, load_into(detector, weights))
         if not command.as_json:
             say(taken)
-        return Subject((found.path,), detector.to(device).eval(), options, device)
-    detector, paths = load_detector(found.path, device).detector, tuple(source.path for source in sources)
+        why = f"{found.path.name} holds weights alone, and no threshold"
+        return Subject((found.path,), detector.to(device).eval(), options, device, why_undecided=why)
+    trained, paths = load_detector(found.path, device), tuple(source.path for source in sources)
     if len(paths) > 1:
-        detector.load_state_dict(mean_of_weights(paths))
-    return Subject(paths, detector, options, device)
+        trained.detector.load_state_dict(mean_of_weights(paths))
+        why = "the mean of several epochs was never validated, so that no threshold was stored for it"
+        return Subject(paths, trained.detector, options, device, why_undecided=why)
+    return Subject(paths, trained.detector, options, device, trained.decision, "" if trained.decision else NO_THRESHOLD)
 
 
-def _run_of_the_flags(options: Options) -> Path:
-    run = run_to_look_at(options)
+def _run_of_the_flags(command: Command) -> Path:
+    assert command.look is not None
+    run = run_to_look_at(command.options)
     if not run.all_checkpoints and not run.unusable:
         raise UserError(
-            f"--eval: there is no checkpoint in {run.folder}, the run that these flags name: pass --model_path PATH, "
-            "or the flags that the run was started with"
+            f"{command.look.value}: there is no checkpoint in {run.folder}, the run that these flags name: pass "
+            "--model_path PATH, or the flags that the run was started with"
         )
     return run.folder
 

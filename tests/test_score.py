@@ -1,0 +1,243 @@
+"""--score tells of own audio files what --eval would, of long ones window by window, and of bad ones what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from main import main
+from tests.conftest import SMALL_RUN, write_corpus
+from training.checkpoints.sealed_file import read_record
+from utils.audio import CROP_SAMPLES
+from utils.score_files import read_scores
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), train=8, dev=4)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    """The folder of a small run of two epochs."""
+    folder = tmp_path_factory.mktemp("trained")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["--database_path", str(corpus), *SMALL_RUN, "--num_epochs", "2"]) == 0
+    finally:
+        os.chdir(before)
+    return next((folder / "models").iterdir())
+
+
+def noise(seconds: float, rate_hz: int = 16_000, channels: int = 1) -> np.ndarray:
+    return np.random.default_rng(7).uniform(-0.5, 0.5, (round(seconds * rate_hz), channels))
+
+
+def scored(capsys: pytest.CaptureFixture[str], trained: Path, *typed: str | Path, code: int = 0) -> dict[str, Any]:
+    """Return the JSON document of a scoring."""
+    capsys.readouterr()
+    assert main(["--score", *map(str, typed), "--model_path", str(trained), "--json"]) == code
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
+
+
+def test_files_of_a_window_or_less_get_the_score_that_eval_gives_them(
+    trained: Path, corpus: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audio = corpus / "ASVspoof2019_LA_dev" / "flac"
+    soundfile.write("exact.wav", noise(CROP_SAMPLES / 16_000), 16_000)
+    shutil.copy("exact.wav", audio / "exact.wav")
+    names = [path.stem for path in sorted(audio.iterdir())]
+    Path("trials.txt").write_text("\n".join(names) + "\n")
+    asked = ["--model_path", str(trained), "--database_path", str(corpus), "--protocols_path", "trials.txt"]
+    assert main(["--eval", *asked, "--eval_output", "eval.txt", "--batch_size", "1"]) == 0
+    of_eval = dict(zip(names, read_scores(Path("eval.txt")).scores, strict=True))
+    one_by_one = scored(capsys, trained, audio, "--batch_size", "1")["files"]
+    for one in one_by_one:
+        name = Path(one["path"]).stem
+        seen_by_eval = one["windows"][0]["score"] if one["num_windows"] > 1 else one["score"]
+        assert np.float32(seen_by_eval) == np.float32(of_eval.pop(name))
+    assert not of_eval
+    files = scored(capsys, trained, audio)["files"]
+    assert {one["num_windows"] for one in files} == {1, 2}
+    assert [one["score"] for one in files] == pytest.approx([one["score"] for one in one_by_one], abs=1e-4)
+    (audio / "exact.wav").unlink()
+
+
+def test_a_long_file_is_scored_in_windows_of_which_the_last_one_ends_with_it(
+    trained: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound = noise(10.0)
+    soundfile.write("long.wav", sound, 16_000, subtype="FLOAT")
+    starts = [0, CROP_SAMPLES, 160_000 - CROP_SAMPLES]
+    for number, start in enumerate(starts):
+        soundfile.write(f"part_{number}.wav", sound[start : start + CROP_SAMPLES], 16_000, subtype="FLOAT")
+    long, *parts = scored(capsys, trained, "long.wav", "part_0.wav", "part_1.wav", "part_2.wav")["files"]
+    assert [window["start_s"] for window in long["windows"]] == [start / 16_000 for start in starts]
+    expected = [part["score"] for part in parts]
+    assert [window["score"] for window in long["windows"]] == pytest.approx(expected, abs=1e-5)
+    assert long["score"] == pytest.approx(sum(expected) / 3, abs=1e-5) and long["seconds"] == 10
+
+
+def test_the_table_has_a_row_for_each_file_in_order_and_decides_at_the_stored_threshold(
+    trained: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("b/x.wav", "b/c/a.flac", "b/.hidden.wav", "b/note.txt", "b/d.m4a", "z.ogg", "b/a.mp3"):
+        path = Path(place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in (".txt", ".m4a"):
+            path.write_text("no audio")
+        else:
+            soundfile.write(path, noise(0.5, 44_100, channels=2), 44_100)
+    typed = ["z.ogg", "b", "./z.ogg", "b/../b/x.wav"]
+    document = scored(capsys, trained, *typed)
+    assert [one["path"] for one in document["files"]] == ["z.ogg", "b/a.mp3", "b/c/a.flac", "b/x.wav"]
+    record = read_record(trained / "checkpoint_epoch_2.pth")
+    assert record is not None
+    decision = record["decision"]
+    assert document["threshold"] == decision["threshold"] and document["complete"]
+    assert document["passed_over"] == ["b/d.m4a"]
+    assert main(["--score", *typed, "--model_path", str(trained)]) == 0
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert lines[1].startswith(f"Threshold: bona fide above {decision['threshold']:.6f}, which is that of the EER")
+    assert "Passed over: 1 file of formats that cannot be read here (d.m4a)" in lines
+    rows = lines[lines.index("file            score  verdict     seconds") + 1 :]
+    for row, one in zip(rows[:4], document["files"], strict=True):
+        told = "bona fide" if one["score"] > decision["threshold"] else "spoof"
+        assert one["verdict"] == told
+        assert row == f"{one['path']:<10}  {one['score']:>9.4f}  {told:<9}  {'0.50':>8}"
+        assert one["log_likelihood_ratio"] == pytest.approx(decision["scale"] * one["score"] + decision["offset"])
+    assert rows[5].startswith("4 files, 2.00 s of audio: ")
+    assert said.err == ""
+
+
+def test_what_cannot_be_read_is_told_in_its_row_and_the_others_are_scored(
+    trained: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write("good.wav", noise(0.5), 16_000)
+    soundfile.write("8_bit.wav", noise(0.5, 8_000), 8_000, subtype="PCM_U8")
+    soundfile.write("silent.wav", np.zeros(8_000), 16_000)
+    soundfile.write("nan.wav", np.append(noise(5.0)[:, 0], np.nan), 16_000, subtype="FLOAT")
+    soundfile.write("no_samples.wav", np.zeros(0), 16_000)
+    soundfile.write("odd_rate.wav", noise(0.1), 2**31 - 1)
+    soundfile.write("cut.flac", noise(5.0), 16_000)
+    Path("cut.flac").write_bytes(Path("cut.flac").read_bytes()[:60_000])
+    Path("short.wav").write_bytes(Path("good.wav").read_bytes()[:8_000])
+    Path("text.wav").write_text("no audio")
+    Path("empty.wav").write_bytes(b"")
+    Path("samples.raw").write_bytes(b"1234")
+    Path("folder").mkdir()
+    os.mkfifo("pipe.wav")
+    names = sorted(path.name for path in workplace.iterdir())
+    assert main(["--score", *names, "missing.wav", "--model_path", str(trained)]) == 1
+    rows = capsys.readouterr().out.splitlines()[4:-2]
+    told = {row.split()[0]: row for row in rows}
+    assert list(told) == [*names, "missing.wav"]
+    for name, words in {
+        "nan.wav": "sample 80,000 is nan",
+        "no_samples.wav": "it holds no samples",
+        "odd_rate.wav": "a sample rate of 2,147,483,647 Hz is none of audio",
+        "cut.flac": "flac decoder lost sync",
+        "text.wav": "Format not recognised",
+        "empty.wav": "it is empty",
+        "samples.raw": "raw samples do not say their rate and channels",
+        "folder": "it is no regular file",
+        "pipe.wav": "it is no regular file",
+        "missing.wav": "there is no such file",
+    }.items():
+        assert told[name].split()[1:4] == ["-"] * 3 and words in told[name], told[name]
+    for name, words in {
+        "silent.wav": "silence: every sample is 0",
+        "short.wav": "cut short: ",
+        "8_bit.wav": "",
+    }.items():
+        assert float(told[name].split()[1]) == pytest.approx(0, abs=100) and words in told[name]
+
+
+def test_without_any_audio_one_sentence_says_so_before_a_detector_is_looked_for(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("folder").mkdir()
+    assert main(["--score", "folder"]) == 1
+    assert "--score found no audio file: folder holds no file; WAV, FLAC" in capsys.readouterr().err
+    Path("folder/speech.m4a").write_bytes(b"x")
+    assert main(["--score", "folder"]) == 1
+    assert "folder holds 1 other files (speech.m4a)" in capsys.readouterr().err
+    assert main(["--score", "a.wav", "b.wav"]) == 1
+    assert "--score a.wav: there is no such file or folder, nor" in capsys.readouterr().err
+
+
+def test_detectors_without_a_threshold_of_their_own_give_scores_and_no_verdict(
+    trained: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch  # noqa: PLC0415
+
+    soundfile.write("a.wav", noise(0.5), 16_000)
+    last = trained / "checkpoint_epoch_2.pth"
+    torch.save(torch.load(last, weights_only=True)["model_state_dict"], "bare.pt")
+    bare = scored(capsys, Path("bare.pt"), "a.wav", *SMALL_RUN)
+    assert (bare["threshold"], bare["files"][0]["verdict"], bare["files"][0]["log_likelihood_ratio"]) == (None,) * 3
+    assert bare["files"][0]["score"] == scored(capsys, last, "a.wav")["files"][0]["score"]
+    assert main(["--score", "a.wav", "--model_path", "bare.pt", *SMALL_RUN]) == 0
+    said = capsys.readouterr().out
+    assert "Threshold: none, and so no verdict: bare.pt holds weights alone, and no threshold" in said
+    assert said.splitlines()[4].split()[2] == "-" and said.splitlines()[-1].endswith(": 1 scored")
+    mean = scored(capsys, trained, "a.wav", "--average_checkpoints", "2")
+    assert len(mean["sources"]) == 2 and mean["threshold"] is None
+    assert "never validated" in mean["threshold_from"]
+
+
+def test_best_and_bfloat16_are_as_with_eval(trained: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write("a.wav", noise(0.5), 16_000)
+    best = scored(capsys, trained, "a.wav", "--load_checkpoint_type", "best")
+    assert best["sources"][0].startswith(str(trained / "best"))
+    precise, rough = (scored(capsys, trained, "a.wav", "--precision", p)["files"][0]["score"] for p in ("fp32", "bf16"))
+    assert rough != precise and rough == pytest.approx(precise, abs=0.5)
+    assert main(["--score", "a.wav", "--model_path", str(trained), "--group_size", "5"]) == 1
+    assert "--group_size 5 contradicts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_ends_at_once_with_what_is_scored_so_far(
+    as_json: bool, trained: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write("long.wav", np.zeros(16_000 * 3600), 16_000)
+    soundfile.write("first.wav", noise(0.5), 16_000)
+    ctrl_c = threading.Thread(target=_interrupt_once_open_for_a_while, args=("long.wav",))
+    ctrl_c.start()
+    typed = ["--score", "first.wav", "long.wav", "--model_path", str(trained), "--batch_size", "1"]
+    assert main([*typed, "--json"] if as_json else typed) == 130
+    ctrl_c.join()
+    said = capsys.readouterr().out
+    if as_json:
+        document = json.loads(said)
+        assert [one["path"] for one in document["files"]] == ["first.wav"] and not document["complete"]
+    else:
+        assert said.splitlines()[4].startswith("first.wav  ")
+        assert said.splitlines()[-1].startswith("Stopped, 1 of 2 files left; 1 file, 0.50 s of audio: ")
+
+
+def _interrupt_once_open_for_a_while(name: str) -> None:
+    """Send this process SIGINT while it has a file open that is being scored, not asked for its length."""
+    seen, began = 0, time.monotonic()
+    while seen < 20 and time.monotonic() - began < 60:
+        opened = []
+        for link in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):
+                opened.append(link.readlink().name)
+        seen = seen + 1 if name in opened else 0
+        time.sleep(0.005)
+    os.kill(os.getpid(), signal.SIGINT)

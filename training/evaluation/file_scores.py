@@ -1,0 +1,109 @@
+"""Scores audio files of any length with a detector: windows of all files in batches, results file by file, in order.
+
+A file that one window holds gets the score that --eval gives it, but for the rounding of another batch (1e-6 or so).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from training.evaluation.scoring import score_waveforms
+from training.evaluation.subject import Subject
+from training.progress import Progress
+from utils.audio_windows import UnreadableAudioError, Window, WindowedAudio, expected_windows
+
+
+@dataclass(frozen=True)
+class FileScore:
+    """What came of a file: the mean of its windows' scores, or what was wrong with it.
+
+    `windows` are pairs (where it begins in seconds, log-odds). `note` says of a file that has a score what makes it
+    doubtful; `fault` why another has none.
+    """
+
+    path: Path
+    seconds: float = 0.0
+    windows: tuple[tuple[float, float], ...] = ()
+    note: str = ""
+    fault: str = ""
+
+    @property
+    def score(self) -> float | None:
+        """The mean log-odds, higher is bona fide; None for a file with a fault."""
+        return None if self.fault else math.fsum(score for _, score in self.windows) / len(self.windows)
+
+
+@dataclass
+class _Reading:
+    """A file on its way: `waiting` of its windows are in a batch that is not full yet."""
+
+    audio: WindowedAudio
+    windows: list[tuple[float, float]] = field(default_factory=list)
+    waiting: int = 0
+    is_read: bool = False
+    fault: str = ""
+
+    def result(self) -> FileScore:
+        bad = next((score for _, score in self.windows if not math.isfinite(score)), None)
+        if bad is not None and not self.fault:
+            self.fault = f"its score is {bad}: the weights are not sound, or --precision fp32 is needed"
+        if self.fault:
+            return FileScore(self.audio.path, fault=self.fault)
+        note = ""
+        if self.audio.promised > self.audio.frames:
+            note = f"cut short: {self.audio.frames:,} samples, its header says {self.audio.promised:,}"
+        elif not self.audio.peak:
+            note = "silence: every sample is 0"
+        return FileScore(self.audio.path, self.audio.seconds, tuple(self.windows), note)
+
+
+def count_windows(files: Sequence[Path]) -> int:
+    """Return how many windows the files have, going by their headers."""
+    return sum(map(expected_windows, files))
+
+
+def score_files(subject: Subject, files: Sequence[Path], progress: Progress) -> Iterator[FileScore]:
+    """Yield what came of each file, in order, as soon as that is known; at most --batch_size windows are in memory."""
+    under_way: deque[_Reading] = deque()
+    batch: list[tuple[_Reading, Window]] = []
+    for path in files:
+        reading = _Reading(WindowedAudio(path))
+        under_way.append(reading)
+        try:
+            for window in reading.audio:
+                batch.append((reading, window))
+                reading.waiting += 1
+                if len(batch) == subject.options.batch_size:
+                    _score(subject, batch, progress)
+                    yield from _finished(under_way)
+        except UnreadableAudioError as error:
+            reading.fault, reading.waiting = error.reason, 0
+            batch = [(other, window) for other, window in batch if other is not reading]
+        reading.is_read = True
+        yield from _finished(under_way)
+    if batch:
+        _score(subject, batch, progress)
+    yield from _finished(under_way)
+
+
+def _score(subject: Subject, batch: list[tuple[_Reading, Window]], progress: Progress) -> None:
+    """Score the windows of a batch, add each to its file, and empty the batch."""
+    waveforms = torch.from_numpy(np.stack([window.waveform for _, window in batch]))
+    scores = score_waveforms(subject, waveforms)
+    for (reading, window), score in zip(batch, scores, strict=True):
+        reading.windows.append((window.start_s, score))
+        reading.waiting -= 1
+    progress.advance(utterances=len(batch), batches=len(batch))
+    batch.clear()
+
+
+def _finished(under_way: deque[_Reading]) -> Iterator[FileScore]:
+    while under_way and under_way[0].is_read and not under_way[0].waiting:
+        yield under_way.popleft().result()

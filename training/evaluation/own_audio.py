@@ -1,0 +1,43 @@
+"""What --score does: find files and detector, score, and say each result as soon as it is there."""
+
+from __future__ import annotations
+
+from training.command import Command, Look
+from training.evaluation.file_scores import FileScore, count_windows, score_files
+from training.evaluation.score_table import ScoreTable, head_text, score_document, summary_text
+from training.evaluation.subject import load_subject
+from training.json_document import json_text
+from training.progress import progress
+from utils.audio_files import find_audio_files
+from utils.console import say
+from utils.errors import EXIT_FAILURE, EXIT_INTERRUPTED
+
+
+def score_own_audio(command: Command) -> int:
+    """Score the files that the command names and return the exit code: 1 if one has no score, 130 after Ctrl-C.
+
+    Ctrl-C ends it at once; what is scored by then has been printed, or is in the JSON. Raises UserError where there is
+    no file or no detector.
+    """
+    found = find_audio_files(command.own_audio, Look.SCORE.value)
+    subject = load_subject(command)
+    threshold = subject.decision.threshold if subject.decision else None
+    table = ScoreTable(found.files, threshold)
+    tell = (lambda _: None) if command.as_json else say
+    tell(f"{head_text(subject, found)}\n\n{table.head()}")
+    scored: list[FileScore] = []
+    stopped = False
+    try:
+        with progress("scoring", count_windows(found.files), unit="windows") as bar:
+            for one in score_files(subject, found.files, bar):
+                scored.append(one)
+                bar.make_way()
+                tell(table.row(one))
+    except KeyboardInterrupt:
+        stopped = True
+    tell(f"\n{summary_text(scored, len(found.files), threshold)}")
+    if command.as_json:
+        say(json_text(score_document(subject, scored, found)))
+    if stopped:
+        return EXIT_INTERRUPTED
+    return EXIT_FAILURE if any(one.fault for one in scored) else 0
