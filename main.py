@@ -27,6 +27,7 @@ from training.plan import Plan, Start, decide
 from training.runs.experiments import other_experiments, other_versions, run_to_look_at
 from training.runs.listing import list_document, list_text
 from training.runs.survey import other_run_folders, survey_folder
+from utils.audio_files import find_audio_files
 from utils.console import drop_unread_output, prepare_output, say
 from utils.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
 from utils.terminal_text import bytes_text
@@ -174,9 +175,10 @@ def _without_figures(scores: Path, as_json: bool) -> str:
 
 def score_own_audio(command: Command) -> int:
     """Score own audio files with a trained detector and print a table."""
+    found = find_audio_files(command.own_audio, Look.SCORE.value)
     from training.evaluation import own_audio  # noqa: PLC0415  (imports torch, 2 s)
 
-    return own_audio.score_own_audio(command)
+    return own_audio.score_own_audio(command, found)
 
 
 LOOKS: Mapping[Action | Look, Callable[[Command], int]] = {

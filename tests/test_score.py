@@ -154,7 +154,7 @@ def test_what_cannot_be_read_is_told_in_its_row_and_the_others_are_scored(
         "text.wav": "Format not recognised",
         "empty.wav": "it is empty",
         "samples.raw": "raw samples do not say their rate and channels",
-        "folder": "it is no regular file",
+        "folder": "the folder holds no audio file that can be read",
         "pipe.wav": "it is no regular file",
         "missing.wav": "there is no such file",
     }.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def resampled(mono: Waveform, sample_rate_hz: int) -> Waveform:
 def _decode(path: Path) -> tuple[Waveform, int]:
     """Return `(frames, channels)` and the file's own rate in Hz; libsndfile reports cut or damaged FLAC."""
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             if file.frames >= UNKNOWN_FRAMES:
                 raise UserError(f"{path}: the audio file cannot be read ({NO_LENGTH})")
             samples = file.read(dtype="float32", always_2d=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ def check_audio(path: Path) -> CheckedAudio:
     file is not told from a short one.
     """
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             samples, is_finite = _decode(file)
             facts = CheckedAudio(samples, int(file.samplerate), int(file.channels))
             promised = promised_samples(file)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from utils.errors import UserError
 from utils.terminal_text import printable
@@ -38,7 +39,8 @@ class FoundAudio:
 def find_audio_files(places: Sequence[Path], flag: str) -> FoundAudio:
     """Return files in the order given, those of a folder and of the folders in it sorted, each once; no hidden ones.
 
-    Links to folders are not followed. Raises UserError that begins with `flag` where there is no file at all.
+    Links to folders are not followed. Raises UserError that begins with `flag` where there is no file at all, and where
+    a folder cannot be looked into.
     """
     files: dict[str, Path] = {}
     passed_over: dict[str, Path] = {}
@@ -58,8 +60,11 @@ def find_audio_files(places: Sequence[Path], flag: str) -> FoundAudio:
 
 
 def _files_below(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> NoReturn:
+        raise UserError(f"{error.filename} cannot be looked into ({error.strerror}): pass another folder") from error
+
     found = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(found)

@@ -7,6 +7,7 @@ resampled with what lies beside them, as far as the filter reaches.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,11 +124,15 @@ def expected_windows(path: Path) -> int:
 
 
 def _opened(path: Path) -> soundfile.SoundFile:
+    if path.is_dir():
+        raise UnreadableAudioError(path, "the folder holds no audio file that can be read")
     if path.exists() and not path.is_file():  # a pipe would be waited for
         raise UnreadableAudioError(path, "it is no regular file")
+    if path.exists() and not os.access(path, os.R_OK):
+        raise UnreadableAudioError(path, "this user may not read it")
     if path.suffix.lower() == ".raw":  # soundfile goes by the name, and asks its caller for rate and channels
         raise UnreadableAudioError(path, "raw samples do not say their rate and channels: give it a header, as WAV")
-    file = soundfile.SoundFile(path)
+    file = soundfile.SoundFile(os.fsencode(path))
     if file.frames >= UNKNOWN_FRAMES:
         file.close()
         raise UnreadableAudioError(path, NO_LENGTH)

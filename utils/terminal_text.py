@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 
 def bytes_text(count: int) -> str:
     """Return a number of bytes in decimal units, as disks are sold.
@@ -39,3 +41,21 @@ def age_text(seconds: float) -> str:
         if count > 0:
             return f"{count:,} {unit}{'s' if count > 1 else ''} ago"
     return "just now"
+
+
+def padded(text: str, columns: int) -> str:
+    """Return text with spaces behind it up to `columns` columns of a terminal; Chinese letters take two, accents none.
+
+    >>> padded("录音", 5), padded("abc", 5)
+    ('录音 ', 'abc  ')
+    """
+    return text + " " * max(0, columns - columns_of(text))
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal a printable text takes (Unicode Standard Annex 11).
+
+    >>> columns_of("录音.wav"), columns_of("u\u0308")
+    (8, 1)
+    """
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)

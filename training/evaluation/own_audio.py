@@ -1,25 +1,24 @@
-"""What --score does: find files and detector, score, and say each result as soon as it is there."""
+"""What --score does: load the detector, score file after file, and say each result as soon as it is there."""
 
 from __future__ import annotations
 
-from training.command import Command, Look
+from training.command import Command
 from training.evaluation.file_scores import FileScore, count_windows, score_files
 from training.evaluation.score_table import ScoreTable, head_text, score_document, summary_text
 from training.evaluation.subject import load_subject
 from training.json_document import json_text
 from training.progress import progress
-from utils.audio_files import find_audio_files
+from utils.audio_files import FoundAudio
 from utils.console import say
 from utils.errors import EXIT_FAILURE, EXIT_INTERRUPTED
 
 
-def score_own_audio(command: Command) -> int:
-    """Score the files that the command names and return the exit code: 1 if one has no score, 130 after Ctrl-C.
+def score_own_audio(command: Command, found: FoundAudio) -> int:
+    """Score the files with the command's detector and return the exit code: 1 if one has no score, 130 after Ctrl-C.
 
     Ctrl-C ends it at once; what is scored by then has been printed, or is in the JSON. Raises UserError where there is
-    no file or no detector.
+    no detector.
     """
-    found = find_audio_files(command.own_audio, Look.SCORE.value)
     subject = load_subject(command)
     threshold = subject.decision.threshold if subject.decision else None
     table = ScoreTable(found.files, threshold)

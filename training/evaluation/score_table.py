@@ -12,7 +12,7 @@ from training.evaluation.subject import Subject
 from utils.audio import CROP_SAMPLES, SAMPLE_RATE_HZ
 from utils.audio_files import FoundAudio
 from utils.calibration import LinearCalibration
-from utils.terminal_text import printable
+from utils.terminal_text import columns_of, padded, printable
 from utils.text_tables import few
 
 BONA_FIDE, SPOOF = "bona fide", "spoof"
@@ -52,7 +52,7 @@ class ScoreTable:
     """Lays out rows that come one by one; the width of the names is known from the start."""
 
     def __init__(self, files: Sequence[Path], threshold: float | None) -> None:
-        widths = [len(printable(str(path))) for path in files]
+        widths = [columns_of(printable(str(path))) for path in files]
         self._width = max([4, *(width for width in widths if width <= _WIDEST_NAME)])
         self._threshold = threshold
 
@@ -70,7 +70,7 @@ class ScoreTable:
         return f"{line}  {scored.note}" if scored.note else line
 
     def _line(self, name: str, score: str, told: str, seconds: str) -> str:
-        return f"{name:<{self._width}}  {score:>9}  {told:<9}  {seconds:>8}"
+        return f"{padded(name, self._width)}  {score:>9}  {told:<9}  {seconds:>8}"
 
 
 def summary_text(scored: Sequence[FileScore], num_files: int, threshold: float | None) -> str:
