@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import soundfile
 
 from utils.audio import CROP_SAMPLES, read_waveform
+from utils.audio_check import check_audio
 from utils.audio_windows import UnreadableAudioError, WindowedAudio, expected_windows
 from utils.errors import UserError
 
@@ -41,6 +43,14 @@ def test_a_fault_far_into_a_file_comes_after_the_windows_before_it(tmp_path: Pat
     with pytest.raises(UnreadableAudioError) as refused:
         next(windows)
     assert refused.value.reason == "sample 150,000 is inf"
+
+
+def test_a_name_that_is_not_utf_8_is_read(tmp_path: Path) -> None:
+    """A corpus with one ended training with a traceback; written on Linux under another encoding, it is common."""
+    path = tmp_path / os.fsdecode(b"lat\xe9.wav")
+    soundfile.write(os.fsencode(path), np.zeros(100), 16_000, format="WAV")
+    assert read_waveform(path).size == 100 and len(list(WindowedAudio(path))) == 1
+    assert check_audio(path).fault is None
 
 
 def test_a_flac_file_that_does_not_say_how_long_it_is_is_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -184,6 +184,7 @@ def test_detectors_without_a_threshold_of_their_own_give_scores_and_no_verdict(
     trained: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import torch  # noqa: PLC0415
+    from safetensors.torch import save_file  # noqa: PLC0415
 
     soundfile.write("a.wav", noise(0.5), 16_000)
     last = trained / "checkpoint_epoch_2.pth"
@@ -195,6 +196,13 @@ def test_detectors_without_a_threshold_of_their_own_give_scores_and_no_verdict(
     said = capsys.readouterr().out
     assert "Threshold: none, and so no verdict: bare.pt holds weights alone, and no threshold" in said
     assert said.splitlines()[4].split()[2] == "-" and said.splitlines()[-1].endswith(": 1 scored")
+    record = read_record(last)
+    assert record is not None
+    facts = {"program": "bonafide", "step": "4", "threshold": repr(record["decision"]["threshold"])}
+    save_file(torch.load("bare.pt", weights_only=True), "exported.safetensors", metadata=facts)
+    exported = scored(capsys, Path("exported.safetensors"), "a.wav", *SMALL_RUN)  # as --export safetensors writes it
+    assert exported["threshold"] == record["decision"]["threshold"]
+    assert exported["files"][0]["score"] == bare["files"][0]["score"]
     mean = scored(capsys, trained, "a.wav", "--average_checkpoints", "2")
     assert len(mean["sources"]) == 2 and mean["threshold"] is None
     assert "never validated" in mean["threshold_from"]

@@ -57,6 +57,15 @@ def read_header(path: Path) -> list[StoredTensor]:
     return tensors
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the texts in a file's header, by name; raises BadSafetensorsError as `read_header` does."""
+    read_header(path)
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(_LENGTH_BYTES), "little")))
+    found = header.get(_METADATA)
+    return {str(name): str(text) for name, text in found.items()} if isinstance(found, dict) else {}
+
+
 def _tensor(name: str, entry: dict[str, Any]) -> StoredTensor:
     shape = tuple(int(size) for size in entry["shape"])
     begin, end = entry["data_offsets"]

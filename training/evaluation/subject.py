@@ -11,9 +11,11 @@ from models.detector import Detector
 from training.checkpoints.decision import NO_THRESHOLD, Decision
 from training.checkpoints.foreign_weights import renamed_from_fairseq
 from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX, read_metadata
 from training.checkpoints.weights import load_into, load_weights, taken_text
 from training.command import Command
 from training.evaluation.averaging import find_epochs_to_average, mean_of_weights
+from training.export.metadata import PROGRAM
 from training.facts import find_source
 from training.inference import load_detector
 from training.machine import choose_device, make_deterministic
@@ -64,14 +66,31 @@ def load_subject(command: Command) -> Subject:
         taken = taken_text(weights, load_into(detector, weights))
         if not command.as_json:
             say(taken)
-        why = f"{found.path.name} holds weights alone, and no threshold"
-        return Subject((found.path,), detector.to(device).eval(), options, device, why_undecided=why)
+        decision = _exported_decision(found.path)
+        why = "" if decision else f"{found.path.name} holds weights alone, and no threshold"
+        return Subject((found.path,), detector.to(device).eval(), options, device, decision, why)
     trained, paths = load_detector(found.path, device), tuple(source.path for source in sources)
     if len(paths) > 1:
         trained.detector.load_state_dict(mean_of_weights(paths))
         why = "the mean of several epochs was never validated, so that no threshold was stored for it"
         return Subject(paths, trained.detector, options, device, why_undecided=why)
     return Subject(paths, trained.detector, options, device, trained.decision, "" if trained.decision else NO_THRESHOLD)
+
+
+def _exported_decision(path: Path) -> Decision | None:
+    """Return the threshold that --export safetensors wrote into a file's header, without a calibration; None elsewhere.
+
+    A checkpoint without a threshold exports none.
+    """
+    if path.suffix.lower() != SAFETENSORS_SUFFIX:
+        return None
+    stored = read_metadata(path)
+    if stored.get("program") != PROGRAM or "threshold" not in stored:
+        return None
+    try:
+        return Decision(int(stored["step"]), float(stored["threshold"]), None, None)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: the threshold in its header cannot be read ({error}): export it again") from error
 
 
 def _run_of_the_flags(command: Command) -> Path:

@@ -9,6 +9,7 @@ from models.detector import Detector
 from training.checkpoints.record import CheckpointRecord
 from utils.audio import CROP_SAMPLES, SAMPLE_RATE_HZ
 
+PROGRAM = "bonafide"
 LABELS = ("spoof", "bonafide")
 """The names of the columns of the log-probabilities, in their order."""
 
@@ -26,7 +27,7 @@ def file_metadata(
     """
     val_eer = val_eer_percent(record)
     facts: dict[str, str | None] = {
-        "program": "bonafide",
+        "program": PROGRAM,
         "model_type": record.options.model_type,
         "labels": ",".join(LABELS),
         "score": "log p(bonafide) - log p(spoof), natural logarithms; higher is bona fide",
