@@ -19,6 +19,8 @@ import soundfile
 from main import main
 from tests.conftest import SMALL_RUN, write_corpus
 from training.checkpoints.sealed_file import read_record
+from training.evaluation.file_scores import FileScore
+from training.evaluation.score_table import ScoreTable
 from utils.audio import CROP_SAMPLES
 from utils.score_files import read_scores
 
@@ -122,6 +124,16 @@ def test_the_table_has_a_row_for_each_file_in_order_and_decides_at_the_stored_th
         assert one["log_likelihood_ratio"] == pytest.approx(decision["scale"] * one["score"] + decision["offset"])
     assert rows[5].startswith("4 files, 2.00 s of audio: ")
     assert said.err == ""
+
+
+def test_a_row_says_how_many_windows_of_a_file_mean_something_else() -> None:
+    table = ScoreTable([Path("a.wav")], threshold=1.0)
+    windows = ((0.0, 3.0), (4.0, 0.5), (5.0, 2.5))
+    row = table.row(FileScore(Path("a.wav"), 9.0375, windows))
+    assert row == "a.wav     2.0000  bona fide      9.04  1 of 3 windows spoof"
+    row = ScoreTable([Path("a.wav")], threshold=2.0).row(FileScore(Path("a.wav"), 9.0375, windows))
+    assert row.endswith("spoof          9.04  2 of 3 windows bona fide")
+    assert ScoreTable([Path("a.wav")], None).row(FileScore(Path("a.wav"), 9.0375, windows)).endswith("9.04")
 
 
 def test_what_cannot_be_read_is_told_in_its_row_and_the_others_are_scored(

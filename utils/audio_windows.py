@@ -83,7 +83,7 @@ class WindowedAudio:
         try:
             yield from _windows(self._pieces())
         except (soundfile.SoundFileError, OSError) as error:
-            raise UnreadableAudioError(self.path, why_unreadable(self.path, error)) from error
+            raise UnreadableAudioError(self.path, f"cannot be read: {why_unreadable(self.path, error)}") from error
 
     def _pieces(self) -> Iterator[Waveform]:
         """Yield the sound at 16 kHz, mono, in pieces of about a window each."""

@@ -67,7 +67,13 @@ class ScoreTable:
             return f"{self._line(name, _NONE, _NONE, _NONE)}  {scored.fault}"
         told = verdict(scored.score, self._threshold) or _NONE
         line = self._line(name, f"{scored.score:.4f}", told, f"{scored.seconds:.2f}")
-        return f"{line}  {scored.note}" if scored.note else line
+        return "  ".join([line, *filter(None, [scored.note, self._other_windows(scored)])])
+
+    def _other_windows(self, scored: FileScore) -> str:
+        """Return how many windows of a file mean something else than the file, "" where all agree."""
+        told = [verdict(score, self._threshold) for _, score in scored.windows]
+        other = SPOOF if verdict(scored.score, self._threshold) == BONA_FIDE else BONA_FIDE
+        return f"{told.count(other)} of {len(told)} windows {other}" if other in told else ""
 
     def _line(self, name: str, score: str, told: str, seconds: str) -> str:
         return f"{padded(name, self._width)}  {score:>9}  {told:<9}  {seconds:>8}"
