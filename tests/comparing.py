@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ from training.options import SETTINGS
 from training.setting import OnChange
 
 # Where, when and how long: the only things in a checkpoint that may differ between two equal trainings.
-CIRCUMSTANCES = ("times", "training_seconds", "seconds_in_epoch", "metadata", "lineage", "sessions")
+CIRCUMSTANCES = (
+    "times",
+    "validation_times",
+    "pace",
+    "training_seconds",
+    "seconds_in_epoch",
+    "sessions",
+    "metadata",
+    "lineage",
+)
 
 
 def bits(path: Path) -> dict[str, Any]:
@@ -64,5 +74,7 @@ def assert_same_training(one: Path, other: Path) -> None:
 
 def log_rows(folder: Path) -> list[str]:
     """Return the rows of training_log.csv without the columns that say when and how long."""
-    lines = (folder / "training_log.csv").read_text().splitlines()
-    return [",".join(line.split(",")[:1] + line.split(",")[3:]) for line in lines]
+    with (folder / "training_log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    kept = [name for name in rows[0] if name not in ("timestamp", "seconds", "step_ms", "blocked_seconds")]
+    return [",".join(kept), *(",".join(row[name] for name in kept) for row in rows)]

@@ -14,12 +14,25 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.records import metrics
 from tests.small_disk import fill, mounted
 from tests.small_state import small_state
-from training.logs import CSV_COLUMNS, RunLogs
+from training.checkpoints.record import StepMetrics
+from training.logs.csv_table import CSV_COLUMNS
+from training.logs.curves import Curves
+from training.logs.run_logs import RunLogs
 from training.runs.directory import RunDirectory
 from training.state import EpochTime, TrainState
 
 RUN = RunDirectory(Path("models/run"))
-SCALARS = ["train/eer", "train/learning_rate", "train/loss", "val/accuracy", "val/eer", "val/loss"]
+SCALARS = [
+    "time/blocked_by_saving_s",
+    "time/epoch_s",
+    "time/step_ms",
+    "train/eer",
+    "train/learning_rate",
+    "train/loss",
+    "val/accuracy",
+    "val/eer",
+    "val/loss",
+]
 
 
 @pytest.fixture
@@ -39,12 +52,12 @@ def state_after(epochs: int, offset: float = 0.0) -> TrainState:
 def complete(state: TrainState, offset: float = 0.0) -> None:
     state.epoch += 1
     state.history.append(metrics(state.epoch, val_eer=state.epoch + offset))
-    state.times.append(EpochTime(state.epoch, 1_790_000_000.0 + 60 * state.epoch, 12.34))
+    state.times.append(EpochTime(state.epoch, 1_790_000_000.0 + 60 * state.epoch, 12.34, 250.0, 0.5))
 
 
 def process(state: TrainState, epochs: int, *, closed: bool = True) -> None:
     """Log as one process does: from a state, for some more epochs, to its end or until it is killed."""
-    logs = RunLogs(RUN, state.history, state.times)
+    logs = RunLogs(RUN, Curves.of(state))
     for _ in range(epochs):
         complete(state)
         logs.epoch_completed(state)
@@ -85,6 +98,8 @@ def test_the_columns_of_the_csv_are_pinned() -> None:
         "val_acc",
         "val_eer",
         "learning_rate",
+        "step_ms",
+        "blocked_seconds",
     )
 
 
@@ -92,7 +107,7 @@ def test_the_csv_gives_every_figure_back_to_the_last_bit(folder: Path) -> None:
     state = small_state()
     complete(state)
     state.history[0] = replace(state.history[0], val_eer=0.1 + 0.2, val_loss=1 / 3, learning_rate=1e-06)
-    RunLogs(RUN, state.history, state.times).close()
+    RunLogs(RUN, Curves.of(state)).close()
     written = {name: float(rows()[0][name]) for name in asdict(state.history[0])}
     assert written == asdict(state.history[0])
 
@@ -126,7 +141,7 @@ def test_after_three_restarts_the_board_holds_each_epoch_exactly_once(folder: Pa
 def test_an_epoch_is_on_the_board_as_soon_as_it_is_completed(folder: Path) -> None:
     """A process that is killed later must not take it along."""
     state = state_after(1)
-    logs = RunLogs(RUN, state.history, state.times)
+    logs = RunLogs(RUN, Curves.of(state))
     complete(state)
     logs.epoch_completed(state)
     assert scalars("val/eer") == [(1, 1.0), (2, 2.0)]
@@ -151,6 +166,65 @@ def test_the_logs_of_earlier_versions_and_files_of_others_are_left_alone(folder:
     assert [path.read_text() for path in kept] == ["kept", "kept"]
 
 
+def write_figure(epoch: int, name: str, shade: int = 128) -> None:
+    from PIL import Image  # noqa: PLC0415
+
+    folder = RUN.attention_folder(epoch)
+    folder.mkdir(exist_ok=True)
+    Image.new("RGBA", (1800, 900), (shade, 0, 0, 255)).save(folder / f"{name}.png")
+
+
+def images(tag: str) -> list[tuple[int, int, int]]:
+    board = EventAccumulator(str(RUN.logs_folder), size_guidance={"images": 0})
+    board.Reload()
+    return [(event.step, event.width, event.height) for event in board.Images(tag)]
+
+
+def test_heatmaps_of_the_epochs_so_far_are_images_and_later_ones_are_not(folder: Path) -> None:
+    for epoch in (1, 2, 3):
+        write_figure(epoch, "layer_importance_spoof")
+    state = state_after(1)
+    logs = RunLogs(RUN, Curves.of(state))
+    assert images("attention/layer_importance_spoof") == [(1, 720, 360)]
+    complete(state)
+    logs.epoch_completed(state)
+    assert len(images("attention/layer_importance_spoof")) == 1, "those of epoch 2 are a killed process's until drawn"
+    logs.heatmaps_drawn(state)
+    logs.close()
+    process(state, 0)
+    assert [epoch for epoch, _, _ in images("attention/layer_importance_spoof")] == [1, 2]
+
+
+def test_a_figure_that_is_no_png_costs_that_image_alone(folder: Path) -> None:
+    write_figure(1, "sample_000_spoof_pred_bonafide_wrong")
+    (RUN.attention_folder(1) / "layer_importance_spoof.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    process(state_after(1), 0)
+    board = EventAccumulator(str(RUN.logs_folder))
+    board.Reload()
+    assert board.Tags()["images"] == ["attention_sample/000_spoof"]
+
+
+def test_validations_within_epochs_are_points_at_their_steps_and_those_after_the_checkpoint_go(folder: Path) -> None:
+    state = state_after(1)
+    logs = RunLogs(RUN, Curves.of(state))
+    for step in (13, 16):
+        state.validations.append(StepMetrics(step, 1, 0.5, 90.0, float(step)))
+        state.validation_times.append(1_790_000_000.0 + step)
+        logs.step_validated(state)
+    assert scalars("val_step/eer") == [(13, 13.0), (16, 16.0)]
+    del state.validations[1:], state.validation_times[1:]
+    process(state, 0)
+    assert scalars("val_step/eer") == [(13, 13.0)]
+
+
+def test_an_epoch_that_an_earlier_version_logged_has_no_step_time(folder: Path) -> None:
+    state = state_after(1)
+    state.times[0] = EpochTime(1, 1_790_000_060.0, 12.34)
+    process(state, 1)
+    assert [row["step_ms"] for row in rows()] == ["", "250.000"]
+    assert scalars("time/step_ms") == [(2, 250.0)]
+
+
 @pytest.fixture
 def full_logs(folder: Path) -> Iterator[Path]:
     """The logs folder on a disk of its own that can be filled: the run folder is on another."""
@@ -163,7 +237,7 @@ def test_a_disk_that_is_full_for_some_epochs_costs_no_row_in_the_end(
     full_logs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state = state_after(1)
-    logs = RunLogs(RUN, state.history, state.times)
+    logs = RunLogs(RUN, Curves.of(state))
     filler = fill(full_logs, leave=0)
     for _ in range(30):  # what is left of the block that the file has already takes the first of them
         complete(state)
@@ -181,7 +255,7 @@ def test_a_disk_that_is_full_for_some_epochs_costs_no_row_in_the_end(
 
 def test_a_disk_that_has_room_again_only_at_the_end_gets_every_row_at_the_end(full_logs: Path) -> None:
     state = state_after(1)
-    logs = RunLogs(RUN, state.history, state.times)
+    logs = RunLogs(RUN, Curves.of(state))
     filler = fill(full_logs, leave=0)
     for _ in range(30):
         complete(state)
@@ -193,7 +267,7 @@ def test_a_disk_that_has_room_again_only_at_the_end_gets_every_row_at_the_end(fu
 
 def test_a_disk_that_stays_full_lets_the_run_end(full_logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = state_after(1)
-    logs = RunLogs(RUN, state.history, state.times)
+    logs = RunLogs(RUN, Curves.of(state))
     fill(full_logs, leave=0)
     for _ in range(30):
         complete(state)
@@ -210,7 +284,7 @@ def test_a_disk_that_stays_full_lets_the_run_end(full_logs: Path, capsys: pytest
 @pytest.mark.parametrize("what", ["its files", "the folder"])
 def test_logs_that_somebody_removes_are_written_again_whole(folder: Path, what: str) -> None:
     state = state_after(2)
-    logs = RunLogs(RUN, state.history, state.times)
+    logs = RunLogs(RUN, Curves.of(state))
     if what == "the folder":
         shutil.rmtree(RUN.logs_folder)
     else:
@@ -224,7 +298,7 @@ def test_logs_that_somebody_removes_are_written_again_whole(folder: Path, what: 
 
 def test_a_run_folder_that_is_gone_costs_no_row_of_the_board(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = state_after(1)
-    logs = RunLogs(RUN, state.history, state.times)
+    logs = RunLogs(RUN, Curves.of(state))
     RUN.training_log.unlink()
     RUN.folder.rmdir()
     complete(state)

@@ -22,9 +22,9 @@ from training.decision import decision_from
 from training.history import is_stalled
 from training.interruption import StopRequest
 from training.last_validation import LastValidation
-from training.logs import RunLogs
+from training.logs.run_logs import RunLogs
 from training.progress import progress
-from training.state import EpochTime, TrainState, UnfinishedEpoch
+from training.state import Pace, TrainState, UnfinishedEpoch
 from training.task import DetectionTask, ValidationResult
 from utils.console import say
 from utils.errors import UserError
@@ -72,6 +72,7 @@ class Trainer:
     _began_at: int = 0
     _saved_at: tuple[int, int] | None = None
     _clock: float = field(default_factory=time.monotonic)
+    _blocked: float = 0.0
 
     @property
     def is_done(self) -> bool:
@@ -136,11 +137,14 @@ class Trainer:
             epochs_after=num_epochs - state.epoch - 1,
             seconds_of_epoch=state.times[-1].seconds if state.times else None,
         ) as bar:
+            began = self._unblocked_clock()
             batches = _read(self.training.batches(state.epoch + 1, under_way.batches_done))
             for group in _grouped(batches, self.facts.options.accumulate_steps):
                 state.networks["model"].train()
                 result = self.task.training_step(state, *group)
                 state.step += 1
+                state.pace.steps += 1
+                state.pace.step_seconds += self._unblocked_clock() - began
                 if state.step == self._began_at + 1:  # only now do the optimizers have their moments
                     self.saver.prepare()
                 under_way.add(result.loss, result.scores, result.labels, len(group))
@@ -150,6 +154,7 @@ class Trainer:
                     self._after_step()
                 if self.stop.requested:
                     return
+                began = self._unblocked_clock()
 
     def _after_step(self) -> None:
         """Validate and save within the epoch, where this step is one at which that was asked for."""
@@ -158,6 +163,8 @@ class Trainer:
             if figures is None:
                 return
             self.state.validations.append(figures)
+            self.state.validation_times.append(time.time())
+            self.logs.step_validated(self.state)
         asked_for = self.stop.take_save_request()
         if asked_for or self._step_is_due("save_interval"):
             self._save(Kind.STEP)
@@ -188,8 +195,8 @@ class Trainer:
         self.state.history.append(row)
         self.task.epoch_completed(self.state)
         self._read_clock()
-        self.state.times.append(EpochTime(row.epoch, time.time(), self.state.seconds_in_epoch))
-        self.state.seconds_in_epoch = 0.0
+        self.state.times.append(self.state.pace.end_epoch(row.epoch, self.state.seconds_in_epoch))
+        self.state.seconds_in_epoch, self.state.pace = 0.0, Pace()
         self.state.unfinished = UnfinishedEpoch(self.training.num_batches_per_epoch)
         self._save(Kind.EPOCH)
         if self.stop.take_save_request():
@@ -197,6 +204,7 @@ class Trainer:
         self.logs.epoch_completed(self.state)  # after the checkpoint: logs can be rebuilt from it
         say(_epoch_line(row, self.facts.options.num_epochs, self.state))
         self.after_epoch(self.state)
+        self.logs.heatmaps_drawn(self.state)
 
     def _validate(self) -> StepMetrics | None:
         """Score the validation part; None if a stop was asked for before its end."""
@@ -273,6 +281,13 @@ class Trainer:
         self.state.seconds_in_epoch += now - self._clock
         self.state.training_seconds += now - self._clock
         self._clock = now
+        blocked = self.saver.blocked.total_seconds
+        self.state.pace.blocked_seconds += blocked - self._blocked
+        self._blocked = blocked
+
+    def _unblocked_clock(self) -> float:
+        """Return a time in seconds, of a clock that stands still while saving holds up training."""
+        return time.perf_counter() - self.saver.blocked.total_seconds
 
 
 def _epoch_line(row: EpochMetrics, num_epochs: int, state: TrainState) -> str:

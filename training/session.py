@@ -37,7 +37,8 @@ from training.checkpoints.snapshot import RunFacts
 from training.checkpoints.store import CheckpointStore, load_payload
 from training.data import Crop, TrainingBatches, ValidationBatches
 from training.interruption import stop_on_signals
-from training.logs import RunLogs
+from training.logs.curves import Curves
+from training.logs.run_logs import RunLogs
 from training.loop import Trainer
 from training.machine import (
     choose_device,
@@ -54,7 +55,7 @@ from training.runs.lock import RunLock
 from training.runs.preparation import make_run_folder, prepare_folder
 from training.sessions import begin_session
 from training.starting_state import build_detector, starting_state
-from training.state import TrainState, history_in, times_in
+from training.state import TrainState
 from training.task import DetectionTask
 from utils.console import say
 from utils.corpora import Corpus, CorpusPart, find_corpus, limit_examples
@@ -135,7 +136,7 @@ def finish(plan: Plan) -> None:
     try:
         with lock:
             prepare_folder(replace(plan, start=Start.RESUME), store)
-            RunLogs(plan.run, history_in(payload), times_in(payload)).close()
+            RunLogs(plan.run, Curves.in_payload(payload)).close()
             RunPage(plan.run, plan.options).write(story_in(payload, plan.options))
     except OSError as error:
         raise _cannot_write(plan, error) from error
@@ -169,7 +170,7 @@ def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock, state: TrainSta
             held.enter_context(lock)
             prepare_folder(plan, store)
             _write_config(plan)
-            logs = RunLogs(plan.run, state.history, state.times)
+            logs = RunLogs(plan.run, Curves.of(state))
         except OSError as error:
             raise _cannot_write(plan, error) from error
         held.callback(logs.close)

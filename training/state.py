@@ -7,6 +7,7 @@ and plain Python values only, so that `torch.load(weights_only=True)` opens it.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -76,11 +77,32 @@ class UnfinishedEpoch:
 
 @dataclass(frozen=True)
 class EpochTime:
-    """When an epoch ended (seconds since 1970) and how long its training and validation took, in seconds."""
+    """When an epoch ended (seconds since 1970) and how long its training and validation took, in seconds.
+
+    `step_ms` is the mean of its steps in milliseconds, waiting for data included and for saving not. `blocked_seconds`
+    is how long saving held up training since the epoch before ended, the save of that one included. Both are None for
+    an epoch of a version that did not measure them.
+    """
 
     epoch: int
     finished_at: float
     seconds: float
+    step_ms: float | None = None
+    blocked_seconds: float | None = None
+
+
+@dataclass
+class Pace:
+    """What the steps of the epoch under way took so far, in all processes: sums in seconds, and how many they are."""
+
+    steps: int = 0
+    step_seconds: float = 0.0
+    blocked_seconds: float = 0.0
+
+    def end_epoch(self, epoch: int, seconds: float) -> EpochTime:
+        """Return the times of the epoch that ends now and took `seconds`."""
+        step_ms = 1000 * self.step_seconds / self.steps if self.steps else None
+        return EpochTime(epoch, time.time(), seconds, step_ms, self.blocked_seconds)
 
 
 @dataclass
@@ -89,11 +111,10 @@ class TrainState:
 
     Everything named here is saved as `<name>_state_dict` in one file, so parts that belong together (a generator and
     its discriminators, say) cannot be saved apart. `history` has the figures of every completed epoch, `validations`
-    those that --val_interval asked for, `decision` the
-    threshold of the last validation and `last_validation` its scores. `lost_epochs` are those whose checkpoint a full
-    disk refused.
-    `times` and `training_seconds` say how long it took and `sessions` which processes trained: they differ from machine
-    to machine. All the rest has the same bits however often the run was stopped.
+    those that --val_interval asked for, `decision` the threshold of the last validation and `last_validation` its
+    scores. `lost_epochs` are those whose checkpoint a full disk refused.
+    `times`, `validation_times`, `pace` and the seconds say when and how long, and `sessions` which processes trained:
+    they differ from machine to machine. All the rest has the same bits however often the run was stopped.
     """
 
     networks: dict[str, nn.Module]
@@ -112,6 +133,8 @@ class TrainState:
     training_seconds: float = 0.0
     seconds_in_epoch: float = 0.0
     sessions: list[Session] = field(default_factory=list)
+    pace: Pace = field(default_factory=Pace)
+    validation_times: list[float] = field(default_factory=list)
 
     @property
     def best(self) -> EpochMetrics | None:
@@ -164,7 +187,9 @@ class TrainState:
                 "labels": self.unfinished.all_labels(),
             },
             "lineage": [list(part) for part in self.lineage],
-            "times": [asdict(time) for time in self.times],
+            "times": [asdict(row) for row in self.times],
+            "validation_times": list(self.validation_times),
+            "pace": asdict(self.pace),
             "training_seconds": self.training_seconds,
             "seconds_in_epoch": self.seconds_in_epoch,
             "sessions": [session.as_dict() for session in self.sessions],
@@ -183,6 +208,8 @@ class TrainState:
         self.last_validation = last_validation_in(payload)
         self.lost_epochs = list(payload["lost_epochs"])
         self.times = times_in(payload)
+        self.validation_times = validation_times_in(payload)
+        self.pace = Pace(**payload.get("pace", {}))  # not in files of earlier versions
         self.training_seconds = payload["training_seconds"]
         self.seconds_in_epoch = payload["seconds_in_epoch"]
         self.sessions = sessions_in(payload)
@@ -208,6 +235,12 @@ def history_in(payload: Mapping[str, Any]) -> list[EpochMetrics]:
 def times_in(payload: Mapping[str, Any]) -> list[EpochTime]:
     """Return when the epochs in a payload ended, and how long they took."""
     return [EpochTime(**row) for row in payload["times"]]
+
+
+def validation_times_in(payload: Mapping[str, Any]) -> list[float]:
+    """Return when the validations in a payload ended; those that an earlier version did not time seem to end now."""
+    known = list(payload.get("validation_times", []))
+    return known or [time.time()] * len(payload["validations"])
 
 
 def seed_random_states(seed: int) -> None:
