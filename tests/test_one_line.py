@@ -15,6 +15,8 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from main import main
 from tests.conftest import SMALL_RUN, write_corpus
+from training import heatmaps
+from training.heatmap_figures import layer_importance_figure
 from training.logs.curves import EPOCH_SCALARS, STEP_SCALARS, TIME_SCALARS
 from training.runs.directory import RunDirectory
 from training.task import DetectionTask
@@ -43,6 +45,8 @@ def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunDirecto
             return result
 
         patched.setattr(DetectionTask, "training_step", step_and_stop)
+        patched.setattr(heatmaps, "_CLASS_FIGURES", {"layer_importance": layer_importance_figure})  # the quickest
+        patched.setattr(heatmaps, "DOTS_PER_INCH", 40)
         typed = [*SMALL_RUN, "--database_path", str(corpus), *FLAGS, *DRAWING]
         codes = [main(typed) for _ in range(len(STOPS) + 1)]
         assert codes == [143] * len(STOPS) + [0]
