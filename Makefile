@@ -13,7 +13,7 @@ $(VENV)/.installed: requirements.txt
 	$(RUN) -m pip install --quiet --requirement requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements-export.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-export.txt requirements-wandb.txt $(VENV)/.installed
 	$(RUN) -m pip install --quiet --requirement requirements-dev.txt
 	@touch $@
 

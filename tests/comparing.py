@@ -23,6 +23,7 @@ CIRCUMSTANCES = (
     "metadata",
     "lineage",
 )
+WANDB = ("wandb_run_id", "wandb_run_name", "wandb_project")
 
 
 def bits(path: Path) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def bits(path: Path) -> dict[str, Any]:
     payload = load_payload(path)
     for name in ("args", "config"):
         payload[name] = {key: value for key, value in payload[name].items() if _has_effect(key)}
-    return {key: value for key, value in payload.items() if key not in CIRCUMSTANCES}
+    return {key: value for key, value in payload.items() if key not in (*CIRCUMSTANCES, *WANDB)}
 
 
 def _has_effect(setting: str) -> bool:

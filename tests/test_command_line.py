@@ -33,6 +33,7 @@ OTHER_FLAGS = [
     "--config",
     "--help",
     "--version",
+    "--no_save_wandb_metadata",
 ]
 
 

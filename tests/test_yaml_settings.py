@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.conftest import REPOSITORY
 from training.command import Action, Command
@@ -71,19 +72,33 @@ def refusal(text: str) -> str:
 
 
 @pytest.mark.parametrize("text", [ADAPTER, VOCODER], ids=["adapter", "vocoder"])
-def test_a_documented_example_is_read_once_it_does_not_ask_for_wandb(text: str) -> None:
-    read = command(text.replace("enabled: true", "enabled: false"))
-    assert read.options == Options(save_interval=1000, keep_last_n=5)
-    assert read.given == {"save_interval", "keep_last_n"}
+def test_a_documented_example_is_read(text: str) -> None:
+    read = command(text)
+    expected = yaml.safe_load(text)["wandb"]
+    assert read.options == Options(
+        save_interval=1000,
+        keep_last_n=5,
+        wandb=True,
+        wandb_project=expected["project"],
+        wandb_tags=tuple(expected["tags"]),
+        wandb_notes=expected["notes"],
+        log_model=expected["log_model"],
+        log_audio=expected.get("log_audio", False),
+    )
     assert (read.action, read.model_path) == (Action.DEFAULT, None)
 
 
-@pytest.mark.parametrize("text", [ADAPTER, VOCODER], ids=["adapter", "vocoder"])
-def test_asking_for_wandb_is_refused_in_a_sentence_that_says_what_to_do(text: str) -> None:
-    assert refusal(text) == (
-        "--config settings.yaml has wandb.enabled true, and this version does not log to W&B: "
-        "set it to false, training_log.csv and the TensorBoard files are written in any case"
-    )
+@pytest.mark.parametrize(
+    ("text", "wandb", "saved"),
+    [
+        ("wandb: true", True, True),
+        ("wandb: {enabled: true, mode: offline}\ncheckpoint: {save_wandb_metadata: false}", True, False),
+        ("wandb: {enabled: false, project: a, save_wandb_metadata: false}", False, False),
+    ],
+)
+def test_wandb_is_a_flag_or_a_section(text: str, wandb: bool, saved: bool) -> None:
+    read = command(text)
+    assert (read.options.wandb, read.options.save_wandb_metadata) == (wandb, saved)
 
 
 def test_the_checkpoint_section_holds_every_setting_of_saving() -> None:
@@ -144,6 +159,11 @@ TWICE = [
     ('lr: 1\n"lr": 1', "gives lr twice, in lines 1 and 2"),
     ("checkpoint:\n  save_freq: 1\n  save_freq: 2", "gives checkpoint.save_freq twice, in lines 2 and 3"),
     ("wandb: {name: a, name: b}", "gives wandb.name twice, in lines 1 and 1"),
+    ("wandb: {name: a}\nwandb_name: b", "gives wandb_name twice, on a line of its own and under wandb"),
+    (
+        "wandb: {save_wandb_metadata: true}\ncheckpoint: {save_wandb_metadata: true}",
+        "gives save_wandb_metadata twice, under checkpoint and under wandb",
+    ),
     ("checkpoint: {save_freq: 1}\ncheckpoint: {keep_last_n: 1}", "gives checkpoint twice, in lines 1 and 2"),
     ("save_freq: 1\ncheckpoint: {save_freq: 1}", "gives save_freq twice, on a line of its own and under checkpoint"),
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from training.command import EXPORT_FORMATS, SUBSETS, Look
-from training.options import SETTINGS, Options, number_type, setting_type
+from training.options import SETTINGS, Options, part_type, setting_type
 from training.setting import Setting
 from utils.console import say
 from utils.errors import EXIT_USAGE, UserError
@@ -62,6 +62,7 @@ _GROUPS = {
     "machine": "machine",
     "saving": "saving (nothing is deleted before what replaces it is on disk and verified)",
     "run": "run",
+    "wandb": "Weights & Biases (pip install -r requirements-wandb.txt)",
     "heatmaps": "attention heatmaps",
 }
 
@@ -125,6 +126,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for option in dataclasses.fields(Options):
         _add_setting(groups[SETTINGS[option.name].group], option)
+    groups["wandb"].add_argument(
+        "--no_save_wandb_metadata", dest="save_wandb_metadata", action="store_false", help=argparse.SUPPRESS
+    )
     groups["run"].add_argument(
         "--config",
         type=Path,
@@ -261,8 +265,10 @@ def _add_setting(group: argparse._ArgumentGroup, option: dataclasses.Field[Any])
     choices = declared.choices or None
     metavar = None if choices else {int: "N", float: "X", str: "TEXT", tuple: "N,N"}[kind]
     read: Any = kind
-    if kind is tuple and number_type(option.name) is int:
+    if kind is tuple and part_type(option.name) is int:
         read = whole_numbers
+    elif kind is tuple and part_type(option.name) is str:
+        metavar, read = "TEXT,TEXT", words
     elif kind is tuple:
         metavar, read = "X,X", numbers
     if len(",".join(declared.choices)) > WIDEST_CHOICES:
@@ -286,6 +292,15 @@ def numbers(text: str) -> tuple[float, ...]:
     (0.1, 9.0)
     """
     return _separated(text, float, "numbers between commas, such as 0.1,0.9")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Read words between commas; empty ones are passed over.
+
+    >>> words("adapter, training")
+    ('adapter', 'training')
+    """
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _separated(text: str, read: Callable[[str], _Number], what: str) -> tuple[_Number, ...]:

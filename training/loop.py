@@ -271,6 +271,7 @@ class Trainer:
         self.not_saved = outcome.refused
         if outcome.path:
             self.last_saved = outcome.path
+            self.logs.saved(outcome.record, self.state)
         elif outcome.record.kind is Kind.EPOCH:
             self.state.lost_epochs.append(outcome.record.epoch)
         for warning in outcome.warnings:

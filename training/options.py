@@ -1,8 +1,8 @@
 """What the user asked for: every setting of a run, typed, validated and frozen, with what a change of it means.
 
 Each setting is declared once: its default, its help text, the values it may have and what happens when a resumed run
-changes it. Two groups are declared in classes of their own, which Options inherits; all others here. The command line,
-the YAML reader, the resume checks and the checkpoint all read this table.
+changes it. Three groups are declared in classes of their own, which Options inherits; all others here. The command
+line, the YAML reader, the resume checks and the checkpoint all read this table.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from training.checkpoints.name_template import NameTemplate
 from training.rawboost_settings import RawBoostSettings
 from training.recipe_settings import RecipeSettings
 from training.setting import GROUPS, OnChange, Setting, check_part_of_a_path, check_value, setting
+from training.wandb_settings import WandbSettings
 from utils.errors import EXIT_USAGE, UserError
 
 DEMO_DATABASE = "demo"
@@ -27,7 +28,7 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
 
 @dataclass(frozen=True)
-class Options(RecipeSettings, RawBoostSettings):
+class Options(RecipeSettings, RawBoostSettings, WandbSettings):
     """The settings of one run; impossible to build with a bad value.
 
     >>> Options().lr
@@ -204,6 +205,7 @@ class Options(RecipeSettings, RawBoostSettings):
             object.__setattr__(self, "ssl_model", chosen)
         self.fill_in_recipe()
         object.__setattr__(self, "milestones", tuple(sorted(set(self.milestones))))  # a list where it was JSON
+        object.__setattr__(self, "wandb_tags", tuple(self.wandb_tags))
         for name, declared in SETTINGS.items():
             check_value(name, getattr(self, name), declared)
         if any(epoch < 1 for epoch in self.milestones):
@@ -269,10 +271,10 @@ def setting_type(name: str) -> type:
     return annotation
 
 
-def number_type(name: str) -> type:
-    """Return what the numbers of a setting of several are, int or float.
+def part_type(name: str) -> type:
+    """Return what the parts of a setting of several are: int, float or str.
 
-    >>> number_type("class_weights")
+    >>> part_type("class_weights")
     <class 'float'>
     """
     kind = typing.get_args(typing.get_type_hints(Options)[name])[0]

@@ -30,15 +30,19 @@ from training.checkpoints.background_saving import (
     tensors_that_steps_change,
 )
 from training.checkpoints.commit import Committer, Outcome
+from training.checkpoints.frozen_reference import find_frozen
 from training.checkpoints.frozen_weights import frozen_weights
 from training.checkpoints.names import CheckpointNames
+from training.checkpoints.record import CheckpointRecord, examine
 from training.checkpoints.retention import RetentionPolicy
 from training.checkpoints.snapshot import RunFacts
 from training.checkpoints.store import CheckpointStore, load_payload
 from training.data import Crop, TrainingBatches, ValidationBatches
 from training.interruption import stop_on_signals
+from training.logs.audio_examples import audio_examples
 from training.logs.curves import Curves
 from training.logs.run_logs import RunLogs
+from training.logs.wandb_run import WandbRun
 from training.loop import Trainer
 from training.machine import (
     choose_device,
@@ -57,6 +61,7 @@ from training.sessions import begin_session
 from training.starting_state import build_detector, starting_state
 from training.state import TrainState
 from training.task import DetectionTask
+from training.wandb_settings import WandbIdentity, refuse_missing_package
 from utils.console import say
 from utils.corpora import Corpus, CorpusPart, find_corpus, limit_examples
 from utils.demo_corpus import demo_corpus_folder, demo_corpus_location
@@ -74,6 +79,8 @@ class _Data:
 def carry_out(plan: Plan) -> int:
     """Train as planned and return the exit code; nothing in the run folder changes before every check has passed."""
     options = plan.options
+    if options.logs_to_wandb:
+        refuse_missing_package()
     device = choose_device(options.device)
     make_deterministic(plan.checkpoint)
     data = _open_data(options, device)
@@ -114,6 +121,10 @@ def carry_out(plan: Plan) -> int:
         trainer.train()
         if stop.signal is not None and not trainer.is_done:
             page.stopped_by = f"by {stop.signal.name}"
+        if trainer.is_done and not trainer.not_saved:
+            logs.training_completed(
+                lambda: _model_files(plan), lambda: audio_examples(detector, data.validation_part, device)
+            )
     if trainer.not_saved:
         raise UserError(unsaved_text(trainer.not_saved, trainer.last_saved), stop.exit_code or EXIT_FAILURE)
     if not trainer.is_done:
@@ -136,7 +147,8 @@ def finish(plan: Plan) -> None:
     try:
         with lock:
             prepare_folder(replace(plan, start=Start.RESUME), store)
-            RunLogs(plan.run, Curves.in_payload(payload)).close()
+            wandb = _wandb_run(plan, WandbIdentity.in_payload(payload))
+            RunLogs(plan.run, Curves.in_payload(payload), wandb).close()
             RunPage(plan.run, plan.options).write(story_in(payload, plan.options))
     except OSError as error:
         raise _cannot_write(plan, error) from error
@@ -170,11 +182,30 @@ def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock, state: TrainSta
             held.enter_context(lock)
             prepare_folder(plan, store)
             _write_config(plan)
-            logs = RunLogs(plan.run, Curves.of(state))
+            wandb = _wandb_run(plan, state.wandb)
+            logs = RunLogs(plan.run, Curves.of(state), wandb)
         except OSError as error:
             raise _cannot_write(plan, error) from error
         held.callback(logs.close)
+        if wandb and wandb.is_logging:
+            state.wandb = wandb.identity
+        if not plan.options.save_wandb_metadata:
+            state.wandb = None
         yield logs
+
+
+def _wandb_run(plan: Plan, stored: WandbIdentity | None) -> WandbRun | None:
+    if not plan.options.logs_to_wandb:
+        return None
+    refuse_missing_package()
+    return WandbRun(plan.run, plan.options, stored, left_later=bool(plan.move_aside))
+
+
+def _model_files(plan: Plan) -> list[Path]:
+    """Return the best and the last checkpoint, and the frozen weights that they refer to."""
+    found = [path for path in (plan.run.best_checkpoint, plan.run.last_checkpoint) if path.exists()]
+    records = [record for record in map(examine, found) if isinstance(record, CheckpointRecord)]
+    return [*found, *{find_frozen(record.path, record.frozen) for record in records if record.frozen}]
 
 
 @contextmanager

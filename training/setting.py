@@ -9,7 +9,7 @@ from typing import Any
 
 from utils.errors import EXIT_USAGE, UserError
 
-GROUPS = ("data", "augmentation", "detector", "training", "machine", "saving", "run", "heatmaps")
+GROUPS = ("data", "augmentation", "detector", "training", "machine", "saving", "run", "wandb", "heatmaps")
 """The groups of settings in the order of --help, config.yaml and whatever else tells all settings."""
 
 
@@ -42,6 +42,8 @@ def setting(default: Any, group: str, on_change: OnChange, text: str, **limits: 
 
 def check_value(name: str, value: Any, declared: Setting) -> None:
     """Raise UserError, in the words of the flag, for a value that a setting may not have."""
+    if value is None:
+        return
     if declared.choices and value not in declared.choices:
         raise UserError(f"--{name} must be one of {', '.join(declared.choices)}, found {value!r}", EXIT_USAGE)
     if isinstance(value, bool) or not isinstance(value, int | float):

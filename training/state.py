@@ -23,6 +23,7 @@ from training.checkpoints.record import EpochMetrics, StepMetrics
 from training.history import best_epoch
 from training.last_validation import LastValidation, last_validation_in
 from training.sessions import Session, sessions_in
+from training.wandb_settings import WandbIdentity
 from utils.metrics import equal_error_rate
 
 
@@ -135,6 +136,7 @@ class TrainState:
     sessions: list[Session] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
     validation_times: list[float] = field(default_factory=list)
+    wandb: WandbIdentity | None = None
 
     @property
     def best(self) -> EpochMetrics | None:
@@ -194,6 +196,7 @@ class TrainState:
             "seconds_in_epoch": self.seconds_in_epoch,
             "sessions": [session.as_dict() for session in self.sessions],
             "random_states": random_states(),
+            **(self.wandb.as_dict() if self.wandb else {}),
         }
 
     def restore(self, payload: Mapping[str, Any]) -> None:
@@ -213,6 +216,7 @@ class TrainState:
         self.training_seconds = payload["training_seconds"]
         self.seconds_in_epoch = payload["seconds_in_epoch"]
         self.sessions = sessions_in(payload)
+        self.wandb = WandbIdentity.in_payload(payload)
         self.lineage = tuple((run_id, step) for run_id, step in payload["lineage"])
         under_way = payload["unfinished_epoch"]
         if under_way["batches_done"]:  # else the epoch ahead may have another length, with other data

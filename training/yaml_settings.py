@@ -1,10 +1,11 @@
 """Reads the YAML file of --config: settings as flat `name: value` lines, and the sections `checkpoint:` and `wandb:`.
 
-Under `checkpoint:` may stand every setting of the group "saving", and two names that no flag has. `resume_from: PATH`
-acts as --resume --model_path PATH unless one of the checkpoint flags or --model_path was typed; null is no path.
-`save_wandb_metadata` is checked and has no effect yet. `wandb:` is checked as a whole, and refused where it asks for
-what this version does not do. A name that is not known, or that is given twice, is refused: a settings file that means
-something else than it says would cost a training run.
+Under `checkpoint:` may stand every setting of the group "saving", and two more names. `resume_from: PATH`, which no
+flag has, acts as --resume --model_path PATH unless one of the checkpoint flags or --model_path was typed; null is no
+path. Under `wandb:` stand the settings of the group "wandb": `enabled` is --wandb, the others have no `wandb_` before
+them; `save_wandb_metadata` may stand in either section. `wandb: true` on a line of its own is the flag, as
+config.yaml has it. A name that is not known, or that is given twice, is refused: a settings file that means something
+else than it says would cost a training run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from training.options import SETTINGS, Options, number_type, setting_type
+from training.options import SETTINGS, Options, part_type, setting_type
+from training.wandb_settings import MODES
 from utils.errors import EXIT_USAGE, UserError
 
 _TYPE_WORDS = {
@@ -25,27 +27,24 @@ _TYPE_WORDS = {
     float: "a number",
     bool: "true or false",
     str: "text",
-    list: "a list of words, as [adapter, training]",
 }
-_NUMBERS_WORDS = {int: "whole numbers, as [10, 25, 50]", float: "numbers, as [0.1, 0.9]"}
+_PARTS_WORDS = {
+    int: "whole numbers, as [10, 25, 50]",
+    float: "numbers, as [0.1, 0.9]",
+    str: "a list of words, as [adapter, training]",
+}
 CHECKPOINT, WANDB = "checkpoint", "wandb"
 _SAVING = frozenset(name for name, declared in SETTINGS.items() if declared.group == "saving")
 # Names that are no settings of a run, their type and whether they may be null.
-_CHECKPOINT_EXTRAS = {"resume_from": (str, True), "save_wandb_metadata": (bool, False)}
+_CHECKPOINT_EXTRAS = {"resume_from": (str, True)}
+_SAVE_METADATA = "save_wandb_metadata"
 _WANDB = {
-    "enabled": (bool, False),
-    "project": (str, True),
-    "entity": (str, True),
-    "name": (str, True),
-    "tags": (list, True),
-    "notes": (str, True),
-    "log_model": (bool, False),
-    "log_audio": (bool, False),
-    "mode": (str, True),
+    "enabled" if name == WANDB else name.removeprefix("wandb_"): name
+    for name, declared in SETTINGS.items()
+    if declared.group == "wandb"
 }
-_WANDB_MODES = ("online", "offline", "disabled")
 _SECTIONS: Mapping[str, frozenset[str]] = {
-    CHECKPOINT: _SAVING | set(_CHECKPOINT_EXTRAS),
+    CHECKPOINT: _SAVING | {*_CHECKPOINT_EXTRAS, _SAVE_METADATA},
     WANDB: frozenset(_WANDB),
 }
 
@@ -107,19 +106,21 @@ class _Reader:
         resume_from = saving.pop("resume_from", None)
         if resume_from == "":
             self._refuse(f"has an empty {CHECKPOINT}.resume_from: write a path, or null")
-        saving.pop("save_wandb_metadata", None)
-        for name in saving:
+        wandb = dict(self._wandb(sections[WANDB]))
+        for name in (*saving, *wandb):
             if name in flat:
-                self._refuse(f"gives {name} twice, on a line of its own and under {CHECKPOINT}: keep one of them")
-        self._check_wandb(dict(self._known(f"{WANDB}.", sections[WANDB], _WANDB)))
-        return SettingsFile(self.path, content, flat | saving, Path(resume_from) if resume_from else None)
+                section = CHECKPOINT if name in saving else WANDB
+                self._refuse(f"gives {name} twice, on a line of its own and under {section}: keep one of them")
+        if _SAVE_METADATA in saving and _SAVE_METADATA in wandb:
+            self._refuse(f"gives {_SAVE_METADATA} twice, under {CHECKPOINT} and under {WANDB}: keep one of them")
+        return SettingsFile(self.path, content, flat | saving | wandb, Path(resume_from) if resume_from else None)
 
     def _refuse(self, what: str) -> NoReturn:
         raise UserError(f"--config {self.path} {what}", EXIT_USAGE)
 
     def _section(self, section: str, content: Any) -> Mapping[Any, Any]:
         """Return the lines of a section whose every name is known; one that is empty or absent has none."""
-        if content is None:
+        if content is None or _is_flag(section, content):
             return {}
         if not isinstance(content, Mapping):
             self._refuse(f"must hold `name: value` lines under {section}, found {content!r}")
@@ -133,7 +134,7 @@ class _Reader:
 
     def _flat(self, document: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
         for name, value in document.items():
-            if name in _SECTIONS:
+            if name in _SECTIONS and not _is_flag(name, value):
                 continue
             if name in SETTINGS:
                 yield name, self._setting(name, name, value)
@@ -155,7 +156,7 @@ class _Reader:
     def _setting(self, name: str, shown: str, value: Any) -> Any:
         kind = setting_type(name)
         if kind is tuple:
-            return self._numbers(shown, value, number_type(name))
+            return self._parts(shown, value, part_type(name))
         may_be_null = isinstance(typing.get_type_hints(Options)[name], types.UnionType)
         return self._value(shown, value, kind, may_be_null)
 
@@ -168,27 +169,30 @@ class _Reader:
                 return float(value)
             except (ValueError, OverflowError):
                 pass
-        is_text = isinstance(value, list) and all(isinstance(part, str) for part in value)
-        if type(value) is not kind or (kind is list and not is_text):
+        if type(value) is not kind:
             raise UserError(f"--config {self.path}: {shown} must be {_TYPE_WORDS[kind]}, found {value!r}", EXIT_USAGE)
         return value
 
-    def _numbers(self, shown: str, value: Any, kind: type) -> tuple[Any, ...]:
-        allowed = (int,) if kind is int else (int, float)
+    def _parts(self, shown: str, value: Any, kind: type) -> tuple[Any, ...]:
+        if value is None and kind is str:
+            return ()
+        allowed = (int, float) if kind is float else (kind,)
         if not isinstance(value, list) or not all(type(part) in allowed for part in value):
-            words = _NUMBERS_WORDS[kind]
+            words = _PARTS_WORDS[kind]
             raise UserError(f"--config {self.path}: {shown} must be {words}, found {value!r}", EXIT_USAGE)
         return tuple(kind(part) for part in value)
 
-    def _check_wandb(self, wandb: Mapping[str, Any]) -> None:
-        mode = wandb.get("mode")
-        if mode is not None and mode not in _WANDB_MODES:
-            self._refuse(f"has wandb.mode {mode!r}: it must be one of {', '.join(_WANDB_MODES)}")
-        if wandb.get("enabled"):
-            self._refuse(
-                "has wandb.enabled true, and this version does not log to W&B: "
-                "set it to false, training_log.csv and the TensorBoard files are written in any case"
-            )
+    def _wandb(self, section: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        for name, value in section.items():
+            read = self._setting(_WANDB[name], f"{WANDB}.{name}", value)
+            if name == "mode" and read is not None and read not in MODES:
+                self._refuse(f"has wandb.mode {read!r}: it must be one of {', '.join(MODES)}")
+            yield _WANDB[name], read
+
+
+def _is_flag(name: str, value: Any) -> bool:
+    """Whether this is `wandb: true`, as config.yaml has it, and no section."""
+    return name == WANDB and isinstance(value, bool)
 
 
 def _nearest(name: Any, known: Collection[str]) -> str:

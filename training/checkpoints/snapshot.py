@@ -37,6 +37,7 @@ def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[
         "saved_at": time.time(),
         "num_parameters": sum(p.numel() for network in state.networks.values() for p in network.parameters()),
         "training_seconds": state.training_seconds,
+        **(state.wandb.as_dict() if state.wandb else {}),
     }
     record = CheckpointRecord(
         path=Path(),

@@ -1,0 +1,226 @@
+"""The run at W&B: the same points as in all other logs, each once, however often training was stopped.
+
+Every validation within an epoch and every epoch is one point, numbered from 0 in the order of training: W&B's own
+`_step`. The axis of the curves is the training step, `global_step`. A point is handed over once a checkpoint that holds
+it is on disk, so W&B never has one that training could lose. A process begins with the first point that W&B lacks:
+online the service says which that is, offline the files of earlier processes do.
+
+Whatever W&B raises ends the logging there with one warning, and never training. The package is imported in
+`WandbRun.start` alone.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.logs.curves import Curves
+from training.logs.wandb_files import points_in
+from training.options import Options
+from training.runs.directory import RunDirectory
+from training.wandb_settings import WandbIdentity
+from utils.console import say
+
+if TYPE_CHECKING:
+    from training.logs.audio_examples import AudioExample
+
+DEFAULT_PROJECT = "bonafide"
+INIT_TIMEOUT_S = 20.0
+FINISH_TIMEOUT_S = 60.0
+UPLOAD_TIMEOUT_S = 3600.0  # of checkpoints, which --log_model asks for
+
+
+class WandbRun:
+    """One process's part of a W&B run. All methods are called by the thread that trains, and none of them raises.
+
+    `stored` is what the checkpoint says, None for a training that W&B does not know yet. `left_later` says that this
+    training goes on from a checkpoint behind which others were: what W&B has of those is cut off where the service can
+    do that, and otherwise this training gets a new run there, which begins with its first epoch.
+    """
+
+    def __init__(
+        self, run: RunDirectory, options: Options, stored: WandbIdentity | None, *, left_later: bool = False
+    ) -> None:
+        self._options = options
+        self._left_later = left_later
+        self._folder = Path(os.environ.get("WANDB_DIR") or run.logs_folder)
+        self._is_known = stored is not None
+        self.identity = WandbIdentity(
+            stored.run_id if stored else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4),
+            options.wandb_name or os.environ.get("WANDB_NAME") or (stored.name if stored else run.folder.name),
+            options.wandb_project or (stored.project if stored else os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT),
+        )
+        self._run: Any = None
+        self._num_logged = 0
+        self._has_failed = False
+
+    @property
+    def is_logging(self) -> bool:
+        """Whether W&B takes points: it was started, and has not failed."""
+        return self._run is not None
+
+    def start(self, curves: Curves) -> None:
+        """Begin, and hand over the points of `curves`, those of the checkpoint, that W&B lacks."""
+        points = list(points_of(curves))
+        mode = self._options.wandb_mode or os.environ.get("WANDB_MODE") or "online"
+        if mode != "offline":
+            failure = self._attempt(lambda: self._begin_online(len(points)))
+            if failure:
+                say(f"[WARNING] W&B cannot be used online ({failure}): logging to files, to be sent later.")
+        if self._run is None:
+            self._guarded(lambda: self._begin_offline(len(points)))
+        self._guarded(self._say_where)
+        self.write(curves)
+
+    def write(self, curves: Curves) -> None:
+        """Hand over what W&B lacks of these points, all of which must be in a checkpoint on disk."""
+
+        def hand_over() -> None:
+            for number, point in enumerate(list(points_of(curves))[self._num_logged :], self._num_logged):
+                self._run.log(point, step=number, commit=True)
+                self._num_logged = number + 1
+
+        self._guarded(hand_over)
+
+    def training_completed(
+        self, checkpoints: Callable[[], Sequence[Path]], examples: Callable[[], Sequence[AudioExample]]
+    ) -> None:
+        """Add the checkpoints and the audio that --log_model and --log_audio ask for."""
+        if self._options.log_audio:
+            self._guarded(lambda: self._add_audio(examples()))
+        if self._options.log_model:
+            self._guarded(lambda: self._add_model(checkpoints()))
+
+    def close(self) -> None:
+        """Finish this process's part; online that waits until all is sent, for a limited time."""
+        if self._run is not None:
+            self._guarded(self._run.finish)
+        self._run = None
+
+    def _begin_online(self, num_points: int) -> None:
+        import wandb  # noqa: PLC0415
+
+        wandb.setup(wandb.Settings(silent=True))
+        if not wandb.login(prompt=False, verify=False):
+            raise RuntimeError("no login: run `wandb login`, or set WANDB_API_KEY")
+        run = self._init(mode="online", resume="allow")
+        if run.step > num_points:  # what came after the checkpoint is there already
+            run.finish()
+            run = self._rewound(num_points)
+        self._run, self._num_logged = run, run.step
+
+    def _rewound(self, num_points: int) -> Any:
+        """Return the run cut off after its first points, or a new one where the service cannot do that."""
+        found: list[Any] = []
+        if num_points:
+            moment = f"{self.identity.run_id}?_step={num_points - 1}"
+            self._attempt(lambda: found.append(self._init(mode="online", resume_from=moment)))
+        if not found:
+            self._take_new_id()
+            found.append(self._init(mode="online"))
+        return found[0]
+
+    def _begin_offline(self, num_points: int) -> None:
+        if self._left_later:
+            self._take_new_id()
+        num_logged = 0
+        if self._is_known:  # without a file of it here, what the checkpoint has was sent from elsewhere
+            known = points_in(self._folder, self.identity.run_id)
+            num_logged = num_points if known is None else known
+        self._run = self._init(mode="offline")
+        self._num_logged = num_logged
+
+    def _take_new_id(self) -> None:
+        new = WandbIdentity(secrets.token_hex(4), self.identity.name, self.identity.project)
+        say(f"[NOTE] W&B: a new run {new.run_id}; {self.identity.run_id} has epochs that come after this checkpoint.")
+        self.identity, self._is_known = new, False
+
+    def _init(self, **how: Any) -> Any:
+        import wandb  # noqa: PLC0415
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        options = self._options
+        run = wandb.init(
+            id=self.identity.run_id,
+            name=self.identity.name,
+            project=self.identity.project,
+            entity=options.wandb_entity,
+            tags=list(options.wandb_tags) or None,
+            notes=options.wandb_notes,
+            dir=str(self._folder),
+            config=options.as_dict(),
+            allow_val_change=True,
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                init_timeout=INIT_TIMEOUT_S,
+                finish_timeout=UPLOAD_TIMEOUT_S if options.log_model else FINISH_TIMEOUT_S,
+                disable_git=True,
+                disable_code=True,
+                disable_job_creation=True,
+            ),
+            **how,
+        )
+        run.define_metric("global_step", hidden=True)
+        run.define_metric("*", step_metric="global_step")
+        run.define_metric("val/eer", step_metric="global_step", summary="min,last")
+        return run
+
+    def _say_where(self) -> None:
+        told = f"W&B: run {self.identity.name} ({self.identity.run_id}) of project {self.identity.project}"
+        if self._run.offline:
+            files = self._folder / "wandb" / f"offline-run-*-{self.identity.run_id}"
+            say(f"{told}, offline. To send it: WANDB_RESUME=allow wandb sync {files}")
+        else:
+            say(f"{told}, {self._run.url}")
+
+    def _add_model(self, checkpoints: Sequence[Path]) -> None:
+        import wandb  # noqa: PLC0415
+
+        artifact = wandb.Artifact(f"checkpoints-{self.identity.run_id}", type="model")
+        for path in checkpoints:
+            if self._run.offline:
+                artifact.add_reference(path.resolve().as_uri(), name=path.name)
+            else:
+                artifact.add_file(str(path), name=path.name, policy="immutable")  # no copy of it here
+        self._run.log_artifact(artifact, aliases=["latest"])
+
+    def _add_audio(self, examples: Sequence[AudioExample]) -> None:
+        import wandb  # noqa: PLC0415
+
+        table = wandb.Table(columns=["utterance", "label", "score", "audio"])
+        for example in examples:
+            label = "bona fide" if example.is_bona_fide else "spoof"
+            caption = f"{example.utterance}, {label}, score {example.score:.3f}"
+            audio = wandb.Audio(example.waveform, sample_rate=example.rate, caption=caption)
+            table.add_data(example.utterance, label, example.score, audio)
+        self._run.summary["validation_audio"] = table
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Do something with the run, if there is one still; what goes wrong is said once and ends it."""
+        if self._has_failed:
+            return
+        failure = self._attempt(action)
+        if failure:
+            self._run, self._has_failed = None, True
+            say(f"[WARNING] W&B failed ({failure}): no more is logged there. Training and the other logs go on.")
+
+    @staticmethod
+    def _attempt(action: Callable[[], object]) -> str:
+        """Do something with W&B and return what went wrong, in a line; "" where nothing did."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001  (a library that talks to a network may raise anything)
+            return " ".join(f"{type(error).__name__}: {error}".split())
+        return ""
+
+
+def points_of(curves: Curves) -> Iterator[dict[str, float]]:
+    """Yield what W&B gets, in the order of training: more training adds points at the end and changes none."""
+    validations = [(p.metrics.step, 0, p.metrics.epoch, p.finished_at, p.scalars) for p in curves.validations]
+    epochs = [(p.metrics.step, 1, p.metrics.epoch, p.times.finished_at, p.scalars) for p in curves.epochs]
+    for step, _, epoch, finished_at, scalars in sorted(validations + epochs, key=lambda point: point[:2]):
+        yield {**scalars, "epoch": epoch, "global_step": step, "_timestamp": finished_at}
