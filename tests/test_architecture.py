@@ -38,7 +38,7 @@ WITHOUT_TORCH = (
     "training.yaml_settings",
     "utils.atomic_files",
 )
-SLOW = ("torch", "numpy", "transformers", "matplotlib", "sklearn", "tensorboard", "soundfile", "tqdm")
+SLOW = ("torch", "numpy", "transformers", "matplotlib", "sklearn", "tensorboard", "soundfile", "tqdm", "wandb")
 
 # Says what a library raised that talks to a network and may raise anything: it must never end a training.
 FACING_W_AND_B = ("training.logs.wandb_run",)

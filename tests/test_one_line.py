@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
@@ -16,8 +18,11 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from main import main
 from tests.conftest import SMALL_RUN, write_corpus
 from training import heatmaps
+from training.checkpoints.record import CheckpointRecord, examine
+from training.checkpoints.store import load_payload
 from training.heatmap_figures import layer_importance_figure
 from training.logs.curves import EPOCH_SCALARS, STEP_SCALARS, TIME_SCALARS
+from training.logs.wandb_files import next_point, note_first_point, points_in_file, records_in
 from training.runs.directory import RunDirectory
 from training.task import DetectionTask
 
@@ -26,6 +31,7 @@ STOPS = (1, 2, 3, 4, 5)  # of 6 steps: after the last of an epoch too, and where
 VALIDATED = [3, 6]
 DRAWN = [2]
 FLAGS = ["--num_epochs", str(EPOCHS), "--val_interval", str(VAL_INTERVAL), "--auto_resume"]
+WANDB = ["--wandb", "--wandb_mode", "offline", "--wandb_name", "stopped", "--wandb_tags", "a,b"]
 DRAWING = ["--visualize_attention", "--viz_samples", "2", "--viz_frequency", "2"]
 
 
@@ -36,6 +42,7 @@ def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunDirecto
     corpus = write_corpus(folder / "corpus", train=8, dev=4)
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
+        patched.setenv("HOME", str(folder))  # W&B keeps notes there
         steps, original = count(1), DetectionTask.training_step
 
         def step_and_stop(*arguments: object) -> object:
@@ -47,7 +54,7 @@ def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunDirecto
         patched.setattr(DetectionTask, "training_step", step_and_stop)
         patched.setattr(heatmaps, "_CLASS_FIGURES", {"layer_importance": layer_importance_figure})  # the quickest
         patched.setattr(heatmaps, "DOTS_PER_INCH", 40)
-        typed = [*SMALL_RUN, "--database_path", str(corpus), *FLAGS, *DRAWING]
+        typed = [*SMALL_RUN, "--database_path", str(corpus), *FLAGS, *DRAWING, *WANDB]
         codes = [main(typed) for _ in range(len(STOPS) + 1)]
         assert codes == [143] * len(STOPS) + [0]
         (run_folder,) = Path("models").iterdir()
@@ -73,3 +80,59 @@ def test_tensorboard_has_each_point_and_each_image_once(stopped_run: RunDirector
     assert set(points) - images == expected
     assert sorted({epoch for _, epoch in images}) == DRAWN
     assert len(images) == len(DRAWN) * len(list(stopped_run.attention_folder(2).glob("*.png")))
+
+
+def wandb_files(run: RunDirectory) -> list[Path]:
+    """Return W&B's files of a run in the order in which they were begun."""
+    return sorted(run.logs_folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def points_at_wandb(path: Path) -> list[dict[str, Any]]:
+    found = [record.history for record in records_in(path) if record.HasField("history")]
+    return [{"/".join(i.nested_key): json.loads(i.value_json) for i in history.item} for history in found]
+
+
+def test_wandb_has_each_point_once_in_files_of_one_run_that_are_sent_one_after_the_other(
+    stopped_run: RunDirectory,
+) -> None:
+    files = wandb_files(stopped_run)
+    assert len(files) == len(STOPS) + 1
+    assert len({path.name for path in files}) == 1, "one id"
+    points = [point for path in files for point in points_at_wandb(path)]
+    assert [point["_step"] for point in points] == list(range(EPOCHS + len(VALIDATED)))
+    assert [point["global_step"] for point in points] == [2, 3, 4, 6, 6]
+    with stopped_run.training_log.open(newline="") as file:
+        logged = [(float(row["train_loss"]), float(row["val_eer"])) for row in csv.DictReader(file)]
+    assert [(point["train/loss"], point["val/eer"]) for point in points if "train/loss" in point] == logged
+    assert [point["global_step"] for point in points if "val_step/eer" in point] == VALIDATED
+
+
+def test_every_checkpoint_names_the_wandb_run(stopped_run: RunDirectory) -> None:
+    names = set()
+    for path in stopped_run.folder.glob("checkpoint_*.pth"):
+        record = examine(path)
+        assert isinstance(record, CheckpointRecord)
+        payload = load_payload(path)
+        names.add(tuple(payload[key] for key in ("wandb_run_id", "wandb_run_name", "wandb_project")))
+        assert record.metadata["wandb_run_id"] == payload["wandb_run_id"]
+    ((run_id, name, project),) = names
+    assert (name, project) == ("stopped", "bonafide")
+    assert wandb_files(stopped_run)[0].name == f"run-{run_id}.wandb"
+
+
+def test_points_that_a_kill_took_from_a_file_are_handed_over_anew(stopped_run: RunDirectory, tmp_path: Path) -> None:
+    (file, *_) = [path for path in wandb_files(stopped_run) if points_in_file(path)]
+    run_id = file.stem.removeprefix("run-")
+    copy = tmp_path / "wandb" / file.parent.name / file.name
+    copy.parent.mkdir(parents=True)
+    seen = []
+    for size in range(0, file.stat().st_size + 1, file.stat().st_size // 50):
+        copy.write_bytes(file.read_bytes()[:size])
+        seen.append(next_point([tmp_path], run_id))
+    copy.write_bytes(file.read_bytes())
+    whole = next_point([tmp_path], run_id)
+    assert seen == sorted(seen, key=lambda number: -1 if number is None else number)
+    assert seen[0] is None
+    assert whole == points_in_file(file)[-1] + 1
+    note_first_point(tmp_path, "other", 3)
+    assert next_point([tmp_path], "other") == 3, "a process that was killed before W&B had written anything"

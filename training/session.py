@@ -55,6 +55,7 @@ from training.page.story import story_in
 from training.page.writing import RunPage, after_each_epoch, run_page
 from training.plan import Plan, Start
 from training.runs.config_file import write_config
+from training.runs.directory import logs_folder_of
 from training.runs.lock import RunLock
 from training.runs.preparation import make_run_folder, prepare_folder
 from training.sessions import begin_session
@@ -198,7 +199,8 @@ def _wandb_run(plan: Plan, stored: WandbIdentity | None) -> WandbRun | None:
     if not plan.options.logs_to_wandb:
         return None
     refuse_missing_package()
-    return WandbRun(plan.run, plan.options, stored, left_later=bool(plan.move_aside))
+    came_from = logs_folder_of(plan.checkpoint.path.parent) if plan.checkpoint else None
+    return WandbRun(plan.run, plan.options, stored, came_from=came_from, left_later=bool(plan.move_aside))
 
 
 def _model_files(plan: Plan) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What W&B's own files in a folder hold of a run: how many points earlier processes have handed over.
+"""What W&B's own files in a folder hold of a run: with which point the process that goes on must begin.
 
 W&B writes each process's records into one `run-<id>.wandb`: a header of 7 bytes, then blocks of 32 KiB with entries as
 in LevelDB's log (checksum, length, kind, content); an entry that does not fit goes on in the next block.
@@ -7,10 +7,12 @@ in LevelDB's log (checksum, length, kind, content); an entry that does not fit g
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from utils.atomic_files import make_folder, write_text_atomically
 
 _BLOCK_BYTES = 32 * 1024
 _HEADER = b":W&B"
@@ -19,19 +21,40 @@ _ENTRY = struct.Struct("<IHB")
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
-def points_in(folder: Path, run_id: str) -> int | None:
-    """Return how many points of a run the files under `folder` hold; None where there is no file of that run.
+def next_point(folders: Iterable[Path], run_id: str) -> int | None:
+    """Return the number of the first point of a run that no file under `folders` has; None where none is of that run.
 
-    Points are numbered from 0 without gaps, so the highest number tells. A file that a kill or power cut has cut off
-    counts as far as it can be read. Raises OSError.
+    Points are numbered from 0 without gaps, so the highest number tells. What a kill or power cut took from a file is
+    not there and is handed over anew. Raises OSError.
     """
-    files = sorted(folder.glob(f"wandb/*run-*-{run_id}/run-{run_id}.wandb"))
-    return max((points_in_file(path) for path in files), default=None)
+    numbers = []
+    for folder in folders:
+        first = _first_point_file(folder, run_id)
+        if first.exists():
+            numbers.append(int(first.read_text(encoding="utf-8")))
+        for path in folder.glob(f"wandb/*run-*-{run_id}/run-{run_id}.wandb"):
+            numbers += [number + 1 for number in points_in_file(path)]
+    return max(numbers, default=None)
 
 
-def points_in_file(path: Path) -> int:
-    """Return one more than the highest number of a point in this file; 0 where there is none."""
-    return max((record.history.step.num + 1 for record in records_in(path) if record.HasField("history")), default=0)
+def note_first_point(folder: Path, run_id: str, number: int) -> None:
+    """Write down with which point the files of a run under `folder` begin, unless it is written; raises OSError.
+
+    W&B writes a little later than it is told: a process that is killed at once leaves a file that says nothing.
+    """
+    path = _first_point_file(folder, run_id)
+    if not path.exists():
+        make_folder(path.parent)
+        write_text_atomically(path, f"{number}\n")
+
+
+def _first_point_file(folder: Path, run_id: str) -> Path:
+    return folder / "wandb" / f"first-point-{run_id}.txt"
+
+
+def points_in_file(path: Path) -> list[int]:
+    """Return the numbers of the points in a file, in its order."""
+    return [record.history.step.num for record in records_in(path) if record.HasField("history")]
 
 
 def records_in(path: Path) -> Iterator[Any]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.logs.curves import Curves
-from training.logs.wandb_files import points_in
+from training.logs.wandb_files import next_point, note_first_point
 from training.options import Options
 from training.runs.directory import RunDirectory
 from training.wandb_settings import WandbIdentity
@@ -30,23 +30,33 @@ if TYPE_CHECKING:
 DEFAULT_PROJECT = "bonafide"
 INIT_TIMEOUT_S = 20.0
 FINISH_TIMEOUT_S = 60.0
+FLUSH_INTERVAL_S = 1.0  # by default 15 s, which are lost where this process is killed
+_DATA_DIR = "WANDB_DATA_DIR"  # where W&B prepares artifacts, by default in the home folder
 UPLOAD_TIMEOUT_S = 3600.0  # of checkpoints, which --log_model asks for
 
 
 class WandbRun:
     """One process's part of a W&B run. All methods are called by the thread that trains, and none of them raises.
 
-    `stored` is what the checkpoint says, None for a training that W&B does not know yet. `left_later` says that this
-    training goes on from a checkpoint behind which others were: what W&B has of those is cut off where the service can
-    do that, and otherwise this training gets a new run there, which begins with its first epoch.
+    `stored` is what the checkpoint says, None for a training that W&B does not know yet, and `came_from` the logs
+    folder of the run that made the checkpoint. `left_later` says that this training goes on from a checkpoint behind
+    which others were: what W&B has of those is cut off where the service can do that, and otherwise this training gets
+    a new run there, which begins with its first epoch.
     """
 
     def __init__(
-        self, run: RunDirectory, options: Options, stored: WandbIdentity | None, *, left_later: bool = False
+        self,
+        run: RunDirectory,
+        options: Options,
+        stored: WandbIdentity | None,
+        *,
+        came_from: Path | None = None,
+        left_later: bool = False,
     ) -> None:
         self._options = options
         self._left_later = left_later
         self._folder = Path(os.environ.get("WANDB_DIR") or run.logs_folder)
+        self._folders = {self._folder, came_from or self._folder}
         self._is_known = stored is not None
         self.identity = WandbIdentity(
             stored.run_id if stored else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4),
@@ -55,7 +65,7 @@ class WandbRun:
         )
         self._run: Any = None
         self._num_logged = 0
-        self._has_failed = False
+        self._has_failed = self._has_set_data_dir = False
 
     @property
     def is_logging(self) -> bool:
@@ -64,16 +74,28 @@ class WandbRun:
 
     def start(self, curves: Curves) -> None:
         """Begin, and hand over the points of `curves`, those of the checkpoint, that W&B lacks."""
-        points = list(points_of(curves))
-        mode = self._options.wandb_mode or os.environ.get("WANDB_MODE") or "online"
-        if mode != "offline":
-            failure = self._attempt(lambda: self._begin_online(len(points)))
-            if failure:
-                say(f"[WARNING] W&B cannot be used online ({failure}): logging to files, to be sent later.")
-        if self._run is None:
-            self._guarded(lambda: self._begin_offline(len(points)))
+        num_points = len(list(points_of(curves)))
+        self._guarded(lambda: self._begin(num_points))
         self._guarded(self._say_where)
         self.write(curves)
+
+    def _begin(self, num_points: int) -> None:
+        import wandb  # noqa: PLC0415
+
+        if _DATA_DIR not in os.environ:
+            os.environ[_DATA_DIR] = str((self._folder / "wandb" / "data").resolve())
+            self._has_set_data_dir = True
+        # A file that cannot be found was sent from elsewhere, with all that the checkpoint has.
+        known = next_point(self._folders, self.identity.run_id) if self._is_known else 0
+        mode = self._options.wandb_mode or os.environ.get("WANDB_MODE") or "online"
+        if mode != "offline":
+            failure = self._attempt(lambda: self._begin_online(num_points))
+            if failure:
+                say(f"[WARNING] W&B cannot be used online ({failure}): logging to files, to be sent later.")
+                wandb.teardown()  # its service keeps a run that could not be begun
+        if self._run is None:
+            self._begin_offline(num_points if known is None else known)
+        note_first_point(self._folder, self.identity.run_id, self._num_logged)
 
     def write(self, curves: Curves) -> None:
         """Hand over what W&B lacks of these points, all of which must be in a checkpoint on disk."""
@@ -97,8 +119,17 @@ class WandbRun:
     def close(self) -> None:
         """Finish this process's part; online that waits until all is sent, for a limited time."""
         if self._run is not None:
-            self._guarded(self._run.finish)
+            self._guarded(self._finish)
         self._run = None
+        if self._has_set_data_dir:
+            del os.environ[_DATA_DIR]
+            self._has_set_data_dir = False
+
+    def _finish(self) -> None:
+        import wandb  # noqa: PLC0415
+
+        self._run.finish()
+        wandb.teardown()  # returns once all is in the files
 
     def _begin_online(self, num_points: int) -> None:
         import wandb  # noqa: PLC0415
@@ -123,15 +154,12 @@ class WandbRun:
             found.append(self._init(mode="online"))
         return found[0]
 
-    def _begin_offline(self, num_points: int) -> None:
-        if self._left_later:
+    def _begin_offline(self, first_point: int) -> None:
+        if self._left_later and self._is_known:
             self._take_new_id()
-        num_logged = 0
-        if self._is_known:  # without a file of it here, what the checkpoint has was sent from elsewhere
-            known = points_in(self._folder, self.identity.run_id)
-            num_logged = num_points if known is None else known
+            first_point = 0
+        self._num_logged = first_point
         self._run = self._init(mode="offline")
-        self._num_logged = num_logged
 
     def _take_new_id(self) -> None:
         new = WandbIdentity(secrets.token_hex(4), self.identity.name, self.identity.project)
@@ -150,7 +178,7 @@ class WandbRun:
             entity=options.wandb_entity,
             tags=list(options.wandb_tags) or None,
             notes=options.wandb_notes,
-            dir=str(self._folder),
+            dir=str(self._folder.resolve()),  # W&B's service may run in another folder
             config=options.as_dict(),
             allow_val_change=True,
             settings=wandb.Settings(
@@ -161,6 +189,7 @@ class WandbRun:
                 disable_git=True,
                 disable_code=True,
                 disable_job_creation=True,
+                x_transaction_log_flush_interval=FLUSH_INTERVAL_S,
             ),
             **how,
         )
