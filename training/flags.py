@@ -127,7 +127,10 @@ def build_parser() -> argparse.ArgumentParser:
     for option in dataclasses.fields(Options):
         _add_setting(groups[SETTINGS[option.name].group], option)
     groups["wandb"].add_argument(
-        "--no_save_wandb_metadata", dest="save_wandb_metadata", action="store_false", help=argparse.SUPPRESS
+        "--no_save_wandb_metadata",
+        dest="save_wandb_metadata",
+        action="store_false",
+        help="the same as --no-save_wandb_metadata (default: they are stored)",
     )
     groups["run"].add_argument(
         "--config",
