@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,9 @@ def test_a_run_that_was_logged_elsewhere_goes_on_and_a_failure_is_said_once(caps
     complete(state)
     run.write(Curves.of(state))
     run._run.finish()  # as if W&B had ended
+    until = time.monotonic() + 10
+    while points() != {"abc12345": [2]} and time.monotonic() < until:
+        time.sleep(0.05)
     capsys.readouterr()
     for _ in range(2):
         complete(state)

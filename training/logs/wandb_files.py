@@ -32,7 +32,7 @@ def next_point(folders: Iterable[Path], run_id: str) -> int | None:
         first = _first_point_file(folder, run_id)
         if first.exists():
             numbers.append(int(first.read_text(encoding="utf-8")))
-        for path in folder.glob(f"wandb/*run-*-{run_id}/run-{run_id}.wandb"):
+        for path in folder.glob(f"wandb/*run-*-{run_id}*/run-{run_id}.wandb"):
             numbers += [number + 1 for number in points_in_file(path)]
     return max(numbers, default=None)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_PROJECT = "bonafide"
 INIT_TIMEOUT_S = 20.0
 FINISH_TIMEOUT_S = 60.0
+FILES_TIMEOUT_S = 10.0
 FLUSH_INTERVAL_S = 1.0  # by default 15 s, which are lost where this process is killed
 _DATA_DIR = "WANDB_DATA_DIR"  # where W&B prepares artifacts, by default in the home folder
 UPLOAD_TIMEOUT_S = 3600.0  # of checkpoints, which --log_model asks for
@@ -129,7 +131,11 @@ class WandbRun:
         import wandb  # noqa: PLC0415
 
         self._run.finish()
-        wandb.teardown()  # returns once all is in the files
+        wandb.teardown()
+        # Its service ends on its own, and may write after this: the next process must see what there is.
+        until = time.monotonic() + FILES_TIMEOUT_S
+        while (next_point([self._folder], self.identity.run_id) or 0) < self._num_logged and time.monotonic() < until:
+            time.sleep(0.05)
 
     def _begin_online(self, num_points: int) -> None:
         import wandb  # noqa: PLC0415
@@ -201,7 +207,7 @@ class WandbRun:
     def _say_where(self) -> None:
         told = f"W&B: run {self.identity.name} ({self.identity.run_id}) of project {self.identity.project}"
         if self._run.offline:
-            files = self._folder / "wandb" / f"offline-run-*-{self.identity.run_id}"
+            files = self._folder / "wandb" / f"offline-run-*-{self.identity.run_id}*"
             say(f"{told}, offline. To send it: WANDB_RESUME=allow wandb sync {files}")
         else:
             say(f"{told}, {self._run.url}")
