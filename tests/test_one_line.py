@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from main import main
 from tests.conftest import SMALL_RUN, write_corpus
+from tests.html_pages import read
 from training import heatmaps
 from training.checkpoints.record import CheckpointRecord, examine
 from training.checkpoints.store import load_payload
@@ -80,6 +81,13 @@ def test_tensorboard_has_each_point_and_each_image_once(stopped_run: RunDirector
     assert set(points) - images == expected
     assert sorted({epoch for _, epoch in images}) == DRAWN
     assert len(images) == len(DRAWN) * len(list(stopped_run.attention_folder(2).glob("*.png")))
+
+
+def test_the_run_page_has_each_epoch_each_validation_and_each_session_once(stopped_run: RunDirectory) -> None:
+    page = read((stopped_run.folder / "report.html").read_text(encoding="utf-8"))
+    assert page.values("data-epoch") == [str(epoch) for epoch in range(EPOCHS, 0, -1)]
+    assert page.values("data-step") == [str(step) for step in reversed(VALIDATED)]
+    assert page.values("data-session") == [str(number) for number in range(1, len(STOPS) + 2)]
 
 
 def wandb_files(run: RunDirectory) -> list[Path]:
