@@ -1,4 +1,4 @@
-"""The flags that can be typed, in groups with their help: one for each setting, and those of checkpoints and scores."""
+"""The flags that can be typed, in groups with their help: those of checkpoints and scores, and one for each setting."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import argparse
 import dataclasses
 import shutil
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn
 
 from training.command import EXPORT_FORMATS, SUBSETS, Look
-from training.options import SETTINGS, Options, part_type, setting_type
-from training.setting import Setting
+from training.options import SETTINGS, Options
+from training.setting_flags import add_setting
 from utils.console import say
 from utils.errors import EXIT_USAGE, UserError
 
-_Number = TypeVar("_Number", int, float)
 _EXAMPLES = """\
 examples:
   # first try: the built-in corpus, a small front-end, a few minutes on 2 cores
@@ -65,9 +63,6 @@ _GROUPS = {
     "wandb": "Weights & Biases (pip install -r requirements-wandb.txt)",
     "heatmaps": "attention heatmaps",
 }
-
-# Characters of choices that fit into 80 columns beside their flag: argparse does not wrap them.
-WIDEST_CHOICES = 60
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -125,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
         "fail (default: --database_path)",
     )
     for option in dataclasses.fields(Options):
-        _add_setting(groups[SETTINGS[option.name].group], option)
+        add_setting(groups[SETTINGS[option.name].group], option)
     groups["wandb"].add_argument(
         "--no_save_wandb_metadata",
         dest="save_wandb_metadata",
@@ -257,63 +252,3 @@ def _add_metrics_flags(parser: argparse.ArgumentParser) -> None:
         "--subset", choices=SUBSETS, help="part of the keys (default: eval if they name subsets, else all)"
     )
     group.add_argument("--plots", type=Path, metavar="FOLDER", help="write DET curve and histogram (default: none)")
-
-
-def _add_setting(group: argparse._ArgumentGroup, option: dataclasses.Field[Any]) -> None:
-    declared: Setting = SETTINGS[option.name]
-    kind = setting_type(option.name)
-    if kind is bool:
-        group.add_argument(f"--{option.name}", action=argparse.BooleanOptionalAction, help=_help(option, declared))
-        return
-    choices = declared.choices or None
-    metavar = None if choices else {int: "N", float: "X", str: "TEXT", tuple: "N,N"}[kind]
-    read: Any = kind
-    if kind is tuple and part_type(option.name) is int:
-        read = whole_numbers
-    elif kind is tuple and part_type(option.name) is str:
-        metavar, read = "TEXT,TEXT", words
-    elif kind is tuple:
-        metavar, read = "X,X", numbers
-    if len(",".join(declared.choices)) > WIDEST_CHOICES:
-        metavar = "NAME"  # the help tells them
-    group.add_argument(f"--{option.name}", type=read, choices=choices, metavar=metavar, help=_help(option, declared))
-
-
-def whole_numbers(text: str) -> tuple[int, ...]:
-    """Read whole numbers between commas.
-
-    >>> whole_numbers("10, 25")
-    (10, 25)
-    """
-    return _separated(text, int, "whole numbers between commas, such as 10,25,50")
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """Read numbers between commas.
-
-    >>> numbers("0.1, 9")
-    (0.1, 9.0)
-    """
-    return _separated(text, float, "numbers between commas, such as 0.1,0.9")
-
-
-def words(text: str) -> tuple[str, ...]:
-    """Read words between commas; empty ones are passed over.
-
-    >>> words("adapter, training")
-    ('adapter', 'training')
-    """
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _separated(text: str, read: Callable[[str], _Number], what: str) -> tuple[_Number, ...]:
-    """Read each part; argparse adds the flag's name to the words of a refusal."""
-    try:
-        return tuple(read(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be {what}, found {text!r}") from error
-
-
-def _help(option: dataclasses.Field[Any], declared: Setting) -> str:
-    text = declared.help.replace("%", "%%")
-    return text if "(default" in text or option.default is None else f"{text} (default: {option.default})"
