@@ -247,7 +247,7 @@ def test_the_newest_version_is_listed_and_the_others_are_named(capsys: pytest.Ca
         write_epoch(version, 1)
     text = listed(capsys, "--experiment", "x")
     assert f"📋 Available Checkpoints in {VERSIONS}/version_10\n" in text
-    assert text.endswith(f"Other version: {V0}\nOther version: {V2}\n")
+    assert f"\nOther version: {V0}\nOther version: {V2}\nSizes and ages:\n" in text
     document = json.loads(listed(capsys, "--experiment", "x", "--json"))
     assert (document["folder"], document["other_versions"]) == (f"{VERSIONS}/version_10", [str(V0), str(V2)])
 
@@ -259,7 +259,7 @@ def test_what_auto_resume_would_continue_is_listed_where_the_newest_version_has_
     (VERSIONS / "version_1").mkdir()
     text = listed(capsys, "--experiment", "x")
     assert f"Available Checkpoints in {V0}\n" in text
-    assert text.endswith(f"Other version: {VERSIONS}/version_1\n")
+    assert f"\nOther version: {VERSIONS}/version_1\nSizes and ages:\n" in text
 
 
 def test_where_there_is_no_such_experiment_the_ones_with_checkpoints_are_named(
