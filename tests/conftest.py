@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from main import main
 from tests.small_disk import disk_that_breaks, small_disk, tiny_disk  # noqa: F401  (fixtures)
 
 # A shell starts its background jobs with SIGINT ignored, and a program keeps that; the tests send it for real.
@@ -65,6 +67,14 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """An empty folder to run in, so that models/ and logs/ are made there."""
     monkeypatch.chdir(tmp_path)
     yield tmp_path
+
+
+def trained_run(folder: Path, corpus: Path, num_epochs: int) -> Path:
+    """Train a small run in `folder` and return the run folder."""
+    with contextlib.chdir(folder):
+        assert main(["--database_path", str(corpus), *SMALL_RUN, "--num_epochs", str(num_epochs)]) == 0
+    (run_folder,) = (folder / "models").iterdir()
+    return run_folder
 
 
 def command_line(*arguments: str | Path) -> list[str]:

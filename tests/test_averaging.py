@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from main import main
-from tests.conftest import SMALL_RUN
+from tests.conftest import SMALL_RUN, trained_run
 from tests.records import metrics, record
 from training.evaluation.averaging import epochs_to_average, mean_of_weights
 from utils.errors import UserError
@@ -44,14 +43,7 @@ def test_files_of_different_detectors_have_no_mean(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def run_folder(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("averaged")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        assert main(["--database_path", str(corpus), *SMALL_RUN, "--num_epochs", "2"]) == 0
-    finally:
-        os.chdir(before)
-    return next((folder / "models").iterdir())
+    return trained_run(tmp_path_factory.mktemp("averaged"), corpus, num_epochs=2)
 
 
 def arguments(run_folder: Path, corpus: Path, *more: str) -> list[str]:

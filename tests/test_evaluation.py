@@ -16,21 +16,14 @@ from pathlib import Path
 import pytest
 
 from main import main
-from tests.conftest import REPOSITORY, SMALL_RUN, command_line
+from tests.conftest import REPOSITORY, SMALL_RUN, command_line, trained_run
 from utils.score_files import read_scores
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     """A checkpoint of a small run, and the corpus with its development part as the evaluation set too."""
-    folder = tmp_path_factory.mktemp("trained")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        assert main(["--database_path", str(corpus), *SMALL_RUN, "--num_epochs", "1"]) == 0
-    finally:
-        os.chdir(before)
-    return next((folder / "models").iterdir()) / "checkpoint_epoch_1.pth"
+    return trained_run(tmp_path_factory.mktemp("trained"), corpus, num_epochs=1) / "checkpoint_epoch_1.pth"
 
 
 @pytest.fixture

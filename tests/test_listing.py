@@ -15,6 +15,7 @@ from tests.conftest import REPOSITORY
 from tests.records import cut, metrics, record, write_checkpoint, write_foreign_weights
 from training.checkpoints.record import EpochMetrics, Kind, StepMetrics
 from training.options import Options
+from training.page.tables import checkpoint_rows
 from training.runs.directory import RunDirectory
 from training.runs.listing import list_text
 from training.runs.survey import survey_folder
@@ -160,6 +161,15 @@ def test_below_the_block_each_checkpoint_has_its_size_its_age_and_what_it_is() -
         f"   best_checkpoint_eer_my_experiment.pth     {size}  3 days ago      best",
         "   checkpoint_epoch_30_my_experiment.pth    9 bytes  1 minute ago    cannot be used",
     ]
+
+
+@pytest.mark.parametrize("saved_at", [1e300, -5, "yesterday", None], ids=repr)
+def test_a_time_that_no_clock_shows_is_not_believed(saved_at: object, capsys: pytest.CaptureFixture[str]) -> None:
+    made = record(RUN.epoch_checkpoint(1), 1, options=OPTIONS, metadata={"saved_at": saved_at})
+    write_checkpoint(RUN.epoch_checkpoint(1), made)
+    assert "   checkpoint_epoch_1_my_experiment.pth" in listed(capsys, "--comment", "my_experiment")
+    (row,) = checkpoint_rows(survey_folder(RUN.folder), None)
+    assert row.saved == "-"
 
 
 def test_a_version_folder_that_only_the_logs_have_is_not_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from main import main
-from tests.conftest import SMALL_RUN, write_corpus
+from tests.conftest import SMALL_RUN, trained_run, write_corpus
 from training.checkpoints.sealed_file import read_record
 from training.evaluation.file_scores import FileScore
 from training.evaluation.score_table import ScoreTable
@@ -33,14 +33,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     """The folder of a small run of two epochs."""
-    folder = tmp_path_factory.mktemp("trained")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        assert main(["--database_path", str(corpus), *SMALL_RUN, "--num_epochs", "2"]) == 0
-    finally:
-        os.chdir(before)
-    return next((folder / "models").iterdir())
+    return trained_run(tmp_path_factory.mktemp("trained"), corpus, num_epochs=2)
 
 
 def noise(seconds: float, rate_hz: int = 16_000, channels: int = 1) -> np.ndarray:

@@ -29,9 +29,10 @@ EER_EVERY_S = 1.0
 class Standing:
     """How far an epoch has come. Batches count from the epoch's start, utterances and seconds from this process's.
 
-    `unit` is the word for batches, or for what else is gone through. `loss` and `eer_percent` are shown as they are
-    given; None shows nothing. `epochs_after` are those that follow this one, None where that is nobody's question;
-    `seconds_of_epoch` is what one takes, None where it is not known yet: then as long as this one, without validation.
+    `unit` is the word for batches, or for what else is gone through, which then counts as utterances too. `loss` and
+    `eer_percent` are shown as they are given; None shows nothing. `epochs_after` are those that follow this one, None
+    where that is nobody's question; `seconds_of_epoch` is what one takes, None where it is not known yet: then as long
+    as this one, without validation.
 
     >>> Standing("train", 1587, first_batch=100, batches=120, utterances=320, elapsed_s=10.0, loss=0.5).line()
     'train  120/1587 batches  loss 0.5000  32.0 utt/s  0:12:14 left'
@@ -61,7 +62,8 @@ class Standing:
         if self.eer_percent is not None:
             texts.append(f"EER {self.eer_percent:.2f} %")
         if self.elapsed_s > 0:
-            texts.append(f"{self.utterances / self.elapsed_s:.1f} utt/s")
+            what = "utt" if self.unit == "batches" else self.unit
+            texts.append(f"{self.utterances / self.elapsed_s:.1f} {what}/s")
         left_s = self.left_s()
         if left_s is not None:
             texts.append(f"{_hours_minutes_seconds(left_s)} left")

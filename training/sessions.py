@@ -53,13 +53,12 @@ def begin_session(
     """
     if checkpoint is None:
         return Session(time.time(), 0, str(weights or ""), None, dict(environment), {})
-    saved_at = checkpoint.metadata.get("saved_at")
     changes = [*every_change(checkpoint.options, options), *changed_data]
     return Session(
         started_at=time.time(),
         step=checkpoint.step,
         source=str(checkpoint.path),
-        source_saved_at=saved_at if isinstance(saved_at, float) else None,
+        source_saved_at=checkpoint.saved_at_s,
         environment=dict(environment),
         changes={change.name: [_plain(change.old), _plain(change.new)] for change in changes},
     )

@@ -31,7 +31,6 @@ _KINDS = {
     Kind.FROZEN: "frozen weights, which checkpoints refer to",
 }
 _INDENT = "   "
-_YEAR_3000_S = 32_503_680_000
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def inspection_text(found: Inspection) -> str:
         lines += _metrics(found.record)
         lines += ["", f"Threshold: {_decision(found.record.decision)}"]
         lines += _block("Options", found.record.options.as_dict())
-        lines += _block("Metadata", _readable(found.record.metadata))
+        lines += _block("Metadata", _readable(found.record))
     if found.table:
         if not found.record:
             lines += _block("Values", found.table.plain)
@@ -195,12 +194,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def _readable(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    values = dict(metadata)
-    saved_at = values.get("saved_at")  # seconds since 1970
-    if isinstance(saved_at, int | float) and 0 < saved_at < _YEAR_3000_S:
-        values["saved_at"] = datetime.fromtimestamp(saved_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return values
+def _readable(record: CheckpointRecord) -> dict[str, Any]:
+    if record.saved_at_s is None:
+        return dict(record.metadata)
+    saved_at = datetime.fromtimestamp(record.saved_at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return {**record.metadata, "saved_at": saved_at}
 
 
 def _tensors(table: TensorTable) -> Iterator[str]:

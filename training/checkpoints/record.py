@@ -20,6 +20,7 @@ from training.checkpoints.sealed_file import BadCheckpointFileError, read_record
 from training.options import Options, options_from_record
 from utils.errors import UserError
 
+_YEAR_3000_S = 32_503_680_000
 FORMAT = 2
 """2 has `name`, `validated` and `frozen` in records and `validations` in payloads, which 1 had not."""
 # The keys without which a file cannot be resumed, whatever its record says.
@@ -136,6 +137,14 @@ class CheckpointRecord:
     frozen: FrozenReference | None = None
     decision: Decision | None = None
     format: int = FORMAT
+
+    @property
+    def saved_at_s(self) -> float | None:
+        """When it was saved, in seconds since 1970; None where the record does not say, or says what no clock shows."""
+        saved_at = self.metadata.get("saved_at")
+        if isinstance(saved_at, int | float) and 0 < saved_at < _YEAR_3000_S:
+            return float(saved_at)
+        return None
 
     @property
     def required_keys(self) -> tuple[str, ...]:

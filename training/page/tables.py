@@ -220,7 +220,7 @@ def checkpoint_rows(folder: RunFolder, best: EpochMetrics | None) -> list[Checkp
             step=f"{record.step:,}",
             val_eer=figure(record.validated.val_eer if record.validated else None, 2),
             size=bytes_text(record.bytes_on_disk),
-            saved=time_text(record.metadata["saved_at"]) if "saved_at" in record.metadata else figure(None),
+            saved=figure(None) if record.saved_at_s is None else time_text(record.saved_at_s),
             marks=(
                 *(["best"] if record.kind is Kind.EPOCH and best and record.last == best else []),
                 *(["last"] if record.position == latest else []),

@@ -101,9 +101,8 @@ def _is_same(one: CheckpointRecord, other: CheckpointRecord) -> bool:
 
 def _saved_at_s(record: CheckpointRecord) -> float:
     """Return when a checkpoint was saved, by its record: copying a file makes it no younger."""
-    saved_at = record.metadata.get("saved_at")
-    if isinstance(saved_at, int | float):
-        return float(saved_at)
+    if record.saved_at_s is not None:
+        return record.saved_at_s
     found = _stat(record.path)
     return found.st_mtime if found else 0.0
 
