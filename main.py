@@ -13,27 +13,29 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.announcements import changes_text, plan_text, reached_text, resume_summary
-from training.checkpoints.inspection import find_file, inspect_file, inspection_document, inspection_text
+from training.checkpoints.inspection import inspect_file
 from training.checkpoints.record import CheckpointRecord, WeightsFile
-from training.checkpoints.validation import find_files
-from training.checkpoints.validation_report import report_as_json, report_in_lines
-from training.command import WHOLE_CHECKPOINT, Action, Command, Look
-from training.command_line import read_command
-from training.facts import collect_facts, find_source
-from training.interruption import ignore_save_requests
-from training.json_document import json_text
-from training.plan import Plan, Start, decide
+from training.commands.inspection_text import find_file, inspection_document, inspection_text
+from training.commands.listing import list_document, list_text
+from training.commands.validation import find_files
+from training.commands.validation_report import report_as_json, report_in_lines
+from training.planning.announcements import changes_text, plan_text, reached_text, resume_summary
+from training.planning.facts import collect_facts
+from training.planning.plan import Plan, Start, decide
 from training.runs.experiments import other_experiments, other_versions, run_to_look_at
-from training.runs.listing import list_document, list_text
+from training.runs.finding import find_source
 from training.runs.survey import other_run_folders, survey_folder
-from utils.audio_files import find_audio_files
+from training.settings.command import WHOLE_CHECKPOINT, Action, Command, Look
+from training.settings.command_line import read_command
+from utils.audio.finding import find_audio_files
 from utils.console import drop_unread_output, prepare_output, say
 from utils.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
+from utils.interruption import ignore_save_requests
+from utils.json_text import json_text
 from utils.terminal_text import bytes_text
 
 if TYPE_CHECKING:
-    from training.score_report import ScoreReport
+    from training.evaluation.score_report import ScoreReport
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,9 +102,9 @@ def export_checkpoint(command: Command) -> int:
     source = find_source(command.model_path, command.load_checkpoint_type)
     if command.export_format != WHOLE_CHECKPOINT:
         return export_detector(command, source)
-    from training.checkpoints import exporting  # noqa: PLC0415  (imports torch, 2 s)
+    from training.export import whole_checkpoint  # noqa: PLC0415  (imports torch, 2 s)
 
-    written = exporting.export_checkpoint(source, command.export_path)
+    written = whole_checkpoint.export_checkpoint(source, command.export_path)
     say(f"Exported {source.path} to {written} ({bytes_text(written.stat().st_size)}): it needs no other file")
     return 0
 
@@ -120,20 +122,20 @@ def export_detector(command: Command, source: CheckpointRecord | WeightsFile) ->
 
 def check_data(command: Command) -> int:
     """Look through the corpus that training would use, every file of it; fail if training would."""
-    from training import data_check, data_report, data_verdict  # noqa: PLC0415  (import NumPy and soundfile)
+    from training.data import check, report, verdict  # noqa: PLC0415  (import NumPy and soundfile)
 
     options = command.options
-    database = data_check.database_to_check(command.looked_at, options.database_path, "database_path" in command.typed)
+    database = check.database_to_check(command.looked_at, options.database_path, "database_path" in command.typed)
     protocols = Path(options.protocols_path) if options.protocols_path else None
-    corpora = data_check.check_data(database, protocols, num_threads=max(1, options.num_workers))
-    text = json_text(data_report.report_document(corpora)) if command.as_json else data_report.report_text(corpora)
+    corpora = check.check_data(database, protocols, num_threads=max(1, options.num_workers))
+    text = json_text(report.report_document(corpora)) if command.as_json else report.report_text(corpora)
     say(text)
-    return 0 if data_verdict.would_run(corpora) else EXIT_FAILURE
+    return 0 if verdict.would_run(corpora) else EXIT_FAILURE
 
 
 def measure_scores(command: Command) -> int:
     """Print the figures of a score file against its keys."""
-    from training.score_report import measure_files  # noqa: PLC0415  (imports NumPy)
+    from training.evaluation.score_report import measure_files  # noqa: PLC0415  (imports NumPy)
 
     assert command.looked_at is not None
     flags = command.metrics_flags
@@ -142,12 +144,12 @@ def measure_scores(command: Command) -> int:
 
 def print_report(report: ScoreReport, command: Command) -> int:
     """Print the figures of a score file, and draw them where --plots asks for it."""
-    from training.score_report import report_document, report_text  # noqa: PLC0415  (imports NumPy)
+    from training.evaluation.score_report import report_document, report_text  # noqa: PLC0415  (imports NumPy)
 
     flags = command.metrics_flags
     say(json_text(report_document(report)) if command.as_json else report_text(report))
     if flags.plots:
-        from training.score_figures import draw_score_figures  # noqa: PLC0415  (imports matplotlib)
+        from training.evaluation.score_figures import draw_score_figures  # noqa: PLC0415  (imports matplotlib)
 
         for path in draw_score_figures(report, flags.plots):
             if not command.as_json:
@@ -209,7 +211,7 @@ def carry_out(plan: Plan) -> int:
         say(reached_text(plan))
         if not plan.undone and not plan.options.visualize_attention:
             return 0
-    from training import session  # noqa: PLC0415  (imports torch, 2 s)
+    from training.loop import session  # noqa: PLC0415  (imports torch, 2 s)
 
     if plan.start is Start.REACHED:
         if plan.undone:

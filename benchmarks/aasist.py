@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from benchmarks.measuring import machine_text
 from models.build import create_detector
 from models.detector import DetectorSettings
-from training.losses import weighted_cross_entropy
-from utils.audio import CROP_SAMPLES
+from training.tasks.losses import weighted_cross_entropy
+from utils.audio.waveforms import CROP_SAMPLES
 
 CONFIGS = {"aasist": "AASIST.conf", "aasist_l": "AASIST-L.conf"}
 

@@ -20,15 +20,16 @@ import torch
 from benchmarks.measuring import machine_text
 from models.build import DETECTORS
 from models.front_end import COMPACT_CONFIG, rebuild_front_end
-from training.data import TrainingBatches, ValidationBatches
-from training.options import Options
-from training.schedule import make_schedule
-from training.starting_state import detector_settings
-from training.state import TrainState, UnfinishedEpoch, seed_random_states
-from training.task import DetectionTask, StepResult, ValidationResult
+from training.data.batches import TrainingBatches, ValidationBatches
+from training.settings.options import Options
+from training.state.random_states import seed_random_states
+from training.state.train_state import TrainState, UnfinishedEpoch
+from training.tasks.detection import DetectionTask, StepResult, ValidationResult
+from training.tasks.detectors import detector_settings
+from training.tasks.schedule import make_schedule
 from utils.corpora import Corpus, find_corpus
-from utils.demo_corpus import demo_corpus_folder
-from utils.metrics import equal_error_rate
+from utils.corpora.demo_corpus import demo_corpus_folder
+from utils.scores.metrics import equal_error_rate
 
 OPTIONS = Options(batch_size=8, lr=1e-3, warmup_steps=50, num_workers=0)
 VARIANTS: dict[str, dict[str, Any]] = {

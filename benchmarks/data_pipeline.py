@@ -26,11 +26,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measuring import machine_text
 from benchmarks.rawboost import Augment, load_published
-from training.data import TrainingBatches
-from utils.audio import CROP_SAMPLES
+from training.data.batches import TrainingBatches
+from utils.audio.rawboost import RawBoost
+from utils.audio.waveforms import CROP_SAMPLES
 from utils.corpora import CorpusPart, find_corpus, limit_examples
-from utils.demo_corpus import demo_corpus_folder
-from utils.rawboost import RawBoost
+from utils.corpora.demo_corpus import demo_corpus_folder
 
 BATCH_SIZE = 16
 ALGORITHMS = (0, 3, 4, 5)

@@ -26,7 +26,7 @@ from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES
 from training.export import onnx_file, torchscript_file
 from training.export.checking import differences, noise, random_cases, takes_any_length
 from training.export.scored_detector import Score, ScoredDetector
-from utils.audio import CROP_SAMPLES
+from utils.audio.waveforms import CROP_SAMPLES
 from utils.terminal_text import bytes_text
 
 

@@ -31,7 +31,7 @@ from main import main as train
 from tests.comparing import bits, differences, log_rows
 from tests.conftest import write_corpus
 from tests.killing import checkpoint_temporaries, damaged_checkpoints, temporaries, wait_for_a_write
-from training import session  # noqa: F401  (imported once, for all that are forked)
+from training.loop import session  # noqa: F401  (imported once, for all that are forked)
 from training.runs.survey import survey_folder
 
 SEED = 20261124

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from benchmarks.measuring import PROGRAM, REPOSITORY, machine_text, run_once, run_repeatedly
-from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind
+from training.checkpoints.history import EpochMetrics
+from training.checkpoints.record import CheckpointRecord, Kind
 from training.checkpoints.sealed_file import RECORD_NAME
-from training.options import Options
 from training.runs.directory import RunDirectory
+from training.settings.options import Options
 
 NUM_CHECKPOINTS = 100
 STEPS_PER_EPOCH = 1587  # 25,380 utterances of ASVspoof 2019 LA in batches of 16

@@ -23,11 +23,11 @@ from scipy.optimize import brentq
 from sklearn.metrics import roc_curve  # type: ignore[import-untyped,unused-ignore]
 
 from benchmarks.measuring import PROGRAM, machine_text, run_repeatedly
-from utils.calibration import cllr, fit_linear_calibration
-from utils.detection_cost import actual_dcf, min_dcf
-from utils.error_curve import ScoredTrials, error_curve
-from utils.metrics import equal_error_rate, equal_error_rate_of
-from utils.tandem_cost import DEFAULT_ASV_RATES, min_tdcf_legacy, min_tdcf_revised
+from utils.scores.calibration import cllr, fit_linear_calibration
+from utils.scores.detection_cost import actual_dcf, min_dcf
+from utils.scores.error_curve import ScoredTrials, error_curve
+from utils.scores.metrics import equal_error_rate, equal_error_rate_of
+from utils.scores.tandem_cost import DEFAULT_ASV_RATES, min_tdcf_legacy, min_tdcf_revised
 
 NUM_SCORES, NUM_BONA_FIDE = 611_829, 22_617
 SEPARATION = 4.1  # of two normal distributions with deviation 1, in deviations

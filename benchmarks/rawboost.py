@@ -23,10 +23,10 @@ import numpy.typing as npt
 from scipy import signal
 
 from benchmarks.measuring import machine_text
-from utils.audio import SAMPLE_RATE_HZ, Waveform, read_waveform
+from utils.audio.rawboost import RawBoost
+from utils.audio.waveforms import SAMPLE_RATE_HZ, Waveform, read_waveform
 from utils.corpora import find_corpus
-from utils.demo_corpus import demo_corpus_folder
-from utils.rawboost import RawBoost
+from utils.corpora.demo_corpus import demo_corpus_folder
 from utils.seeding import generator_at
 
 Samples = npt.NDArray[np.float64]

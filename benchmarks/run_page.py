@@ -19,12 +19,12 @@ import torch
 
 from benchmarks.listing import OPTIONS, STEPS_PER_EPOCH, make_run
 from benchmarks.measuring import machine_text
-from training.last_validation import LastValidation
-from training.page.story import Story
-from training.page.writing import RunPage
+from training.checkpoints.history import EpochTime
+from training.reports.page.story import Story
+from training.reports.page.writing import RunPage
 from training.runs.directory import RunDirectory
 from training.runs.survey import survey_folder
-from training.state import EpochTime
+from training.state.last_validation import LastValidation
 
 EPOCHS = (100, 10, 1)
 UTTERANCES = 24_844  # of the dev part of ASVspoof 2019 LA

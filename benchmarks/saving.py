@@ -33,7 +33,7 @@ from benchmarks.listing import XLS_R_300M_CONFIG
 from benchmarks.measuring import REPOSITORY, machine_text, run_once
 
 if TYPE_CHECKING:
-    from training.state import TrainState
+    from training.state.train_state import TrainState
 
 SAVES = 3
 STEPS_BETWEEN = 3
@@ -114,11 +114,11 @@ def _training() -> tuple[TrainState, Callable[[], object]]:
 
     from models.build import rebuild_detector  # noqa: PLC0415
     from models.detector import DetectorSettings  # noqa: PLC0415
-    from training.data import Batch  # noqa: PLC0415
-    from training.options import Options  # noqa: PLC0415
-    from training.schedule import make_schedule  # noqa: PLC0415
-    from training.state import TrainState, UnfinishedEpoch  # noqa: PLC0415
-    from training.task import DetectionTask  # noqa: PLC0415
+    from training.data.batches import Batch  # noqa: PLC0415
+    from training.settings.options import Options  # noqa: PLC0415
+    from training.state.train_state import TrainState, UnfinishedEpoch  # noqa: PLC0415
+    from training.tasks.detection import DetectionTask  # noqa: PLC0415
+    from training.tasks.schedule import make_schedule  # noqa: PLC0415
 
     options = Options()
     torch.manual_seed(1)
@@ -155,16 +155,16 @@ def _torch_save(state: TrainState) -> Way:
 
 
 def _ours(state: TrainState) -> Way:
-    from training.checkpoints.background_saving import (  # noqa: PLC0415
+    from training.checkpoints.record import CheckpointRecord, Kind  # noqa: PLC0415
+    from training.saving.background_saving import (  # noqa: PLC0415
         BackgroundSaver,
         fence_before_updates,
         tensors_that_steps_change,
     )
-    from training.checkpoints.record import CheckpointRecord, Kind  # noqa: PLC0415
-    from training.checkpoints.save_control import SaveControl  # noqa: PLC0415
-    from training.checkpoints.snapshot import RunFacts, take_snapshot  # noqa: PLC0415
-    from training.checkpoints.store import save_checkpoint  # noqa: PLC0415
-    from training.options import Options  # noqa: PLC0415
+    from training.saving.save_control import SaveControl  # noqa: PLC0415
+    from training.saving.store import save_checkpoint  # noqa: PLC0415
+    from training.settings.options import Options  # noqa: PLC0415
+    from training.state.snapshot import RunFacts, take_snapshot  # noqa: PLC0415
 
     facts = RunFacts(Options(), {}, XLS_R_300M_CONFIG, {})
     paths: list[Path] = []

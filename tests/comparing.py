@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from training.checkpoints.store import load_payload
-from training.options import SETTINGS
-from training.setting import OnChange
+from training.saving.store import load_payload
+from training.settings.options import SETTINGS
+from training.settings.setting import OnChange
 
 # Where, when and how long: the only things in a checkpoint that may differ between two equal trainings.
 CIRCUMSTANCES = (

@@ -111,7 +111,7 @@ def during_step(monkeypatch: pytest.MonkeyPatch) -> DuringStep:
     """Do something right after given training steps, counted from the start."""
 
     def arrange(events: dict[int, Callable[[], object]]) -> None:
-        from training.task import DetectionTask  # noqa: PLC0415  (torch, which few test files need)
+        from training.tasks.detection import DetectionTask  # noqa: PLC0415  (torch, which few test files need)
 
         original, seen = DetectionTask.training_step, [0]
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind
+from training.checkpoints.history import EpochMetrics
+from training.checkpoints.record import CheckpointRecord, Kind
 from training.checkpoints.sealed_file import write_sealed
-from training.options import Options
+from training.settings.options import Options
 
 STEPS_PER_EPOCH = 10
 

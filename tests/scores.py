@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from utils.error_curve import ErrorCurve, ScoredTrials, error_curve
+from utils.scores.error_curve import ErrorCurve, ScoredTrials, error_curve
 
 # In ascending order s s B s B B, at -3 -2 -1 0.5 1 2. From the threshold below all of them upwards:
 #   misses       0    0    0   1/3  1/3  2/3  1

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from tests.records import metrics
-from training.checkpoints.snapshot import RunFacts
-from training.options import Options
-from training.schedule import make_schedule
-from training.state import EpochTime, TrainState, UnfinishedEpoch
+from training.checkpoints.history import EpochTime
+from training.settings.options import Options
+from training.state.snapshot import RunFacts
+from training.state.train_state import TrainState, UnfinishedEpoch
+from training.tasks.schedule import make_schedule
 
 OPTIONS = Options(lr=1e-2, weight_decay=1e-4, scheduler="cosine", warmup_steps=3, num_epochs=4)
 FACTS = RunFacts(OPTIONS, {"train": "a" * 64, "dev": "b" * 64}, {"hidden_size": 4}, {"num_threads": 1, "torch": "2"})

@@ -24,8 +24,8 @@ from models.sinc_convolution import SincConvolution, mel_edges_hz
 from tests.comparing import assert_same_training
 from tests.conftest import write_corpus
 from training.checkpoints.weights import load_into, load_weights
-from training.losses import weighted_cross_entropy
-from training.task import DetectionTask
+from training.tasks.detection import DetectionTask
+from training.tasks.losses import weighted_cross_entropy
 
 PUBLISHED = os.environ.get("BONAFIDE_PUBLISHED_AASIST")
 needs_published = pytest.mark.skipif(

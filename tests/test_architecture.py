@@ -7,41 +7,69 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
-LAYERS = ("main", "training", "models", "utils")  # each may import those after it, and itself
+# The law: every file lies in one of these rooms, from the ground up, and imports only its own room and those above it here.
+ROOMS = (
+    "utils",
+    "utils.audio",
+    "utils.corpora",
+    "utils.scores",
+    "models",
+    "training.settings",
+    "training.checkpoints",
+    "training.data",
+    "training.runs",
+    "training.state",
+    "training.planning",
+    "training.tasks",
+    "training.saving",
+    "training.reports",
+    "training.evaluation",
+    "training.loop",
+    "training.export",
+    "training.commands",
+    "main",
+)
+# The one public import, `from training.inference import load_detector`: the only file beside the rooms of training/.
+PUBLIC = "training.inference"
 SOURCES = sorted(
-    [REPOSITORY / "main.py", *(path for layer in LAYERS[1:] for path in (REPOSITORY / layer).rglob("*.py"))]
+    [
+        REPOSITORY / "main.py",
+        *(REPOSITORY / "models").glob("*.py"),
+        *(path for layer in ("training", "utils") for path in (REPOSITORY / layer).rglob("*.py")),
+    ]
 )
 # What --help, usage errors, listing and planning import: they must be instant.
 WITHOUT_TORCH = (
     "main",
-    "training.announcements",
-    "training.changes",
-    "training.checkpoints.compression",
-    "training.checkpoints.names",
+    "training.planning.announcements",
+    "training.settings.changes",
+    "training.saving.compression",
+    "training.runs.names",
     "training.checkpoints.record",
-    "training.checkpoints.retention",
+    "training.runs.retention",
     "training.checkpoints.sealed_file",
-    "training.command_line",
-    "training.facts",
-    "training.runs.listing",
-    "training.options",
-    "training.plan",
+    "training.settings.command_line",
+    "training.planning.facts",
+    "training.commands.listing",
+    "training.settings.options",
+    "training.planning.plan",
     "training.runs.config_file",
     "training.runs.directory",
     "training.runs.experiments",
     "training.runs.survey",
-    "training.yaml_settings",
+    "training.settings.yaml_settings",
     "utils.atomic_files",
 )
 SLOW = ("torch", "numpy", "transformers", "matplotlib", "sklearn", "tensorboard", "soundfile", "tqdm", "wandb")
 
 # Says what a library raised that talks to a network and may raise anything: it must never end a training.
-FACING_W_AND_B = ("training.logs.wandb_run",)
+FACING_W_AND_B = ("training.reports.wandb_run",)
 
 
 def module_name(path: Path) -> str:
@@ -68,27 +96,65 @@ def calls_in(path: Path) -> list[tuple[str, ast.Call]]:
     return [(ast.unparse(node.func), node) for node in nodes(path) if isinstance(node, ast.Call)]
 
 
+def room_of(module: str) -> str | None:
+    """Return the room that a module lies in, the innermost of those that fit; None for none."""
+    fitting = [room for room in ROOMS if module == room or module.startswith(f"{room}.")]
+    return max(fitting, key=len, default=None)
+
+
+def modules_imported_by(path: Path) -> set[str]:
+    """Return the modules of ours that a file imports, `from package import module` included."""
+    ours = {module_name(source).removesuffix(".__init__") for source in SOURCES}
+    return imported_by(path) & ours
+
+
 def test_there_are_sources_to_look_at() -> None:
     assert len(SOURCES) > 40
-    assert {module_name(path).split(".")[0] for path in SOURCES} == set(LAYERS)
+    assert {room_of(module_name(path)) for path in SOURCES} == {*ROOMS, None}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
-def test_imports_point_one_way(path: Path) -> None:
-    layer = module_name(path).split(".")[0]
-    forbidden = set(LAYERS[: LAYERS.index(layer)]) | {"tests", "benchmarks"}
-    assert {name for name in imported_by(path) if name.split(".")[0] in forbidden} == set()
+def test_every_file_is_in_a_room_and_imports_only_what_lies_above_it(path: Path) -> None:
+    module = module_name(path)
+    if module in (PUBLIC, "training.__init__"):
+        return
+    room = room_of(module)
+    assert room is not None, f"{module} lies in no room: move it into one of {', '.join(ROOMS)}"
+    above = ROOMS[: ROOMS.index(room) + 1]
+    packages = {"utils", "training"}  # what `from training.export import report` names beside the module itself
+    against = {name for name in modules_imported_by(path) - packages if room_of(name) not in above}
+    assert against == set(), f"{module} is in {room} and must not import these"
+    assert {name for name in imported_by(path) if name.split(".")[0] in ("tests", "benchmarks")} == set()
+
+
+def test_no_two_files_import_each_other_by_any_way_round() -> None:
+    """Inside a room too: what is above what must have an answer."""
+    graph = {module_name(path): {f"{n}" for n in modules_imported_by(path)} - {module_name(path)} for path in SOURCES}
+    packages = {name.removesuffix(".__init__") for name in graph if name.endswith(".__init__")}
+    graph = {name: {to for to in reached if to not in packages} for name, reached in graph.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_only_the_public_import_lies_beside_the_rooms() -> None:
+    beside = {module_name(path) for path in (REPOSITORY / "training").glob("*.py")}
+    assert beside == {"training.__init__", PUBLIC}
+
+
+def test_contributing_has_a_line_for_every_room() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    folders = [f"`{room.replace('.', '/')}/`" for room in ROOMS if room != "main"]
+    assert [folder for folder in folders if f"| {folder}" not in text] == []
 
 
 def test_only_the_flags_import_argparse() -> None:
     users = {module_name(path) for path in SOURCES if "argparse" in imported_by(path)}
-    assert users == {"training.flags", "training.setting_flags"}
+    assert users == {"training.settings.flags", "training.settings.setting_flags"}
 
 
 def test_only_the_store_calls_torch_save() -> None:
     users = {module_name(path) for path in SOURCES if "torch.save" in {name for name, _ in calls_in(path)}}
     users |= {module_name(path) for path in SOURCES if "torch.save" in imported_by(path)}
-    assert users == {"training.checkpoints.store"}
+    assert users == {"training.saving.store"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)

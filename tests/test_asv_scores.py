@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from utils.asv_scores import read_asv_error_rates
 from utils.errors import UserError
-from utils.tandem_cost import AsvErrorRates
+from utils.scores.asv_scores import read_asv_error_rates
+from utils.scores.tandem_cost import AsvErrorRates
 
 TRIALS = [
     *(("target", score) for score in (1, 2, 3, 4)),

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
-from utils.audio import CROP_SAMPLES, SAMPLE_RATE_HZ, fit_length, read_waveform
+from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ, fit_length, read_waveform
 from utils.errors import UserError
 
 

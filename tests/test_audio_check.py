@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from tests.small_audio import write_sound
-from utils.audio import read_waveform
-from utils.audio_check import AudioFault, check_audio
+from utils.audio.checking import AudioFault, check_audio
+from utils.audio.waveforms import read_waveform
 from utils.errors import UserError
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from utils.audio import CROP_SAMPLES, read_waveform
-from utils.audio_check import check_audio
-from utils.audio_windows import UnreadableAudioError, WindowedAudio, expected_windows
+from utils.audio.checking import check_audio
+from utils.audio.waveforms import CROP_SAMPLES, read_waveform
+from utils.audio.windows import UnreadableAudioError, WindowedAudio, expected_windows
 from utils.errors import UserError
 
 

@@ -12,7 +12,7 @@ from tests.conftest import SMALL_RUN, trained_run
 from tests.records import metrics, record
 from training.evaluation.averaging import epochs_to_average, mean_of_weights
 from utils.errors import UserError
-from utils.score_files import read_scores
+from utils.scores.score_files import read_scores
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The invariants of training/checkpoints/background_saving.py, with real threads and real files."""
+"""The invariants of training/saving/background_saving.py, with real threads and real files."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tests.small_state import FACTS, OPTIONS, seed_everything, small_state, train
-from training.checkpoints.background_copies import BackgroundCopies
-from training.checkpoints.background_saving import (
+from training.checkpoints.record import CheckpointRecord, Kind
+from training.checkpoints.sealed_file import broken_seal
+from training.saving.background_copies import BackgroundCopies
+from training.saving.background_saving import (
     BackgroundSaver,
     DirectSaver,
     SavingFailedError,
     fence_before_updates,
     tensors_that_steps_change,
 )
-from training.checkpoints.kept_buffers import KeptBuffers, bytes_to_keep, detach
-from training.checkpoints.record import CheckpointRecord, Kind
-from training.checkpoints.save_control import SaveControl
-from training.checkpoints.sealed_file import broken_seal
-from training.checkpoints.snapshot import take_snapshot
-from training.checkpoints.store import CannotSaveError, save_checkpoint
-from training.schedule import make_schedule
-from training.state import TrainState, UnfinishedEpoch
+from training.saving.kept_buffers import KeptBuffers, bytes_to_keep, detach
+from training.saving.save_control import SaveControl
+from training.saving.store import CannotSaveError, save_checkpoint
+from training.state.snapshot import take_snapshot
+from training.state.train_state import TrainState, UnfinishedEpoch
+from training.tasks.schedule import make_schedule
 
 REPOSITORY = Path(__file__).parent.parent
 Payload = dict[str, Any]

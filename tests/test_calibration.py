@@ -9,9 +9,9 @@ import pytest
 from scipy.optimize import minimize
 
 from tests.scores import drawn
-from utils.calibration import cllr, fit_linear_calibration
-from utils.error_curve import ScoredTrials
 from utils.errors import UserError
+from utils.scores.calibration import cllr, fit_linear_calibration
+from utils.scores.error_curve import ScoredTrials
 
 Labelled = tuple[np.ndarray, np.ndarray]
 

@@ -12,13 +12,13 @@ import pytest
 
 from models.names import MODEL_TYPES
 from tests.test_options import DEFAULTS
-from training.command import EXPORT_FORMATS, WHOLE_CHECKPOINT, Action, Look, MetricsFlags
-from training.command import SUBSETS as TYPED_SUBSETS
-from training.command_line import read_command
-from training.flags import build_parser
-from training.options import Options
+from training.settings.command import EXPORT_FORMATS, WHOLE_CHECKPOINT, Action, Look, MetricsFlags
+from training.settings.command import SUBSETS as TYPED_SUBSETS
+from training.settings.command_line import read_command
+from training.settings.flags import build_parser
+from training.settings.options import Options
 from utils.errors import EXIT_USAGE, UserError
-from utils.trial_keys import SUBSETS
+from utils.scores.trial_keys import SUBSETS
 
 CHECKPOINT_FLAGS = ["--resume", "--fresh_start", "--auto_resume", "--list_checkpoints"]
 LOOKS = ["--inspect_checkpoint", "--validate_checkpoints", "--metrics", "--check_data"]

@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from tests.small_state import FACTS, OPTIONS, complete_epoch, seed_everything, small_state, train
-from training.checkpoints.commit import Committer, Outcome
-from training.checkpoints.names import CheckpointNames
 from training.checkpoints.record import CheckpointRecord, Kind
-from training.checkpoints.retention import RetentionPolicy
-from training.checkpoints.save_control import SaveControl
 from training.checkpoints.sealed_file import broken_seal
-from training.checkpoints.snapshot import take_snapshot
-from training.checkpoints.store import CheckpointStore
 from training.runs.directory import RunDirectory
+from training.runs.names import CheckpointNames
+from training.runs.retention import RetentionPolicy
 from training.runs.survey import survey_folder
-from training.state import TrainState
+from training.saving.commit import Committer, Outcome
+from training.saving.save_control import SaveControl
+from training.saving.store import CheckpointStore
+from training.state.snapshot import take_snapshot
+from training.state.train_state import TrainState
 
 KEEP_1 = RetentionPolicy(keep_last_n=1)
 

@@ -22,14 +22,15 @@ from tests.conftest import REPOSITORY
 from tests.records import flip_a_bit, record, write_foreign_weights
 from tests.small_state import FACTS, complete_epoch, seed_everything, small_state, train
 from tests.test_retention import LINEAGE, epoch, files, short
-from training.checkpoints import compression, sealed_file
-from training.checkpoints.compression import compress_file, files_to_compress
+from training.checkpoints import sealed_file
+from training.checkpoints.checking import Verdict, check_file
 from training.checkpoints.inspection import inspect_file
 from training.checkpoints.record import CheckpointRecord, Kind, examine
 from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal, read_record
-from training.checkpoints.snapshot import take_snapshot
-from training.checkpoints.store import load_payload, save_checkpoint
-from training.checkpoints.validation import Verdict, check_file
+from training.saving import compression
+from training.saving.compression import compress_file, files_to_compress
+from training.saving.store import load_payload, save_checkpoint
+from training.state.snapshot import take_snapshot
 from utils.atomic_files import remove_stray_temporaries
 
 NAME = "checkpoint_epoch_1.pth"
@@ -246,7 +247,7 @@ def test_a_process_killed_in_the_middle_leaves_the_old_file(path: Path, instant:
     before = path.read_bytes()
     script = (
         "import os, signal, sys, pathlib\n"
-        f"from training.checkpoints import compression\nstep = compression.{instant}\n"
+        f"from training.saving import compression\nstep = compression.{instant}\n"
         "def killed(*a, **k):\n    step(*a, **k)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
         f"compression.{instant} = killed\ncompression.compress_file(pathlib.Path(sys.argv[1]))\n"
     )

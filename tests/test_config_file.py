@@ -12,10 +12,10 @@ import yaml
 from main import main
 from tests.comparing import assert_same_training
 from tests.conftest import SMALL_RUN
-from training.command_line import read_command
-from training.options import Options
 from training.runs.config_file import RunConfig, run_config, settings_text, write_config
-from training.yaml_settings import read_settings_file
+from training.settings.command_line import read_command
+from training.settings.options import Options
+from training.settings.yaml_settings import read_settings_file
 
 ODD = Options(
     database_path='a "b"\\c: # d\n\u00e9\U0001f600',

@@ -17,8 +17,8 @@ from utils.corpora import (
     find_corpus,
     limit_examples,
 )
+from utils.corpora.protocols import Protocol, Trial
 from utils.errors import UserError
-from utils.protocols import Protocol, Trial
 
 PARTS: tuple[PartName, ...] = ("train", "dev", "eval")
 

@@ -10,8 +10,8 @@ import pytest
 from tests.small_audio import write_sounds
 from utils.corpora import Corpus, find_corpus, find_evaluation_part
 from utils.corpora.division import development_positions
+from utils.corpora.trials import Trial
 from utils.errors import UserError
-from utils.trials import Trial
 
 ROWS = [(f"{'real' if n % 2 else 'fake'}/{n}.wav", "bonafide" if n % 2 else "spoof", f"s{n // 2}") for n in range(20)]
 

@@ -18,12 +18,12 @@ import pytest
 import soundfile
 import torch
 
-from training.data import Batch, Crop, TrainingBatches, TrainingView, ValidationBatches
-from training.loading import NO_LABEL, BatchDataset, BatchKey
-from utils.audio import CROP_SAMPLES, SAMPLE_RATE_HZ, Waveform, fit_length, read_waveform
+from training.data.batches import Batch, Crop, TrainingBatches, TrainingView, ValidationBatches
+from training.data.loading import NO_LABEL, BatchDataset, BatchKey
+from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ, Waveform, fit_length, read_waveform
 from utils.corpora import CorpusPart
+from utils.corpora.protocols import Protocol, Trial
 from utils.errors import UserError
-from utils.protocols import Protocol, Trial
 from utils.seeding import epoch_order
 
 SIZE = 11
@@ -111,7 +111,7 @@ def test_a_start_within_an_epoch_reads_no_earlier_utterance(part: CorpusPart, mo
         read.append(path)
         return read_waveform(path)
 
-    monkeypatch.setattr("training.loading.read_waveform", counting_read)
+    monkeypatch.setattr("training.data.loading.read_waveform", counting_read)
     list(_training(part).batches(1, first_batch=2))
     assert len(read) == 3
 
@@ -267,7 +267,7 @@ def _run_script(part: CorpusPart, ending: str) -> subprocess.Popen[str]:
     script = dedent(
         """
         import multiprocessing, os, pickle, signal, sys, time
-        from training.data import TrainingBatches
+        from training.data.batches import TrainingBatches
         part = pickle.loads(bytes.fromhex(sys.argv[1]))
         training = TrainingBatches(part, batch_size=4, seed=1, num_workers=2)
         batches = training.batches(1)
@@ -306,7 +306,10 @@ def test_workers_die_with_a_killed_program_and_hold_nothing_of_it(part: CorpusPa
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 def test_a_worker_whose_program_was_killed_while_it_started_ends_too() -> None:
     """Such workers lived for ever: found by hundreds of kills, in the processes that were left."""
-    late = "import os; from training.loading import _prepare_worker; _prepare_worker(os.getpid(), 0); print('lives on')"
+    late = (
+        "import os; from training.data.loading import _prepare_worker; _prepare_worker(os.getpid(), 0); "
+        "print('lives on')"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", late], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
     )

@@ -12,9 +12,9 @@ import torch
 from main import main
 from tests.conftest import SMALL_RUN
 from training.checkpoints.decision import Decision
-from training.decision import decision_from
 from training.inference import load_detector
-from utils.metrics import equal_error_rate
+from training.tasks.decision import decision_from
+from utils.scores.metrics import equal_error_rate
 
 
 def train(corpus: Path, *arguments: str) -> Path:

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils import demo_corpus
-from utils.audio import SAMPLE_RATE_HZ
-from utils.corpora import Corpus, find_corpus
-from utils.demo_corpus import demo_corpus_folder, demo_corpus_location
-from utils.demo_signals import babble, draw_speaker, record
-from utils.demo_vocoders import VOCODERS
+from utils.audio.waveforms import SAMPLE_RATE_HZ
+from utils.corpora import Corpus, demo_corpus, find_corpus
+from utils.corpora.demo_corpus import demo_corpus_folder, demo_corpus_location
+from utils.corpora.demo_signals import babble, draw_speaker, record
+from utils.corpora.demo_vocoders import VOCODERS
 from utils.errors import UserError
 from utils.seeding import generator_at
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.scores import SIX, SIX_CURVE, counted_rates, drawn
-from utils.detection_cost import DECISION_THRESHOLD, actual_dcf, min_dcf
-from utils.error_curve import ScoredTrials, error_curve
+from utils.scores.detection_cost import DECISION_THRESHOLD, actual_dcf, min_dcf
+from utils.scores.error_curve import ScoredTrials, error_curve
 
 
 def test_the_min_dcf_of_six_scores_equals_the_value_worked_by_hand() -> None:

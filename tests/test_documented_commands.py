@@ -26,12 +26,12 @@ from main import announce, main
 from tests.conftest import write_corpus
 from tests.records import record, write_checkpoint, write_foreign_weights
 from training.checkpoints.record import CheckpointRecord
-from training.command_line import read_command
-from training.facts import collect_facts
-from training.options import Options
-from training.plan import Plan, Start, decide
+from training.planning.facts import collect_facts
+from training.planning.plan import Plan, Start, decide
 from training.runs.directory import RunDirectory
 from training.runs.survey import survey_folder
+from training.settings.command_line import read_command
+from training.settings.options import Options
 from utils.errors import UserError
 
 RUN = "models/g3_heatmap_DF_CCE_100_16_1e-06_group3_contrastiveFalse"

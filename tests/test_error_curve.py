@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.scores import SIX_CURVE, counted_rates, curve_of, drawn
-from utils.detection_cost import min_dcf
-from utils.error_curve import ErrorCurve, ScoredTrials, error_curve
 from utils.errors import UserError
-from utils.metrics import equal_error_rate_of
-from utils.tandem_cost import DEFAULT_ASV_RATES, min_tdcf_legacy, min_tdcf_revised
+from utils.scores.detection_cost import min_dcf
+from utils.scores.error_curve import ErrorCurve, ScoredTrials, error_curve
+from utils.scores.metrics import equal_error_rate_of
+from utils.scores.tandem_cost import DEFAULT_ASV_RATES, min_tdcf_legacy, min_tdcf_revised
 
 ON_THE_CURVE: dict[str, Callable[[ErrorCurve], float]] = {
     "EER": lambda curve: equal_error_rate_of(curve).eer_percent,

@@ -17,7 +17,7 @@ import pytest
 
 from main import main
 from tests.conftest import REPOSITORY, SMALL_RUN, command_line, trained_run
-from utils.score_files import read_scores
+from utils.scores.score_files import read_scores
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +120,11 @@ def test_scores_of_bare_weights_with_other_flags_are_not_continued(
     """The bias has no weights, so the file fits both detectors: half the scores came from each."""
     import torch  # noqa: PLC0415
 
-    from training.command_line import read_command  # noqa: PLC0415
     from training.evaluation.evaluation import _open_part  # noqa: PLC0415
     from training.evaluation.origin import origin_of  # noqa: PLC0415
     from training.evaluation.partial_scores import PartialScores  # noqa: PLC0415
     from training.evaluation.subject import load_subject  # noqa: PLC0415
+    from training.settings.command_line import read_command  # noqa: PLC0415
 
     torch.save(torch.load(trained, weights_only=True)["model_state_dict"], "bare.pt")
     typed = arguments(Path("bare.pt"), corpus, protocol, *SMALL_RUN)

@@ -11,7 +11,7 @@ import torch
 from models.build import create_detector, rebuild_detector
 from models.detector import Detector, DetectorSettings
 from models.names import FRONT_END_TYPES, MODEL_TYPES
-from training.losses import weighted_cross_entropy
+from training.tasks.losses import weighted_cross_entropy
 
 # The fewest samples that each is documented to take.
 SHORTEST = {

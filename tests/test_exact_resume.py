@@ -12,7 +12,7 @@ import pytest
 from main import main
 from tests.comparing import assert_same_training, log_rows
 from tests.conftest import SMALL_RUN, write_corpus
-from training.task import DetectionTask
+from training.tasks.detection import DetectionTask
 
 EPOCHS, STEPS_PER_EPOCH = 2, 3
 EXTRAS = ["--warmup_steps", "4", "--scheduler", "cosine", "--crop", "random", "--algo", "5", "--use_contrastive"]

@@ -13,14 +13,14 @@ from tests.comparing import assert_same_training, bits, differences
 from tests.conftest import SMALL_RUN
 from tests.records import flip_a_bit, record, write_checkpoint, write_foreign_weights
 from training.checkpoints.record import CheckpointRecord
-from training.command_line import read_command
-from training.facts import collect_facts
-from training.options import Options
-from training.plan import Plan, Start, decide
+from training.loop.preparation import make_run_folder
+from training.planning.facts import collect_facts
+from training.planning.plan import Plan, Start, decide
 from training.runs.directory import RunDirectory
 from training.runs.experiments import find_experiment, other_experiments, other_versions
-from training.runs.preparation import make_run_folder
-from training.yaml_settings import read_settings_file
+from training.settings.command_line import read_command
+from training.settings.options import Options
+from training.settings.yaml_settings import read_settings_file
 from utils.errors import UserError
 
 OPTIONS = Options(experiment="x")

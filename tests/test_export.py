@@ -20,8 +20,8 @@ from models.build import create_detector
 from models.detector import DetectorSettings, scores
 from models.names import FRONT_END_TYPES, MODEL_TYPES
 from tests.conftest import SMALL_RUN, write_corpus
-from training.checkpoints.record import CheckpointRecord, StepMetrics
-from training.checkpoints.store import load_payload
+from training.checkpoints.history import StepMetrics
+from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.weights import load_weights
 from training.export import onnx_file, torchscript_file
 from training.export.checking import (
@@ -35,9 +35,10 @@ from training.export.checking import (
 )
 from training.export.metadata import file_metadata, val_eer_percent
 from training.export.scored_detector import Score, ScoredDetector
-from training.facts import find_source
 from training.inference import load_detector
-from utils.audio import CROP_SAMPLES
+from training.runs.finding import find_source
+from training.saving.store import load_payload
+from utils.audio.waveforms import CROP_SAMPLES
 
 FORMATS = {"onnx": ".onnx", "torchscript": ".torchscript", "safetensors": ".safetensors"}
 

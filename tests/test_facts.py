@@ -8,12 +8,13 @@ import pytest
 
 from tests.records import cut, flip_a_bit, record, write_checkpoint, write_foreign_weights
 from training.checkpoints.record import CheckpointRecord, WeightsFile
-from training.command_line import read_command
-from training.facts import Facts, collect_facts, find_source
-from training.options import Options
-from training.plan import Start, decide
+from training.planning.facts import Facts, collect_facts
+from training.planning.plan import Start, decide
 from training.runs.directory import RunDirectory
+from training.runs.finding import find_source
 from training.runs.survey import RunFolder
+from training.settings.command_line import read_command
+from training.settings.options import Options
 from utils.errors import UserError
 
 OPTIONS = Options()

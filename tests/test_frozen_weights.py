@@ -29,17 +29,17 @@ from training.checkpoints.frozen_weights import (
     with_frozen,
     without_frozen,
 )
-from training.checkpoints.names import CheckpointNames
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine, record_from_dict
 from training.checkpoints.sealed_file import BadCheckpointFileError
-from training.checkpoints.store import CheckpointStore, load_payload
 from training.checkpoints.weights import load_weights
-from training.command import EXPORT_FORMATS
 from training.inference import load_detector
-from training.options import Options
 from training.runs.directory import RunDirectory
-from training.state import seed_random_states
-from training.task import DetectionTask
+from training.runs.names import CheckpointNames
+from training.saving.store import CheckpointStore, load_payload
+from training.settings.command import EXPORT_FORMATS
+from training.settings.options import Options
+from training.state.random_states import seed_random_states
+from training.tasks.detection import DetectionTask
 from utils.errors import UserError
 
 SETTINGS = DetectorSettings(ssl_model="compact", freeze_ssl=True)

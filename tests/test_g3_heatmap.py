@@ -13,7 +13,7 @@ from models.attention_pooling import AttentionPooling, centre_bias, temporal_pri
 from models.build import create_detector
 from models.detector import AttentionWeights, Detector, DetectorSettings
 from models.g3_heatmap import HierarchicalBackEnd, ResidualRefinement
-from training.losses import weighted_cross_entropy
+from training.tasks.losses import weighted_cross_entropy
 
 XLS_R_WIDTH = 1024
 

@@ -16,7 +16,10 @@ from matplotlib.patches import Rectangle
 
 from models.build import create_detector
 from models.detector import Detector, DetectorSettings
-from training.heatmap_figures import (
+from training.runs.directory import RunDirectory
+from training.settings.options import Options
+from training.state.train_state import TrainState, UnfinishedEpoch
+from training.tasks.heatmap_figures import (
     AttentionPicture,
     Verdict,
     layer_importance_figure,
@@ -25,12 +28,9 @@ from training.heatmap_figures import (
     statistics_text,
     verdict_text,
 )
-from training.heatmaps import HeatmapWriter, Sample, choose_balanced, draw_part, write_attention_heatmaps
-from training.options import Options
-from training.runs.directory import RunDirectory
-from training.state import TrainState, UnfinishedEpoch
+from training.tasks.heatmaps import HeatmapWriter, Sample, choose_balanced, draw_part, write_attention_heatmaps
 from utils.corpora import CorpusPart
-from utils.protocols import Protocol, Trial
+from utils.corpora.protocols import Protocol, Trial
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def detector() -> Detector:
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw few pixels: they take most of the time."""
-    monkeypatch.setattr("training.heatmaps.DOTS_PER_INCH", 30)
+    monkeypatch.setattr("training.tasks.heatmaps.DOTS_PER_INCH", 30)
 
 
 def samples(*classes: bool) -> list[Sample]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.records import metrics
-from training.history import best_epoch, is_stalled, plateau_reductions
+from training.checkpoints.history import best_epoch, is_stalled, plateau_reductions
 
 
 @pytest.mark.parametrize(

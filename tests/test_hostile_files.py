@@ -15,8 +15,8 @@ from main import main
 from tests.conftest import SMALL_RUN, Run
 from tests.records import record
 from training.checkpoints.sealed_file import write_sealed
-from training.options import Options
 from training.runs.directory import RunDirectory
+from training.settings.options import Options
 
 OPTIONS = Options(ssl_model="compact", batch_size=4, lr=1e-3, num_workers=0, num_epochs=10)
 RUN = RunDirectory.of(OPTIONS)

@@ -17,8 +17,8 @@ from tests.records import cut, metrics, record, write_foreign_weights
 from tests.test_validation import MODEL, write_whole
 from training.checkpoints.sealed_file import BadCheckpointFileError
 from training.checkpoints.tensor_table import read_tensor_table
-from training.options import Options
 from training.runs.directory import RunDirectory
+from training.settings.options import Options
 from utils.errors import UserError
 
 RUN = RunDirectory.of(Options())

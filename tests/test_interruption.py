@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from training.interruption import StopRequest, stop_on_signals
+from utils.interruption import StopRequest, stop_on_signals
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PREAMBLE = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from training.interruption import *
+from utils.interruption import *
 def say(*words): print(*words, flush=True)
 """
 # Waits for the request, then for a line on stdin as the step that is being finished, then "saves".

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.small_state import FACTS, small_state, train
-from training.checkpoints.background_copies import BackgroundCopies
-from training.checkpoints.background_saving import tensors_that_steps_change
-from training.checkpoints.kept_buffers import KeptBuffers, NoRoomError, bytes_to_keep, detach
 from training.checkpoints.record import Kind
-from training.checkpoints.snapshot import take_snapshot
+from training.saving.background_copies import BackgroundCopies
+from training.saving.background_saving import tensors_that_steps_change
+from training.saving.kept_buffers import KeptBuffers, NoRoomError, bytes_to_keep, detach
+from training.state.snapshot import take_snapshot
 
 Payload = dict[str, Any]
 

@@ -13,12 +13,13 @@ import pytest
 from main import main
 from tests.conftest import REPOSITORY
 from tests.records import cut, metrics, record, write_checkpoint, write_foreign_weights
-from training.checkpoints.record import EpochMetrics, Kind, StepMetrics
-from training.options import Options
-from training.page.tables import checkpoint_rows
+from training.checkpoints.history import EpochMetrics, StepMetrics
+from training.checkpoints.record import Kind
+from training.commands.listing import list_text
+from training.reports.page.tables import checkpoint_rows
 from training.runs.directory import RunDirectory
-from training.runs.listing import list_text
 from training.runs.survey import survey_folder
+from training.settings.options import Options
 
 OPTIONS = Options(comment="my_experiment")
 RUN = RunDirectory.of(OPTIONS)

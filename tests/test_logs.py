@@ -14,12 +14,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.records import metrics
 from tests.small_disk import fill, mounted
 from tests.small_state import small_state
-from training.checkpoints.record import StepMetrics
-from training.logs.csv_table import CSV_COLUMNS
-from training.logs.curves import Curves
-from training.logs.run_logs import RunLogs
+from training.checkpoints.history import EpochTime, StepMetrics
+from training.reports.csv_table import CSV_COLUMNS
+from training.reports.curves import Curves
+from training.reports.run_logs import RunLogs
 from training.runs.directory import RunDirectory
-from training.state import EpochTime, TrainState
+from training.state.train_state import TrainState
 
 RUN = RunDirectory(Path("models/run"))
 SCALARS = [

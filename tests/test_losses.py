@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from models.build import create_detector
 from models.detector import DetectorSettings
-from training.losses import (
+from training.tasks.losses import (
     cross_entropy,
     focal,
     make_loss,

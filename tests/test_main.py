@@ -13,8 +13,8 @@ import pytest
 from main import main
 from tests.conftest import SMALL_RUN, Run, command_line, write_corpus
 from tests.records import record, write_checkpoint
-from training.options import Options
 from training.runs.directory import RunDirectory
+from training.settings.options import Options
 
 RUN = RunDirectory.of(Options())
 

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_curve  # type: ignore[import-untyped,unused-ignore]
 
 from utils.errors import UserError
-from utils.metrics import accuracy_percent, equal_error_rate
+from utils.scores.metrics import accuracy_percent, equal_error_rate
 
 
 @pytest.mark.parametrize(

@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 from tests.records import STEPS_PER_EPOCH, metrics, record
-from training.checkpoints.name_template import FIELDS, RESERVED_PREFIXES, SUFFIXES
-from training.checkpoints.names import CheckpointNames
-from training.checkpoints.record import CheckpointRecord, Kind, StepMetrics
-from training.command_line import read_command
-from training.options import Options, options_from_record
+from training.checkpoints.history import StepMetrics
+from training.checkpoints.record import CheckpointRecord, Kind
 from training.runs.directory import (
     BEST_CHECKPOINT_PREFIX,
     BEST_WEIGHTS_PREFIX,
     LAST_CHECKPOINT_PREFIX,
     RunDirectory,
 )
+from training.runs.names import CheckpointNames
+from training.settings.command_line import read_command
+from training.settings.name_template import FIELDS, RESERVED_PREFIXES, SUFFIXES
+from training.settings.options import Options, options_from_record
 from utils.atomic_files import atomic_write
 from utils.errors import EXIT_USAGE, UserError
 

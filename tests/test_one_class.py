@@ -18,9 +18,9 @@ from models.names import MODEL_TYPES, RAW_WAVEFORM_TYPES
 from models.one_class import OneClassDetector
 from tests.conftest import SMALL_RUN
 from training.inference import load_detector
-from training.losses import make_loss
-from training.options import Options
-from training.starting_state import detector_settings
+from training.settings.options import Options
+from training.tasks.detectors import detector_settings
+from training.tasks.losses import make_loss
 from utils.errors import UserError
 
 COMPACT = DetectorSettings(ssl_model="compact", one_class=True)

@@ -18,14 +18,14 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from main import main
 from tests.conftest import SMALL_RUN, write_corpus
 from tests.html_pages import read
-from training import heatmaps
 from training.checkpoints.record import CheckpointRecord, examine
-from training.checkpoints.store import load_payload
-from training.heatmap_figures import layer_importance_figure
-from training.logs.curves import EPOCH_SCALARS, STEP_SCALARS, TIME_SCALARS
-from training.logs.wandb_files import next_point, note_first_point, points_in_file, records_in
+from training.reports.curves import EPOCH_SCALARS, STEP_SCALARS, TIME_SCALARS
+from training.reports.wandb_files import next_point, note_first_point, points_in_file, records_in
 from training.runs.directory import RunDirectory
-from training.task import DetectionTask
+from training.saving.store import load_payload
+from training.tasks import heatmaps
+from training.tasks.detection import DetectionTask
+from training.tasks.heatmap_figures import layer_importance_figure
 
 EPOCHS, VAL_INTERVAL = 3, 3
 STOPS = (1, 2, 3, 4, 5)  # of 6 steps: after the last of an epoch too, and where a validation is due

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from models.names import FRONT_END_TYPES, MODEL_TYPES, TYPES_WITH_SETTING, XLS_R_300M
-from training.options import SETTINGS, Options, options_from_record
+from training.settings.options import SETTINGS, Options, options_from_record
 from utils.errors import EXIT_USAGE, UserError
 
 # Every setting and its default. A new flag is a decision: it is made here too, and in the README.

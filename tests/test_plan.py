@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.records import record
-from training.changes import Change, refuse_changed_data
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
-from training.command import Action, Command
-from training.facts import Facts
-from training.options import Options
-from training.plan import Start, decide, entries_past
+from training.planning.facts import Facts
+from training.planning.plan import Start, decide, entries_past
+from training.planning.refusals import refuse_changed_data
 from training.runs.directory import RunDirectory
 from training.runs.survey import Candidates, RunFolder
+from training.settings.changes import Change
+from training.settings.command import Action, Command
+from training.settings.options import Options
 from utils.errors import UserError
 
 RUN = RunDirectory.of(Options()).folder

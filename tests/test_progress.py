@@ -16,14 +16,14 @@ from typing import TextIO
 
 import pytest
 
-from training.progress import Standing, progress
+from utils.progress import Standing, progress
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 TRAINING = """
 import sys
-from training.progress import progress
+from utils.progress import progress
 with progress("train", 3, line_every_s=0.0) as shown:
     for _ in range(3):
         shown.advance(utterances=16, loss=0.5)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from utils.corpora.protocols import Protocol, Trial, read_protocol
 from utils.errors import UserError
-from utils.protocols import Protocol, Trial, read_protocol
 
 TWO_LINES = "LA_0079 LA_T_1138215 - - bonafide\nLA_0079 LA_T_1271820 - A01 spoof\n"
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from training.augmentation import rawboost_of
-from training.data import TrainingView, validation_view
-from training.options import Options
-from utils.audio import CROP_SAMPLES, SAMPLE_RATE_HZ, Waveform, fit_length
-from utils.notch_filters import NotchRanges, cascades, filter_powers, random_cascades
-from utils.rawboost import SERIES, RawBoost, coloured_noise, convolutive_noise, impulsive_noise
+from training.data.augmentation import rawboost_of
+from training.data.batches import TrainingView, validation_view
+from training.settings.options import Options
+from utils.audio.notch_filters import NotchRanges, cascades, filter_powers, random_cascades
+from utils.audio.rawboost import SERIES, RawBoost, coloured_noise, convolutive_noise, impulsive_noise
+from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ, Waveform, fit_length
 from utils.seeding import generator_at
 
 ALGORITHMS = range(9)

@@ -12,18 +12,11 @@ import torch
 
 from tests.conftest import REPOSITORY
 from tests.records import metrics, record
-from training.checkpoints.record import (
-    CheckpointRecord,
-    Kind,
-    StepMetrics,
-    UnusableFile,
-    WeightsFile,
-    examine,
-    record_from_dict,
-)
+from training.checkpoints.history import StepMetrics
+from training.checkpoints.record import CheckpointRecord, Kind, UnusableFile, WeightsFile, examine, record_from_dict
 from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal
-from training.checkpoints.store import save_checkpoint
-from training.options import Options
+from training.saving.store import save_checkpoint
+from training.settings.options import Options
 
 PATH = Path("models/run/checkpoint_epoch_3.pth")
 OF_FORMAT_1 = sorted((REPOSITORY / "tests/fixtures/format_1").glob("*.pth"))

@@ -21,18 +21,16 @@ from tests.conftest import DuringStep
 from tests.html_pages import Page, read
 from tests.records import STEPS_PER_EPOCH, metrics, record
 from tests.small_state import OPTIONS, complete_epoch, small_state, train
-from training.checkpoints.record import StepMetrics
-from training.last_validation import LastValidation
-from training.options import Options
-from training.page.pictures import read_heatmaps
-from training.page.report import report_html
-from training.page.story import Story, interrupted_story, story_in, story_of
-from training.page.wording import state_text
-from training.page.writing import RunPage
+from training.checkpoints.history import EpochTime, Session, StepMetrics
+from training.reports.page.pictures import read_heatmaps
+from training.reports.page.report import report_html
+from training.reports.page.story import Story, interrupted_story, story_in, story_of
+from training.reports.page.wording import state_text
+from training.reports.page.writing import RunPage
 from training.runs.directory import RunDirectory
 from training.runs.survey import RunFolder, survey_folder
-from training.sessions import Session
-from training.state import EpochTime
+from training.settings.options import Options
+from training.state.last_validation import LastValidation
 
 RUN = RunDirectory(Path("models/run"))
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

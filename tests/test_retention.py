@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.records import STEPS_PER_EPOCH, metrics, record
-from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind, StepMetrics
-from training.checkpoints.retention import RetentionPolicy, files_to_prune, own_records, retained
-from training.options import Options
+from training.checkpoints.history import EpochMetrics, StepMetrics
+from training.checkpoints.record import CheckpointRecord, Kind
 from training.runs.directory import RunDirectory
+from training.runs.retention import RetentionPolicy, files_to_prune, own_records, retained
+from training.settings.options import Options
 
 RUN = RunDirectory(Path("models/run"))
 LINEAGE = (("run-a", 0),)

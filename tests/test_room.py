@@ -11,9 +11,9 @@ import torch
 from tests.small_disk import fill, mounted
 from tests.small_state import FACTS, small_state
 from training.checkpoints.record import Kind
-from training.checkpoints.room import lack_of_room, tensor_bytes
-from training.checkpoints.snapshot import take_snapshot
-from training.checkpoints.store import CannotSaveError, save_checkpoint
+from training.saving.room import lack_of_room, tensor_bytes
+from training.saving.store import CannotSaveError, save_checkpoint
+from training.state.snapshot import take_snapshot
 from utils.file_systems import free_bytes
 
 WEIGHT = torch.zeros(1000)

@@ -12,8 +12,8 @@ from torch import nn
 from tests.comparing import differences
 from tests.records import metrics
 from tests.small_state import OPTIONS, seed_everything, small_state, train
-from training.schedule import apply_rates, base_rate, learning_rate_factor, make_schedule, planned_steps
-from training.state import TrainState
+from training.state.train_state import TrainState
+from training.tasks.schedule import apply_rates, base_rate, learning_rate_factor, make_schedule, planned_steps
 
 HALF_COSINE = [1.0, 0.5 + math.sqrt(0.5) / 2, 0.5, 0.5 - math.sqrt(0.5) / 2, 0.0]
 

@@ -21,8 +21,8 @@ from tests.conftest import SMALL_RUN, trained_run, write_corpus
 from training.checkpoints.sealed_file import read_record
 from training.evaluation.file_scores import FileScore
 from training.evaluation.score_table import ScoreTable
-from utils.audio import CROP_SAMPLES
-from utils.score_files import read_scores
+from utils.audio.waveforms import CROP_SAMPLES
+from utils.scores.score_files import read_scores
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.score_files import ScoreFile, join_scores, read_scores
-from utils.trial_keys import TrialKeys, read_keys
+from utils.scores.score_files import ScoreFile, join_scores, read_scores
+from utils.scores.trial_keys import TrialKeys, read_keys
 
 KEYS = (
     "s a none - bonafide bonafide notrim eval\n"

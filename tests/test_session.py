@@ -13,7 +13,7 @@ import torch
 from main import main
 from tests.conftest import SMALL_RUN, write_corpus
 from training.inference import load_detector
-from training.task import DetectionTask
+from training.tasks.detection import DetectionTask
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training.command_line import read_command
+from training.settings.command_line import read_command
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "train.sbatch"
 

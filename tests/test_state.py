@@ -12,7 +12,8 @@ import torch
 
 from tests.comparing import differences
 from tests.small_state import complete_epoch, seed_everything, small_state, train
-from training.state import TrainState, UnfinishedEpoch, random_states, restore_random_states
+from training.state.random_states import random_states, restore_random_states
+from training.state.train_state import TrainState, UnfinishedEpoch
 
 
 def through_a_file(payload: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tests.conftest import SMALL_RUN
 from training.checkpoints.record import CheckpointRecord, examine
 from training.checkpoints.sealed_file import broken_seal
 from training.runs.survey import survey_folder
-from training.task import DetectionTask
+from training.tasks.detection import DetectionTask
 
 STEPS_PER_EPOCH = 3
 

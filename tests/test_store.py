@@ -1,4 +1,4 @@
-"""The invariants of training/checkpoints/store.py, each on real files of a two-layer net."""
+"""The invariants of training/saving/store.py, each on real files of a two-layer net."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ import torch
 from tests.comparing import differences
 from tests.small_state import FACTS, OPTIONS, complete_epoch, seed_everything, small_state, train
 from tests.tracing import needs_strace, traced
-from training.checkpoints import store as store_module
-from training.checkpoints.names import CheckpointNames
 from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, Kind, WeightsFile, examine
-from training.checkpoints.snapshot import take_snapshot
-from training.checkpoints.store import (
+from training.checkpoints.weights import load_weights
+from training.runs.directory import RunDirectory
+from training.runs.lock import RunLock
+from training.runs.names import CheckpointNames
+from training.saving import store as store_module
+from training.saving.store import (
     CannotSaveError,
     CheckpointStore,
     load_payload,
     save_checkpoint,
 )
-from training.checkpoints.weights import load_weights
-from training.runs.directory import RunDirectory
-from training.runs.lock import RunLock
-from training.state import TrainState
+from training.state.snapshot import take_snapshot
+from training.state.train_state import TrainState
 from utils.errors import UserError
 
 REPOSITORY = Path(__file__).parent.parent
@@ -323,8 +323,8 @@ import sys
 from pathlib import Path
 from tests.small_state import FACTS, small_state
 from training.checkpoints.record import Kind
-from training.checkpoints.snapshot import take_snapshot
-from training.checkpoints.store import CannotSaveError, save_checkpoint
+from training.state.snapshot import take_snapshot
+from training.saving.store import CannotSaveError, save_checkpoint
 payload, record = take_snapshot(small_state(), FACTS, Kind.EPOCH)
 for attempt in range(3):
     try:

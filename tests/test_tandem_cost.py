@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.scores import SIX_CURVE, counted_rates, drawn
-from utils.error_curve import ScoredTrials, error_curve
 from utils.errors import UserError
-from utils.tandem_cost import (
+from utils.scores.error_curve import ScoredTrials, error_curve
+from utils.scores.tandem_cost import (
     DEFAULT_ASV_RATES,
     AsvErrorRates,
     asv_error_rates,

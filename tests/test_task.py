@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from models.detector import Detector, DetectorOutput, DetectorSettings
 from tests.comparing import differences
-from training.loading import Batch
-from training.losses import margin_contrastive_loss, supervised_contrastive_loss, weighted_cross_entropy
-from training.options import Options
-from training.schedule import make_schedule
-from training.state import TrainState, UnfinishedEpoch
-from training.task import DetectionTask
+from training.data.loading import Batch
+from training.settings.options import Options
+from training.state.train_state import TrainState, UnfinishedEpoch
+from training.tasks.detection import DetectionTask
+from training.tasks.losses import margin_contrastive_loss, supervised_contrastive_loss, weighted_cross_entropy
+from training.tasks.schedule import make_schedule
 from utils.errors import UserError
 
 CPU = torch.device("cpu")

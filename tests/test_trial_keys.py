@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.trial_keys import TrialKeys, read_keys
+from utils.scores.trial_keys import TrialKeys, read_keys
 
 LA_2019 = "LA_0039 LA_E_1 - A11 spoof\nLA_0014 LA_E_2 - - bonafide\n"
 LA_2021 = (

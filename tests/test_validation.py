@@ -20,11 +20,11 @@ import torch
 from main import main
 from tests.conftest import REPOSITORY
 from tests.records import cut, flip_a_bit, record, write_checkpoint, write_foreign_weights
+from training.checkpoints.checking import Verdict, check_file, check_files
 from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, Kind
 from training.checkpoints.sealed_file import write_sealed
-from training.checkpoints.validation import Verdict, check_file, check_files
-from training.options import Options
 from training.runs.directory import RunDirectory
+from training.settings.options import Options
 
 RUN = RunDirectory.of(Options())
 MODEL: dict[str, Any] = {"layer.weight": torch.arange(64.0), "layer.bias": torch.zeros(3)}

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
-from training.command import Action, Command
-from training.command_line import read_command
-from training.options import SETTINGS, Options
-from training.yaml_settings import read_settings_file
+from training.settings.command import Action, Command
+from training.settings.command_line import read_command
+from training.settings.options import SETTINGS, Options
+from training.settings.yaml_settings import read_settings_file
 from utils.errors import EXIT_USAGE, UserError
 
 # The two examples of the guide to checkpoints of Miipher-2's adapter and vocoder training, comments left out.

@@ -25,15 +25,15 @@ from typing import Any
 import torch
 
 from tests.small_state import FACTS, OPTIONS, complete_epoch, seed_everything, small_state, train
-from training.checkpoints.commit import Committer
-from training.checkpoints.names import CheckpointNames
 from training.checkpoints.record import CheckpointRecord, Kind
-from training.checkpoints.retention import RetentionPolicy
-from training.checkpoints.save_control import SaveControl
 from training.checkpoints.sealed_file import write_sealed
-from training.checkpoints.snapshot import take_snapshot
-from training.checkpoints.store import CheckpointStore
 from training.runs.directory import RunDirectory
+from training.runs.names import CheckpointNames
+from training.runs.retention import RetentionPolicy
+from training.saving.commit import Committer
+from training.saving.save_control import SaveControl
+from training.saving.store import CheckpointStore
+from training.state.snapshot import take_snapshot
 from utils.atomic_files import make_folder
 
 RUN = RunDirectory.of(OPTIONS)

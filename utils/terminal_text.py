@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 
+RULE = "=" * 70
+"""The line above and below a block of facts."""
+
 
 def bytes_text(count: int) -> str:
     """Return a number of bytes in decimal units, as disks are sold.

@@ -7,6 +7,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+PROGRAM = "bonafide"
 VERSION = "0.1.0"
 _NAMED_PACKAGES = ("torch", "torchvision", "transformers", "numpy")
 

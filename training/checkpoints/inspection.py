@@ -1,36 +1,20 @@
-"""What --inspect_checkpoint tells about a file: its record, and its tensors by module. Reads no tensor, needs no torch.
+"""What a file holds, as facts: its record, and its tensors by module. Reads no tensor, needs no torch.
 
 Of the file only its end, its record and torch's list of tensors are read, which takes milliseconds for gigabytes; that
-no bit of the rest was changed is what --validate_checkpoints finds out.
+no bit of the rest was changed is what `checking` finds out.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from training.checkpoints.decision import NO_THRESHOLD, Decision
 from training.checkpoints.frozen_reference import FROZEN_KIND, find_frozen
-from training.checkpoints.record import CheckpointRecord, EpochMetrics, Kind, record_from_dict
+from training.checkpoints.record import CheckpointRecord, Kind, record_from_dict
 from training.checkpoints.sealed_file import BadCheckpointFileError, read_record
-from training.checkpoints.tensor_table import TensorEntry, TensorTable, read_tensor_table, stored_bytes
-from training.json_document import record_document
-from training.runs.listing import RULE, progress_in_epoch
-from training.runs.survey import checkpoint_files, survey_folder
+from training.checkpoints.tensor_table import TensorTable, read_tensor_table
 from utils.errors import UserError
-from utils.terminal_text import bytes_text, printable
-
-_KINDS = {
-    Kind.EPOCH: "the whole state after an epoch",
-    Kind.STEP: "the whole state inside an epoch",
-    Kind.WEIGHTS: "weights only",
-    Kind.FROZEN: "frozen weights, which checkpoints refer to",
-}
-_INDENT = "   "
+from utils.terminal_text import printable
 
 
 @dataclass(frozen=True)
@@ -46,27 +30,6 @@ class Inspection:
     record: CheckpointRecord | None
     table: TensorTable | None
     problems: tuple[str, ...]
-
-
-def find_file(place: Path, which: str) -> Path:
-    """Return the file to inspect: `place`, or the last or best checkpoint of the run folder that it is.
-
-    Raises UserError where there is none.
-    """
-    if not place.is_dir():
-        if not place.exists():
-            raise UserError(f"--inspect_checkpoint {place} does not exist: --list_checkpoints shows those of a run")
-        if not place.is_file():
-            raise UserError(f"--inspect_checkpoint {place} is no regular file: pass a checkpoint or a run folder")
-        return place
-    run = survey_folder(place)
-    found = run.best if which == "best" else run.latest
-    if found is None:
-        names = [path.name for path in checkpoint_files(place)]
-        raise UserError(
-            f"--inspect_checkpoint {place} holds no {which} checkpoint: found {', '.join(names) or 'no such file'}"
-        )
-    return found.path
 
 
 def inspect_file(path: Path) -> Inspection:
@@ -101,124 +64,3 @@ def code_complaints(table: TensorTable) -> list[str]:
         f"it holds more than tensors and plain values (it refers to {', '.join(table.code[:3])}): "
         "loading it could run code, so that is refused"
     ]
-
-
-def inspection_document(found: Inspection) -> dict[str, Any]:
-    """Return what --json prints.
-
-    `path`, `bytes`; `problems`, a list of sentences, empty where nothing is wrong; `record`, see record_document, null
-    for a file of another program or of frozen weights; `keys` and `values`, the top-level keys of the file and those
-    with a number or text; `tensors`, a list of key, name, shape, dtype, bytes and storage; `total_parameters` and
-    `total_tensor_bytes`. The last five are null where the list of tensors cannot be read.
-    """
-    table = found.table
-    return {
-        "path": str(found.path),
-        "bytes": found.bytes_on_disk,
-        "problems": list(found.problems),
-        "record": record_document(found.record) if found.record else None,
-        "keys": list(table.keys) if table else None,
-        "values": dict(table.plain) if table else None,
-        "tensors": [asdict(tensor) for tensor in table.tensors] if table else None,
-        "total_parameters": total_parameters(table) if table else None,
-        "total_tensor_bytes": stored_bytes(table.tensors) if table else None,
-    }
-
-
-def total_parameters(table: TensorTable) -> int:
-    """Return the number of values in all state dicts of a file, buffers such as running means included."""
-    return sum(tensor.values for key in table.state_dicts for tensor in table.under(key))
-
-
-def inspection_text(found: Inspection) -> str:
-    """Return what --inspect_checkpoint prints; every line of it is safe to show on a terminal."""
-    lines = [RULE, f"📦 {found.path}", RULE, *_head(found)]
-    if found.record:
-        lines += _metrics(found.record)
-        lines += ["", f"Threshold: {_decision(found.record.decision)}"]
-        lines += _block("Options", found.record.options.as_dict())
-        lines += _block("Metadata", _readable(found.record))
-    if found.table:
-        if not found.record:
-            lines += _block("Values", found.table.plain)
-        lines += _tensors(found.table)
-    lines += ["", "Whether any bit was changed is not checked here: --validate_checkpoints PATH does that."]
-    return "\n".join(printable(line) for line in lines)
-
-
-def _head(found: Inspection) -> list[str]:
-    record = found.record
-    size = f"Size: {bytes_text(found.bytes_on_disk)} ({found.bytes_on_disk:,} bytes)"
-    if record is None:
-        other = "cannot be read" if found.problems else "a file of another program"
-        return [f"Kind: {_KINDS[found.kind] if found.kind else other}", size]
-    lines = [f"Kind: {_KINDS[record.kind]}", size, f"Epoch: {record.epoch}", f"Step: {record.step}"]
-    if record.batches_done:
-        lines[-1] += f" ({progress_in_epoch(record)})"
-    if record.frozen:
-        lines.append(f"Frozen weights: {bytes_text(record.frozen.bytes)} more, in {record.frozen.file}")
-    return [*lines, f"Learning rate: {record.learning_rate}", f"Run: {record.run_id}"]
-
-
-def _metrics(record: CheckpointRecord) -> list[str]:
-    if record.last is None or record.best is None:
-        return ["", "Metrics", f"{_INDENT}no epoch is complete yet"]
-    names = [field.name for field in fields(EpochMetrics)]
-    rows = [(name, getattr(record.last, name), getattr(record.best, name)) for name in names]
-    return [
-        "",
-        "Metrics (EERs and accuracy in percent)",
-        f"{_INDENT}{'':14}{'last':>14}{'best':>14}",
-        *(f"{_INDENT}{name:14}{_figure(last):>14}{_figure(best):>14}" for name, last, best in rows),
-    ]
-
-
-def _decision(decision: Decision | None) -> str:
-    if decision is None:
-        return NO_THRESHOLD
-    fitted = f"; log-likelihood ratio = {decision.scale:.6g} x score + {decision.offset:.6g}"
-    return f"bona fide above {decision.threshold:.6f} (EER of validation){fitted if decision.scale is not None else ''}"
-
-
-def _block(title: str, values: Mapping[str, Any]) -> list[str]:
-    width = max(map(len, values), default=0)
-    return ["", title, *(f"{_INDENT}{name:{width}}  {_short(value)}" for name, value in values.items())]
-
-
-def _figure(value: float) -> str:
-    return f"{value:.6g}"
-
-
-def _short(value: Any) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) and abs(value) >= 1e-3 else str(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def _readable(record: CheckpointRecord) -> dict[str, Any]:
-    if record.saved_at_s is None:
-        return dict(record.metadata)
-    saved_at = datetime.fromtimestamp(record.saved_at_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return {**record.metadata, "saved_at": saved_at}
-
-
-def _tensors(table: TensorTable) -> Iterator[str]:
-    """Show state dicts tensor by tensor, and everything else that holds tensors (optimizers, say) in a line each."""
-    yield ""
-    yield f"Tensors: {len(table.tensors):,}, {bytes_text(stored_bytes(table.tensors))}"
-    for key, tensors in itertools.groupby(table.tensors, key=lambda tensor: tensor.key):
-        entries = list(tensors)
-        values = sum(tensor.values for tensor in entries)
-        title = f"{key or 'the whole file'}: {len(entries):,} tensors, {values:,} values"
-        yield f"{_INDENT}{title}, {bytes_text(stored_bytes(entries))}"
-        if key in table.state_dicts:
-            yield from _by_module(entries)
-    yield f"Total parameters: {total_parameters(table):,} (state dicts, with their buffers)"
-
-
-def _by_module(tensors: list[TensorEntry]) -> Iterator[str]:
-    width = max(len(tensor.name.rpartition(".")[2]) for tensor in tensors)
-    for module, members in itertools.groupby(tensors, key=lambda tensor: tensor.name.rpartition(".")[0]):
-        yield f"{_INDENT * 2}{module or '(top)'}"
-        for tensor in members:
-            name = tensor.name.rpartition(".")[2]
-            yield f"{_INDENT * 3}{name:{width}}  {tensor.shape!s:20} {tensor.dtype:10} {bytes_text(tensor.bytes)}"

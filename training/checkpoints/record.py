@@ -16,8 +16,9 @@ from training.checkpoints.frozen_reference import (
     find_frozen,
     frozen_file_from_dict,
 )
+from training.checkpoints.history import EpochMetrics, StepMetrics
 from training.checkpoints.sealed_file import BadCheckpointFileError, read_record
-from training.options import Options, options_from_record
+from training.settings.options import Options, options_from_record
 from utils.errors import UserError
 
 _YEAR_3000_S = 32_503_680_000
@@ -71,31 +72,6 @@ class Kind(enum.Enum):
     FROZEN = FROZEN_KIND  # weights that do not change, for the checkpoints of a run to refer to
 
 
-@dataclass(frozen=True)
-class EpochMetrics:
-    """The figures of one completed epoch. Losses are means, EERs and accuracy are in percent."""
-
-    epoch: int
-    step: int
-    train_loss: float
-    train_eer: float
-    val_loss: float
-    val_acc: float
-    val_eer: float
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class StepMetrics:
-    """The validation figures after one step, within an epoch or at its end; `epoch` counts completed epochs then."""
-
-    step: int
-    epoch: int
-    val_loss: float
-    val_acc: float
-    val_eer: float
-
-
 def run_id_at(lineage: Lineage, step: int) -> str | None:
     """Return the id of the run that made `step`; None for no such step. See `CheckpointRecord` for lineages."""
     began = [run_id for run_id, first in lineage if first < step]
@@ -147,6 +123,11 @@ class CheckpointRecord:
         return None
 
     @property
+    def num_threads(self) -> int:
+        """How many threads torch computed with."""
+        return int(self.metadata["num_threads"])
+
+    @property
     def required_keys(self) -> tuple[str, ...]:
         """The keys without which a file of this format cannot be resumed."""
         missing = _NEW_KEYS_OF_FORMAT_2 if self.format < 2 else ()
@@ -182,6 +163,13 @@ class CheckpointRecord:
     def awaits_validation(self) -> bool:
         """Whether the epoch's last step is done and its validation is not."""
         return self.batches_done == self.batches_per_epoch
+
+    @property
+    def progress_in_epoch(self) -> str:
+        """How far a step checkpoint is in its epoch, in words."""
+        if self.awaits_validation:
+            return f"epoch {self.epoch + 1} trained, not validated"
+        return f"{self.batches_done} of {self.batches_per_epoch} batches of epoch {self.epoch + 1}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return what is written into the file as JSON: all but what the file system knows."""
@@ -273,3 +261,12 @@ def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) 
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise BadCheckpointFileError(f"its record is damaged ({error})") from error
     return CheckpointRecord(path=path, bytes_on_disk=bytes_on_disk, **values)
+
+
+def record_document(record: CheckpointRecord) -> dict[str, Any]:
+    """Return all that a record says: `path`, `bytes`, and the keys of the JSON record inside the file.
+
+    Those are kind, lineage, epoch, step, batches_done, batches_per_epoch, learning_rate, last, best, options, data,
+    metadata, validated, name, frozen, decision and format; see CheckpointRecord for what they mean.
+    """
+    return {"path": str(record.path), "bytes": record.bytes_on_disk, **record.as_dict()}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
+from training.checkpoints.history import rank
 from training.checkpoints.record import CheckpointRecord, Kind
 from training.checkpoints.weights import load_weights
-from training.history import rank
 from training.runs.survey import survey_folder
 from utils.errors import UserError
 

@@ -11,21 +11,21 @@ from pathlib import Path
 
 import numpy as np
 
-from training.command import Command
+from training.evaluation.score_report import ScoreReport, measure
 from training.evaluation.scoring import score_part
 from training.evaluation.subject import Subject, load_subject
-from training.interruption import stop_on_signals
-from training.options import DEMO_DATABASE, Options
 from training.runs.directory import CHECKPOINT_SUFFIXES
-from training.score_report import ScoreReport, measure
-from utils.asv_scores import read_asv_error_rates
+from training.settings.command import Command
+from training.settings.options import DEMO_DATABASE, Options
 from utils.console import say
 from utils.corpora import CorpusPart, find_evaluation_part
-from utils.demo_corpus import demo_corpus_folder
+from utils.corpora.demo_corpus import demo_corpus_folder
+from utils.corpora.trials import UNKNOWN, Trial
 from utils.errors import EXIT_USAGE, UserError
-from utils.score_files import read_scores
-from utils.trial_keys import Factor, TrialKeys, read_keys
-from utils.trials import UNKNOWN, Trial
+from utils.interruption import stop_on_signals
+from utils.scores.asv_scores import read_asv_error_rates
+from utils.scores.score_files import read_scores
+from utils.scores.trial_keys import Factor, TrialKeys, read_keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +120,7 @@ def _keys_from_trials(part: CorpusPart, trials: Sequence[Trial]) -> TrialKeys:
 
 
 def _draw_heatmaps(subject: Subject, part: CorpusPart, output: Path) -> None:
-    from training.heatmaps import draw_part  # noqa: PLC0415  (matplotlib)
+    from training.tasks.heatmaps import draw_part  # noqa: PLC0415  (matplotlib)
 
     folder = output.with_name(f"{output.stem}_attention")
     try:

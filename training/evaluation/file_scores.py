@@ -16,8 +16,8 @@ import torch
 
 from training.evaluation.scoring import score_waveforms
 from training.evaluation.subject import Subject
-from training.progress import Progress
-from utils.audio_windows import UnreadableAudioError, Window, WindowedAudio, expected_windows
+from utils.audio.windows import UnreadableAudioError, Window, WindowedAudio, expected_windows
+from utils.progress import Progress
 
 
 @dataclass(frozen=True)

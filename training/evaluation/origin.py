@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from training.evaluation.subject import Subject
-from training.starting_state import detector_settings
+from training.tasks.detectors import detector_settings
 from utils.corpora import CorpusPart
 
 # Each waits for the answer of a file server, most of the time.

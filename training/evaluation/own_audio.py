@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from training.command import Command
 from training.evaluation.file_scores import FileScore, count_windows, score_files
 from training.evaluation.score_table import ScoreTable, head_text, score_document, summary_text
 from training.evaluation.subject import load_subject
-from training.json_document import json_text
-from training.progress import progress
-from utils.audio_files import FoundAudio
+from training.settings.command import Command
+from utils.audio.finding import FoundAudio
 from utils.console import say
 from utils.errors import EXIT_FAILURE, EXIT_INTERRUPTED
+from utils.json_text import json_text
+from utils.progress import progress
 
 
 def score_own_audio(command: Command, found: FoundAudio) -> int:

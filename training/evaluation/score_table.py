@@ -9,9 +9,9 @@ from typing import Any
 
 from training.evaluation.file_scores import FileScore
 from training.evaluation.subject import Subject
-from utils.audio import CROP_SAMPLES, SAMPLE_RATE_HZ
-from utils.audio_files import FoundAudio
-from utils.calibration import LinearCalibration
+from utils.audio.finding import FoundAudio
+from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ
+from utils.scores.calibration import LinearCalibration
 from utils.terminal_text import columns_of, padded, printable
 from utils.text_tables import few
 

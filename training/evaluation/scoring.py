@@ -12,17 +12,17 @@ from pathlib import Path
 import torch
 
 from models.detector import scores as log_odds
-from training.data import Batch, ValidationBatches
+from training.data.batches import Batch, ValidationBatches
 from training.evaluation.finished_scores import Found, look_at, write_finished
 from training.evaluation.origin import Origin, origin_of
 from training.evaluation.partial_scores import PartialScores, partial_path, score_lines
 from training.evaluation.scoring_lock import ScoringLock
 from training.evaluation.subject import Subject
-from training.interruption import StopRequest
-from training.progress import progress
 from utils.console import say
 from utils.corpora import CorpusPart
 from utils.errors import UserError
+from utils.interruption import StopRequest
+from utils.progress import progress
 
 
 def score_part(subject: Subject, part: CorpusPart, output: Path, stop: StopRequest, *, quiet: bool) -> int:

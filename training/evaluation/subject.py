@@ -13,18 +13,17 @@ from training.checkpoints.foreign_weights import renamed_from_fairseq
 from training.checkpoints.record import CheckpointRecord, WeightsFile
 from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX, read_metadata
 from training.checkpoints.weights import load_into, load_weights, taken_text
-from training.command import Command
 from training.evaluation.averaging import find_epochs_to_average, mean_of_weights
-from training.export.metadata import PROGRAM
-from training.facts import find_source
-from training.inference import load_detector
-from training.machine import choose_device, make_deterministic
-from training.options import SETTINGS, Options
 from training.runs.experiments import run_to_look_at
-from training.setting import OnChange
-from training.starting_state import detector_settings, empty_detector
+from training.runs.finding import find_source
+from training.settings.command import Command
+from training.settings.options import SETTINGS, Options
+from training.settings.setting import OnChange
+from training.tasks.detectors import detector_settings, empty_detector, load_detector
 from utils.console import say
 from utils.errors import UserError
+from utils.machine import choose_device, make_deterministic
+from utils.version import PROGRAM
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def load_subject(command: Command) -> Subject:
     found = sources[-1]
     options = _settings(command, found)
     device = choose_device(options.device)
-    make_deterministic(found if isinstance(found, CheckpointRecord) else None)
+    make_deterministic(found.num_threads if isinstance(found, CheckpointRecord) else None)
     if found.options is None:
         weights = load_weights(found.path)
         detector = empty_detector(detector_settings(options), weights)

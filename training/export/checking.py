@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.export.scored_detector import Score
-from utils.audio import CROP_SAMPLES, fit_length, read_waveform
+from utils.audio.waveforms import CROP_SAMPLES, fit_length, read_waveform
 
 TOLERANCE = 1e-4
 """The greatest difference of a log-probability or score allowed, or this share of it where it is greater than 1."""

@@ -13,17 +13,17 @@ from typing import Any, BinaryIO
 
 from torch import Tensor
 
-from training.checkpoints.exporting import require_free
 from training.checkpoints.record import CheckpointRecord, WeightsFile, record_from_dict
 from training.checkpoints.sealed_file import read_record
 from training.export import onnx_file, torchscript_file, weights_file
 from training.export.checking import TOLERANCE, Difference, differences, random_cases, real_case, takes_any_length
 from training.export.metadata import file_metadata
 from training.export.scored_detector import Score, ScoredDetector
-from training.inference import TrainedDetector, load_detector
-from training.options import DEMO_DATABASE
+from training.export.whole_checkpoint import require_free
+from training.settings.options import DEMO_DATABASE
+from training.tasks.detectors import TrainedDetector, load_detector
 from utils.atomic_files import atomic_write
-from utils.demo_corpus import demo_corpus_folder
+from utils.corpora.demo_corpus import demo_corpus_folder
 from utils.errors import UserError
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".torchscript", "safetensors": ".safetensors"}

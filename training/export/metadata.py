@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 from models.detector import Detector
 from training.checkpoints.record import CheckpointRecord
-from utils.audio import CROP_SAMPLES, SAMPLE_RATE_HZ
+from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ
+from utils.version import PROGRAM
 
-PROGRAM = "bonafide"
 LABELS = ("spoof", "bonafide")
 """The names of the columns of the log-probabilities, in their order."""
 

@@ -18,7 +18,7 @@ from torch.export import Dim
 from training.export.checking import noise, takes_any_length
 from training.export.quiet import quiet
 from training.export.scored_detector import INPUT, OUTPUTS, Score, ScoredDetector
-from utils.audio import CROP_SAMPLES, SAMPLE_RATE_HZ
+from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ
 from utils.errors import UserError
 from utils.terminal_text import bytes_text
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from training.export.checking import noise
 from training.export.quiet import quiet
 from training.export.scored_detector import Score, ScoredDetector
-from utils.audio import CROP_SAMPLES
+from utils.audio.waveforms import CROP_SAMPLES
 
 
 def trace(detector: ScoredDetector) -> torch.jit.ScriptModule:

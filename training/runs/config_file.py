@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.command import Command
-from training.options import SETTINGS, Options
-from training.yaml_settings import read_settings_file
+from training.settings.command import Command
+from training.settings.options import SETTINGS, Options
+from training.settings.yaml_settings import read_settings_file
 from utils.atomic_files import atomic_write
 from utils.errors import UserError
 from utils.terminal_text import printable

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.options import Options
+from training.settings.options import Options
 
 RUNS_ROOT = Path("models")
 LOGS_ROOT = Path("logs")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.options import Options
 from training.runs.directory import (
     CHECKPOINT_SUFFIXES,
     LOGS_ROOT,
@@ -20,6 +19,7 @@ from training.runs.directory import (
     version_number,
 )
 from training.runs.survey import RunFolder, survey_folder, versions_in
+from training.settings.options import Options
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from utils.corpora.parts import WITHOUT_DATA, FoundCorpus, PartName, PartSource, Published
 from utils.corpora.places import what_is_in
+from utils.corpora.protocols import scan_protocol
+from utils.corpora.trial_columns import ASVSPOOF_2019
 from utils.errors import UserError
-from utils.protocols import scan_protocol
-from utils.trial_columns import ASVSPOOF_2019
 
 LAYOUT = "ASVspoof 2019 LA"
 LOOKED_FOR = "ASVspoof2019_LA_train/flac"

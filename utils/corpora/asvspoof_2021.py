@@ -9,9 +9,9 @@ from pathlib import Path
 
 from utils.corpora.parts import FoundCorpus, PartSource, Published
 from utils.corpora.places import first_file, first_folder
-from utils.protocols import scan_protocol
-from utils.trial_columns import TRIAL_LIST
-from utils.trials import ScannedProtocol
+from utils.corpora.protocols import scan_protocol
+from utils.corpora.trial_columns import TRIAL_LIST
+from utils.corpora.trials import ScannedProtocol
 
 TRACKS = ("LA", "DF")
 LOOKED_FOR = "ASVspoof2021_LA_eval/flac or ASVspoof2021_DF_eval/flac"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from utils.corpora.parts import FoundCorpus, PartName, PartSource
 from utils.corpora.places import first_file
-from utils.protocols import scan_protocol
-from utils.trial_columns import ASVSPOOF_5
+from utils.corpora.protocols import scan_protocol
+from utils.corpora.trial_columns import ASVSPOOF_5
 
 LAYOUT = "ASVspoof 5"
 LOOKED_FOR = "ASVspoof5.train.tsv"

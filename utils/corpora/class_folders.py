@@ -9,14 +9,14 @@ import os
 from functools import cache, partial
 from pathlib import Path
 
-from utils.corpora.audio_files import AUDIO_SUFFIXES
 from utils.corpora.division import listing_sha256
 from utils.corpora.parts import FoundCorpus, PartSource
 from utils.corpora.places import first_folder
 from utils.corpora.tables import PART_WORDS, divided_parts
+from utils.corpora.trial_columns import LABELS
+from utils.corpora.trials import NO_ATTACK, UNKNOWN, Fault, FaultKind, ScannedProtocol, Trial
+from utils.corpora.utterance_files import AUDIO_SUFFIXES
 from utils.text_tables import bare_name
-from utils.trial_columns import LABELS
-from utils.trials import NO_ATTACK, UNKNOWN, Fault, FaultKind, ScannedProtocol, Trial
 
 LAYOUT = "class-folder"
 LOOKED_FOR = "bonafide/ and spoof/"

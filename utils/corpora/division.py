@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from utils.trials import UNKNOWN, Fault, ScannedProtocol, Trial
+from utils.corpora.trials import UNKNOWN, Fault, ScannedProtocol, Trial
 
 DEV_SHARE = 0.2
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from utils.corpora.parts import CorpusPart
+from utils.corpora.trials import Protocol
 from utils.errors import UserError
 from utils.seeding import generator_at
-from utils.trials import Protocol
 
 
 def limit_examples(part: CorpusPart, num_examples: int, seed: int) -> CorpusPart:

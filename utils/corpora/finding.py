@@ -17,9 +17,9 @@ from utils.corpora.parts import (
     open_training_part,
 )
 from utils.corpora.places import what_is_in
+from utils.corpora.protocols import scan_protocol
 from utils.corpora.subsets import chosen_subset
 from utils.errors import UserError
-from utils.protocols import scan_protocol
 
 _Find = Callable[[Path, Path | None], FoundCorpus | None]
 

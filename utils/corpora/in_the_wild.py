@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from utils.corpora.parts import FoundCorpus, PartSource, Published
+from utils.corpora.protocols import scan_protocol
 from utils.corpora.tables import is_in_the_wild
-from utils.protocols import scan_protocol
 
 LAYOUT = "In-the-Wild"
 FOLDER = "release_in_the_wild"

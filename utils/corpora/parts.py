@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from utils.corpora.audio_files import AudioFiles
+from utils.corpora.trials import Protocol, ScannedProtocol
+from utils.corpora.utterance_files import AudioFiles
 from utils.errors import UserError
 from utils.text_tables import few
-from utils.trials import Protocol, ScannedProtocol
 
 PartName = Literal["train", "dev", "eval"]
 WITHOUT_DATA = "--database_path demo tries the program without data"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from utils.corpora.trials import ScannedProtocol
 from utils.errors import UserError
-from utils.trials import ScannedProtocol
 
 
 def chosen_subset(scanned: ScannedProtocol, subset: str | None) -> tuple[str, ScannedProtocol]:

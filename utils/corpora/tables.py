@@ -14,11 +14,11 @@ from pathlib import Path
 from utils.corpora.division import development_positions, selected
 from utils.corpora.parts import FoundCorpus, PartName, PartSource
 from utils.corpora.places import first_file
+from utils.corpora.protocols import scan_protocol
+from utils.corpora.trial_columns import HEADER_NAMES, headed_columns
+from utils.corpora.trials import Fault, FaultKind, ScannedProtocol
 from utils.errors import UserError
-from utils.protocols import scan_protocol
 from utils.text_tables import numbered_rows
-from utils.trial_columns import HEADER_NAMES, headed_columns
-from utils.trials import Fault, FaultKind, ScannedProtocol
 
 LAYOUT = "CSV"
 LOOKED_FOR = "train.csv and dev.csv, or one .csv file with the header path,label"

@@ -1,0 +1,138 @@
+"""Training and validation batches whose order and randomness depend on nothing but their position.
+
+`batches(epoch, first_batch)` starts anywhere in any epoch, replays nothing, and gives the same bits for any number of
+worker processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from training.data.loading import Batch, BatchDataset, BatchKey, BatchReader
+from utils.audio.rawboost import RawBoost
+from utils.audio.waveforms import CROP_SAMPLES, Waveform, fit_length
+from utils.corpora import CorpusPart
+from utils.seeding import balanced_order, epoch_order, generator_at
+
+__all__ = ["Batch", "Crop", "TrainingBatches", "TrainingView", "ValidationBatches", "validation_view"]
+
+Crop = Literal["start", "random"]
+NO_AUGMENTATION = RawBoost(algorithm=0)
+
+
+@dataclass(frozen=True)
+class TrainingView:
+    """What training sees of an utterance: a crop at its start or at a random place (clovaai/aasist data_utils.py).
+
+    The whole utterance is augmented before it is cropped (TakHemlata/RawBoost-antispoofing data_utils_rawboost.py), by
+    draws of its own: most utterances of the field are shorter than the crop, so cropping first would save nothing.
+    """
+
+    seed: int
+    crop: Crop = "start"
+    augmentation: RawBoost = NO_AUGMENTATION
+
+    def __call__(self, waveform: Waveform, epoch: int, utterance: str, visit: int = 0) -> Waveform:
+        """Return `(64600,)`, the same for the same seed, epoch, utterance and visit.
+
+        `visit` says how often the utterance came in this epoch before: its draws are new each time.
+        """
+        position: tuple[int | str, ...] = (self.seed, epoch, utterance) + ((visit,) if visit else ())
+        if self.augmentation.algorithm:
+            waveform = self.augmentation(waveform, generator_at("rawboost", *position))
+        start = 0
+        if self.crop == "random" and waveform.size > CROP_SAMPLES:
+            generator = generator_at("crop", *position)
+            start = int(generator.integers(waveform.size - CROP_SAMPLES + 1))
+        return fit_length(waveform, start=start)
+
+
+def validation_view(waveform: Waveform, epoch: int, utterance: str, visit: int = 0) -> Waveform:  # noqa: ARG001 - a View
+    """Return the first `(64600,)` of an utterance: validation is never augmented."""
+    return fit_length(waveform)
+
+
+class TrainingBatches:
+    """The batches of a training part: every utterance once an epoch, in an order drawn from (seed, epoch).
+
+    Balanced batches have as many utterances of each class (an even `batch_size` given), in the order of
+    `balanced_order`, which takes those of the smaller class again and again: an epoch is twice the larger class long.
+    The last batch of an epoch may be smaller. Workers start at the first use and stay until `close`, or the end of the
+    program. One iteration at a time: starting another one ends the one before.
+    """
+
+    def __init__(
+        self,
+        part: CorpusPart,
+        *,
+        batch_size: int,
+        seed: int,
+        balanced: bool = False,
+        crop: Crop = "start",
+        augmentation: RawBoost = NO_AUGMENTATION,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self._are_bona_fide = [label == 1 for label in part.protocol.labels]
+        self._balanced = balanced
+        self._batch_size = batch_size
+        self._seed = seed
+        self._reader = BatchReader(BatchDataset(part, TrainingView(seed, crop, augmentation)), num_workers, pin_memory)
+
+    @property
+    def num_batches_per_epoch(self) -> int:
+        """How many batches an epoch has, the smaller last one included."""
+        num_bona_fide, size = sum(self._are_bona_fide), len(self._are_bona_fide)
+        utterances = 2 * max(num_bona_fide, size - num_bona_fide) if self._balanced else size
+        return -(-utterances // self._batch_size)
+
+    def batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """Return an iterator over the batches of `epoch` (from 1), from batch `first_batch` (from 0) to the last one.
+
+        `first_batch` may be `num_batches_per_epoch`: nothing is left. Raises ValueError for any other position outside
+        the epoch; the iterator raises UserError where an utterance cannot be read.
+        """
+        if epoch < 1 or not 0 <= first_batch <= self.num_batches_per_epoch:
+            raise ValueError(
+                f"a position is an epoch from 1 and a batch from 0 to {self.num_batches_per_epoch}, "
+                f"found epoch {epoch}, batch {first_batch}"
+            )
+        return self._reader.read(self._keys(epoch)[first_batch:])
+
+    def _keys(self, epoch: int) -> list[BatchKey]:
+        if not self._balanced:
+            return _batch_keys(epoch, epoch_order(self._seed, epoch, len(self._are_bona_fide)), self._batch_size)
+        indices, visits = zip(*balanced_order(self._seed, epoch, self._are_bona_fide), strict=True)
+        return _batch_keys(epoch, indices, self._batch_size, visits)
+
+    def close(self) -> None:
+        """Stop the workers; the next iteration starts new ones."""
+        self._reader.close()
+
+
+class ValidationBatches:
+    """The batches of a part in the order of its protocol: nothing drawn, nothing dropped, the same in every epoch."""
+
+    def __init__(self, part: CorpusPart, *, batch_size: int, num_workers: int = 0, pin_memory: bool = False) -> None:
+        self._keys = _batch_keys(0, range(len(part)), batch_size)
+        self._reader = BatchReader(BatchDataset(part, validation_view), num_workers, pin_memory)
+
+    @property
+    def num_batches(self) -> int:
+        """How many batches there are, the smaller last one included."""
+        return len(self._keys)
+
+    def batches(self, first_batch: int = 0) -> Iterator[Batch]:
+        """Return an iterator over the batches from `first_batch` on; it raises UserError for unreadable audio."""
+        return self._reader.read(self._keys[first_batch:])
+
+    def close(self) -> None:
+        """Stop the workers; the next iteration starts new ones."""
+        self._reader.close()
+
+
+def _batch_keys(epoch: int, order: Sequence[int], batch_size: int, visits: Sequence[int] = ()) -> list[BatchKey]:
+    batches = [slice(first, first + batch_size) for first in range(0, len(order), batch_size)]
+    return [BatchKey(epoch, tuple(order[batch]), tuple(visits[batch])) for batch in batches]

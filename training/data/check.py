@@ -1,0 +1,148 @@
+"""What --check_data does: reads the protocols and listens to every audio file of a corpus, and notes what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.settings.options import DEMO_DATABASE
+from utils.audio.checking import CheckedAudio, check_audio
+from utils.corpora.demo_corpus import demo_corpus_location
+from utils.corpora.finding import find_all_layouts
+from utils.corpora.parts import FoundCorpus, PartSource
+from utils.corpora.trials import ScannedProtocol
+from utils.corpora.utterance_files import AudioFiles
+from utils.errors import EXIT_INTERRUPTED, EXIT_USAGE, UserError
+from utils.progress import progress
+
+_FILES_OF_A_TASK = 16
+_TASKS_AT_ONCE = 256  # a task for each of 600,000 files at once would take a gigabyte
+
+
+@dataclass(frozen=True)
+class _LocatedPart:
+    """A part whose protocol was read and whose folders were listed; nothing was listened to yet."""
+
+    source: PartSource
+    scanned: ScannedProtocol
+    paths: tuple[Path | None, ...]
+    listed: set[str]
+    folder_error: str
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedPart:
+    """All that was found of one part; `audio` belongs to `paths`, which are None for files that do not exist.
+
+    `num_unnamed` counts the audio files in its folders that no protocol of the corpus names.
+    """
+
+    source: PartSource
+    scanned: ScannedProtocol
+    paths: tuple[Path | None, ...]
+    audio: tuple[CheckedAudio | None, ...]
+    num_unnamed: int
+    folder_error: str = ""
+
+    @property
+    def missing(self) -> list[str]:
+        """The utterances that have no file."""
+        return [name for name, path in zip(self.scanned.names, self.paths, strict=True) if path is None]
+
+
+@dataclass(frozen=True)
+class CheckedCorpus:
+    """A corpus and its parts, as they were found."""
+
+    found: FoundCorpus
+    parts: tuple[CheckedPart, ...]
+
+
+def database_to_check(path: Path | None, database_path: str, was_typed: bool) -> Path:
+    """Return the path behind --check_data, or else the database; raises UserError for both, and for no demo corpus."""
+    if path is not None:
+        if was_typed:
+            raise UserError(
+                f"--check_data {path} and --database_path {database_path} both name a corpus: pass one of them",
+                EXIT_USAGE,
+            )
+        return path
+    if database_path != DEMO_DATABASE:
+        return Path(database_path)
+    location = demo_corpus_location()
+    if not location.is_dir():
+        raise UserError(
+            f"the demo corpus is not made yet, the first training makes it in {location}: to check a corpus of yours, "
+            "pass --check_data PATH"
+        )
+    return location
+
+
+def check_data(database: Path, protocols: Path | None, num_threads: int) -> list[CheckedCorpus]:
+    """Check every corpus in `database`; shows how it goes on, on stderr.
+
+    Raises UserError where none is recognised, and, with exit code 130, after Ctrl-C.
+    """
+    return [_check_corpus(found, num_threads) for found in find_all_layouts(database, protocols)]
+
+
+def _check_corpus(found: FoundCorpus, num_threads: int) -> CheckedCorpus:
+    scans = [part.scan() for part in found.parts]
+    located = [_locate(part, scanned) for part, scanned in zip(found.parts, scans, strict=True)]
+    named = {str(path) for part in located for path in part.paths if path is not None}
+    return CheckedCorpus(found, tuple(_check_part(part, named, num_threads) for part in located))
+
+
+def _locate(source: PartSource, scanned: ScannedProtocol) -> _LocatedPart:
+    audio = AudioFiles(source.audio_folders)
+    unlistable = audio.unlistable()
+    paths = tuple(audio.find_all(scanned.names))
+    return _LocatedPart(
+        source, scanned, paths, audio.listed(), f"{unlistable[0]} ({unlistable[1]})" if unlistable else ""
+    )
+
+
+def _check_part(part: _LocatedPart, named: Set[str], num_threads: int) -> CheckedPart:
+    checked = iter(_listen(part.source.name, [path for path in part.paths if path is not None], num_threads))
+    return CheckedPart(
+        part.source,
+        part.scanned,
+        part.paths,
+        audio=tuple(next(checked) if path is not None else None for path in part.paths),
+        num_unnamed=len(part.listed - named),
+        folder_error=part.folder_error,
+    )
+
+
+def _listen(name: str, paths: Sequence[Path], num_threads: int) -> list[CheckedAudio]:
+    checked: list[CheckedAudio] = []
+    executor = ThreadPoolExecutor(num_threads)  # libsndfile decodes without the interpreter's lock
+    try:
+        with progress(f"checking {name}", len(paths), unit="files") as shown:
+            for tasks in _tasks(paths):
+                for part in executor.map(_check_some, tasks):
+                    checked += part
+                    for _ in part:
+                        shown.advance(utterances=1)
+    except KeyboardInterrupt:
+        raise UserError(
+            f"--check_data was stopped by Ctrl-C in {name}, after {len(checked):,} of its {len(paths):,} files: "
+            "nothing was changed",
+            EXIT_INTERRUPTED,
+        ) from None
+    finally:
+        executor.shutdown(cancel_futures=True)
+    return checked
+
+
+def _tasks(paths: Sequence[Path]) -> Iterator[list[Sequence[Path]]]:
+    size = _FILES_OF_A_TASK * _TASKS_AT_ONCE
+    for first in range(0, len(paths), size):
+        some = paths[first : first + size]
+        yield [some[at : at + _FILES_OF_A_TASK] for at in range(0, len(some), _FILES_OF_A_TASK)]
+
+
+def _check_some(paths: Sequence[Path]) -> list[CheckedAudio]:
+    return [check_audio(path) for path in paths]

@@ -1,0 +1,1 @@
+"""Carries out a plan: the starting state, the run folder made ready, the epochs."""

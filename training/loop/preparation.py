@@ -1,0 +1,70 @@
+"""Brings a locked run folder into the shape that the plan says; each part may be cut off by a kill, and is repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.checkpoints.record import CheckpointRecord
+from training.planning.plan import Plan
+from training.runs.moving_aside import complete_interrupted_move, move_aside
+from training.runs.survey import RunFolder, survey_folder
+from training.saving.store import CheckpointStore
+from utils.atomic_files import fsync_folder, make_folder, remove_stray_temporaries
+from utils.console import say
+from utils.errors import UserError
+from utils.file_systems import limits_of
+from utils.terminal_text import bytes_text
+
+
+def make_run_folder(plan: Plan) -> None:
+    """Make the run folder; one for a new version must be made by this process, so that no two get one number."""
+    if not plan.is_new_version:
+        make_folder(plan.run.folder)
+        return
+    make_folder(plan.run.folder.parent)
+    try:
+        plan.run.folder.mkdir()
+    except FileExistsError as error:
+        raise UserError(
+            f"{plan.run.folder} was made by another process since this one looked: start again, for the next version"
+        ) from error
+    fsync_folder(plan.run.folder.parent)
+
+
+def prepare_folder(plan: Plan, store: CheckpointStore) -> None:
+    """Clean up after killed processes, move aside what the plan says, and put source and best checkpoint in place.
+
+    The weights that the run's checkpoints will refer to are written here, before any of them. What the file system
+    cannot do is said here, once a start. Raises UserError where the folder is not as it was when the plan was made.
+    """
+    complete_interrupted_move(plan.run)
+    for name in remove_stray_temporaries(plan.run.folder):
+        say(f"Removed {plan.run.folder / name}, left by a process that was killed while it wrote.")
+    for limit in limits_of(plan.run.folder):
+        say(f"[NOTE] {limit}")
+    found = survey_folder(plan.run.folder)
+    if set(found.entries) != set(plan.seen):
+        raise UserError(f"{plan.run.folder} was changed by another process since this one looked: start again")
+    if plan.move_aside or (not plan.continues_here and _has_logs(plan)):
+        move_aside(plan.run, plan.move_aside, found.next_version)
+    in_place = plan.checkpoint.path if plan.checkpoint else None
+    if plan.checkpoint and plan.bring_along:
+        in_place = store.bring_along(plan.checkpoint)
+    frozen = store.keep_frozen()
+    if frozen:
+        say(f"Frozen weights: {frozen} ({bytes_text(frozen.stat().st_size)}), once for all checkpoints of this run.")
+    if plan.checkpoint and in_place:
+        store.mark_last(in_place)
+        _restore_best(plan.checkpoint, plan, store, found)
+
+
+def _restore_best(resumed: CheckpointRecord, plan: Plan, store: CheckpointStore, found: RunFolder) -> None:
+    versions = [plan.run.version_folder(number) for number in range(found.next_version, 0, -1)]
+    missing = store.restore_best(resumed, [resumed.path.parent, plan.run.folder, *versions])
+    if missing:
+        say(f"[NOTE] {missing}")
+
+
+def _has_logs(plan: Plan) -> bool:
+    folder: Path = plan.run.logs_folder
+    return folder.is_dir() and any(path.is_file() for path in folder.iterdir())

@@ -1,1 +1,0 @@
-"""The run page: report.html in a run's folder, one file that needs no other and tells the run from its checkpoint."""

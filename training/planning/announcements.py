@@ -1,0 +1,159 @@
+"""What is said before training begins: the plan with its reason, the resume summary, the changed settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.checkpoints.history import EpochMetrics
+from training.checkpoints.record import CheckpointRecord
+from training.planning.plan import Plan, Start
+from training.runs.directory import version_number
+from training.settings.changes import Change
+from training.settings.options import Options
+from utils.terminal_text import RULE
+
+
+def plan_text(plan: Plan) -> str:
+    """Return the plan as it is printed before the first write."""
+    lines = [f"Plan: {_what(plan)}", f"  why:         {plan.reason}"]
+    if plan.start is not Start.REACHED:  # which writes nothing
+        if plan.options.experiment:
+            number = version_number(plan.run.folder.name)
+            lines.append(f"  experiment:  {plan.options.experiment}, version {number}")
+        copied = f", a copy of {plan.config.copy_of}" if plan.config and plan.config.copy_of else ""
+        lines += [
+            f"  run folder:  {plan.run.folder}",
+            f"  logs:        {plan.run.logs_folder}",
+            f"  config:      {plan.run.config}{copied}",
+        ]
+    lines += [f"  note:        {note}" for note in plan.notes]
+    return "\n".join(lines)
+
+
+def _what(plan: Plan) -> str:
+    match plan.start:
+        case Start.FRESH:
+            return f"train from epoch 1 to epoch {plan.options.num_epochs}"
+        case Start.FROM_WEIGHTS:
+            assert plan.source is not None
+            return f"train from epoch 1 to epoch {plan.options.num_epochs}, from the weights in {plan.source.path}"
+        case Start.RESUME:
+            assert plan.checkpoint is not None
+            return f"resume {plan.checkpoint.path} at {_resuming_from(plan.checkpoint)}"
+        case Start.REACHED:
+            assert plan.checkpoint is not None
+            return f"nothing to train: {plan.checkpoint.path} has completed {_epochs(plan.checkpoint.epoch)}"
+
+
+def reached_text(plan: Plan) -> str:
+    """Say that the target is reached, and how to go on."""
+    assert plan.checkpoint is not None
+    undone = [f"Left undone by a killed process, and done now: {what}." for what in plan.undone]
+    return "\n".join([*undone, _reached(plan)])
+
+
+def _reached(plan: Plan) -> str:
+    assert plan.checkpoint is not None
+    if plan.checkpoint.epoch < plan.options.num_epochs:
+        return (
+            f"{stalled_text(plan.checkpoint.epoch, plan.checkpoint.best, plan.options.patience)} "
+            "To train further, repeat the command with a higher --patience; to start anew, use --fresh_start."
+        )
+    return (
+        f"Target epochs already reached: {plan.checkpoint.epoch} completed, --num_epochs is {plan.options.num_epochs}. "
+        "To train further, repeat the command with a higher --num_epochs; to start anew, use --fresh_start."
+    )
+
+
+def stalled_text(epoch: int, best: EpochMetrics | None, patience: int) -> str:
+    """Say that training ends before its target, and why."""
+    why = (
+        f"none since epoch {best.epoch} was better than its val EER of {best.val_eer:.2f}%" if best else "none is saved"
+    )
+    return f"Early stopping after epoch {epoch}: {why} (--patience {patience})."
+
+
+def resume_summary(plan: Plan) -> str:
+    """Return the block that says where a resumed run stands."""
+    record = plan.checkpoint
+    assert record is not None
+    target = plan.options.num_epochs
+    rows = [
+        ("Checkpoint", str(record.path)),
+        ("Completed epochs", f"{record.epoch} (step {record.step})"),
+        ("Resuming from", _resuming_from(record)),
+        ("Target epochs", str(target)),
+        ("Remaining epochs", str(target - record.epoch)),
+        ("Best val EER", _val_eer(record.best)),
+        ("Last val EER", _val_eer(record.last)),
+        ("Last val loss", f"{record.last.val_loss:.6f}" if record.last else "none yet"),
+        ("Learning rate", f"{record.learning_rate:.6g}"),
+    ]
+    return "\n".join([RULE, "RESUME SUMMARY", *(f"  {name + ':':<18}{value}" for name, value in rows), RULE])
+
+
+def _resuming_from(record: CheckpointRecord) -> str:
+    within = f" ({record.progress_in_epoch})" if record.batches_done else ""
+    return f"epoch {record.epoch + 1}{within}"
+
+
+def _val_eer(row: EpochMetrics | None) -> str:
+    return f"{row.val_eer:.2f}% (epoch {row.epoch})" if row else "none yet"
+
+
+def training_text(options: Options, num_parameters: int, environment: Mapping[str, Any]) -> str:
+    """Say what trains where; printed right before the first step."""
+    front_end = f"{options.ssl_model}, " if options.ssl_model else ""
+    batches = f", {options.accumulate_steps} batches a step" if options.accumulate_steps > 1 else ""
+    return (
+        f"Training {options.model_type} ({front_end}{num_parameters / 1e6:.1f} M parameters) on "
+        f"{environment['device']}, {environment['num_threads']} threads, {options.precision}{batches}"
+    )
+
+
+def data_text(num_train: int, num_dev: int, folder: Path, layout: str, division: str) -> str:
+    """Say what will be trained and validated on, as which layout it was read, and how it was divided, if it was."""
+    divided = f"\n  the two parts: {division}" if division else ""
+    return f"Data: {num_train} training and {num_dev} validation utterances in {folder}, {layout} layout{divided}"
+
+
+def stopped_text(signal_name: str, epoch: int, batches_done: int, saved: Path | None) -> str:
+    """Say where a stopped run stands and how to go on with it."""
+    if saved is None:
+        return f"Stopped by {signal_name} before the first step: nothing to save."
+    where = f"in epoch {epoch + 1}, after {batches_done} batches" if batches_done else f"after epoch {epoch}"
+    return (
+        f"Stopped by {signal_name} {where}; saved in {saved}\n"
+        f"To go on: the same command with --auto_resume, or --resume --model_path {saved}"
+    )
+
+
+def unsaved_text(reason: str, saved: Path | None) -> str:
+    """Say that the state at the end is on no disk, and what is."""
+    on_disk = f"the last one is {saved}" if saved else "there is none"
+    return f"{reason}; {on_disk}. Make room or mend the disk, then continue with --auto_resume"
+
+
+def ended_text(epochs: int, seconds: float, best: EpochMetrics, path: Path) -> str:
+    """Say how a run ended."""
+    return (
+        f"Done: {_epochs(epochs)} in {seconds:.0f} s of training. Best: epoch {best.epoch} with val EER "
+        f"{best.val_eer:.2f}%, in {path}"
+    )
+
+
+def changes_text(changes: Sequence[Change]) -> str:
+    """Return the block of settings that differ from the checkpoint's, one `name: old -> new` per line."""
+    return "\n".join(
+        [
+            "[WARNING] Configuration changes detected:",
+            *(f"  - {change.name}: {change.old} -> {change.new}" for change in changes),
+            "These changes may affect training consistency.",
+        ]
+    )
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"

@@ -1,0 +1,167 @@
+"""Collects what the plan must know: what --model_path names, what the run folder holds, which other runs are near."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from models.names import TYPES_WITH_SETTING
+from training.checkpoints.checking import Verdict, check_file
+from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.runs.directory import RunDirectory, run_tag
+from training.runs.experiments import find_experiment
+from training.runs.finding import find_source, what_is_in
+from training.runs.survey import (
+    Candidates,
+    RunFolder,
+    find_latest_usable,
+    newest_record,
+    other_run_folders,
+    survey_folder,
+)
+from training.settings.command import Action, Command
+from training.settings.options import Options
+from utils.errors import UserError
+
+_TAG_SETTINGS = (
+    "model_type",
+    "track",
+    "loss",
+    "num_epochs",
+    "batch_size",
+    "lr",
+    "group_size",
+    "use_contrastive",
+    "comment",
+)
+_NEAR_SETTINGS = frozenset({"lr", "batch_size", "comment"})
+_NOTHING = Candidates(None, ())
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is on disk, as far as this command is concerned.
+
+    `source` is what --model_path names, `run` the folder of the run the options name, `candidates` its latest usable
+    checkpoint. `other_length` is the latest usable checkpoint of a run that differs in nothing but --num_epochs, and
+    `similar` are the folders of runs that differ in learning rate, batch size or comment only. For an experiment `run`
+    is one of its versions: one that is there, or, with `is_new_version`, the next, whose folder does not exist.
+    `passed_versions` are newer ones that hold no checkpoint.
+    """
+
+    options: Options
+    run: RunFolder
+    source: CheckpointRecord | WeightsFile | None = None
+    candidates: Candidates = _NOTHING
+    other_length: Candidates = _NOTHING
+    other_length_folder: RunFolder | None = None
+    similar: tuple[Path, ...] = ()
+    is_new_version: bool = False
+    passed_versions: tuple[Path, ...] = ()
+
+
+def collect_facts(command: Command) -> Facts:
+    """Look at the disk; raises UserError where --model_path names nothing that can be used."""
+    if command.action is Action.AUTO_RESUME:
+        look = _facts_for_auto_resume if command.options.experiment is None else _facts_of_newest_version
+        return look(command)
+    if command.model_path is None:
+        return _facts_of_run(command.options)
+    source = find_source(command.model_path, command.load_checkpoint_type)
+    options = command.options
+    if command.action is Action.RESUME and isinstance(source, WeightsFile):
+        _refuse_what_is_no_weights_either(source.path)
+    if command.action is Action.RESUME and isinstance(source, CheckpointRecord):
+        options = effective_options(command, source.options)
+    return _facts_of_run(options, source, goes_on=command.action is Action.RESUME)
+
+
+def _facts_of_run(
+    options: Options, source: CheckpointRecord | WeightsFile | None = None, *, goes_on: bool = False
+) -> Facts:
+    """Find the run folder that the options name: for an experiment that of `source` if it goes on, else a new one."""
+    if options.experiment is None:
+        folder = RunDirectory.of(options).folder
+    else:
+        experiment = find_experiment(options.experiment)
+        own = experiment.folder_of(source.path) if source and goes_on else None
+        if own is None:
+            return Facts(options, RunFolder(experiment.next_folder), source, is_new_version=True)
+        folder = own
+    if source and folder.is_dir() and folder.samefile(source.path.parent):  # however --model_path was typed
+        source = replace(source, path=folder / source.path.name)
+    return Facts(options, survey_folder(folder), source)
+
+
+def _facts_of_newest_version(command: Command) -> Facts:
+    """Find the newest version with a checkpoint; no setting is part of its name, so they count as with --resume."""
+    assert command.options.experiment is not None
+    experiment = find_experiment(command.options.experiment)
+    run = experiment.newest_with_checkpoints()
+    if run is None:
+        source = find_source(command.model_path, command.load_checkpoint_type) if command.model_path else None
+        return _facts_of_run(command.options, source)
+    candidates = find_latest_usable(run)
+    stored = candidates.usable.options if candidates.usable else command.options
+    passed = experiment.folders[: experiment.folders.index(run.folder)]
+    return Facts(effective_options(command, stored), run, candidates=candidates, passed_versions=passed)
+
+
+def _facts_for_auto_resume(command: Command) -> Facts:
+    run = survey_folder(RunDirectory.of(command.options).folder)
+    candidates = find_latest_usable(run)
+    if candidates.usable:
+        return Facts(auto_resume_options(command, candidates.usable.options), run, candidates=candidates)
+    if run.all_checkpoints or run.unusable:
+        return Facts(command.options, run, candidates=candidates)
+    near = [(folder, newest_record(folder)) for folder in other_run_folders(run.folder)]
+    same = [
+        folder
+        for folder, record in near
+        if record and run_tag(command.options.replaced(num_epochs=record.options.num_epochs)) == folder.name
+    ]
+    similar = tuple(f for f, record in near if record and f not in same and _is_near(command.options, record.options))
+    longest = max((survey_folder(folder) for folder in same), key=_progress, default=None)
+    other = find_latest_usable(longest) if longest else _NOTHING
+    options = auto_resume_options(command, other.usable.options) if other.usable else command.options
+    source = None
+    if command.model_path and not other.usable:
+        source = find_source(command.model_path, command.load_checkpoint_type)
+    return Facts(options, run, source, candidates, other, longest, similar)
+
+
+def _progress(run: RunFolder) -> tuple[int, int]:
+    return run.latest.position if run.latest else (-1, -1)
+
+
+def _is_near(wanted: Options, found: Options) -> bool:
+    return all(getattr(wanted, name) == getattr(found, name) for name in _TAG_SETTINGS if name not in _NEAR_SETTINGS)
+
+
+def effective_options(command: Command, stored: Options) -> Options:
+    """Return the settings of a run continued by --resume: what was given wins, the rest comes from the checkpoint."""
+    return _continued(command, stored, command.given)
+
+
+def auto_resume_options(command: Command, stored: Options) -> Options:
+    """Return the settings of a run continued by --auto_resume: the flags and their defaults name the folder."""
+    return _continued(command, stored, command.given | set(_TAG_SETTINGS))
+
+
+def _continued(command: Command, stored: Options, names: Set[str]) -> Options:
+    """Return the settings of a checkpoint, those named `names` as the command has them.
+
+    For another --model_type, which the plan refuses by that name, whatever belongs to a detector comes from the command
+    too: a setting of the checkpoint's detector that the other one has no use for would be blamed instead.
+    """
+    if "model_type" in names and command.options.model_type != stored.model_type:
+        names = names | set(TYPES_WITH_SETTING)
+    return stored.replaced(**{name: getattr(command.options, name) for name in names})
+
+
+def _refuse_what_is_no_weights_either(path: Path) -> None:
+    """Tell what is wrong with a file that cannot be resumed where it could not even be started from."""
+    checked = check_file(path)
+    if checked.verdict is not Verdict.WEIGHTS_ONLY:
+        raise UserError(f"--model_path {path} cannot be used: {checked.reason}; {what_is_in(path.parent)}")

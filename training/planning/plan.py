@@ -1,0 +1,255 @@
+"""Facts in, plan out: fresh, from weights, or resumed, with the reason. A pure function that touches no disk."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from training.checkpoints.history import is_stalled
+from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
+from training.planning.facts import Facts
+from training.planning.refusals import refuse_breaking
+from training.runs.config_file import RunConfig, run_config
+from training.runs.directory import BEST_WEIGHTS_PREFIX, RunDirectory
+from training.runs.survey import Candidates, RunFolder
+from training.runs.unfinished import left_undone
+from training.settings.changes import Change, changed_settings
+from training.settings.command import Action, Command
+from training.settings.options import SETTINGS, Options
+from training.settings.setting import OnChange
+from utils.errors import UserError
+
+
+class Start(enum.Enum):
+    """How a run starts."""
+
+    FRESH = "fresh"  # random or pretrained weights, epoch 1
+    FROM_WEIGHTS = "from weights"  # the weights of a file, new optimizer, epoch 1
+    RESUME = "resume"  # the whole state of a checkpoint
+    REACHED = "reached"  # the checkpoint has all the epochs asked for, or --patience is at an end: nothing to do
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done and why; printed before anything is created, loaded or written.
+
+    `source` is the file to start from and `run` where training writes; with `is_new_version` that is a folder that does
+    not exist yet. `seen` are the names in the run folder when this was decided, `move_aside` those that must leave it
+    first, and `bring_along` says that source and its best so far come from another folder. `config` is what config.yaml
+    in the run folder will hold. `undone` is what a killed process left to do although nothing is left to train.
+    """
+
+    start: Start
+    reason: str
+    options: Options
+    run: RunDirectory
+    source: CheckpointRecord | WeightsFile | None = None
+    seen: tuple[str, ...] = ()
+    move_aside: tuple[str, ...] = ()
+    bring_along: bool = False
+    changes: tuple[Change, ...] = ()
+    notes: tuple[str, ...] = ()
+    is_new_version: bool = False
+    config: RunConfig | None = None
+    undone: tuple[str, ...] = ()
+
+    @property
+    def continues_here(self) -> bool:
+        """Whether the run in this folder goes on, so that its logs are its own."""
+        return self.start is Start.RESUME and not self.bring_along
+
+    @property
+    def checkpoint(self) -> CheckpointRecord | None:
+        """The checkpoint whose training goes on, if one does."""
+        resumed = self.start in (Start.RESUME, Start.REACHED) and isinstance(self.source, CheckpointRecord)
+        return self.source if resumed and isinstance(self.source, CheckpointRecord) else None
+
+
+def decide(command: Command, facts: Facts) -> Plan:
+    """Return the plan for a command, given what is on disk; raises UserError where there is no safe one."""
+    plan = _decide_start(command, facts)
+    return replace(plan, config=run_config(command, plan.options))
+
+
+def _decide_start(command: Command, facts: Facts) -> Plan:
+    match command.action:
+        case Action.RESUME:
+            return _plan_resume(command, facts)
+        case Action.AUTO_RESUME:
+            return _plan_auto_resume(command, facts)
+        case Action.DEFAULT | Action.FRESH_START:
+            typed = command.action.value or "none of --resume, --auto_resume, --fresh_start was given"
+            return _plan_new_run(facts, reason=typed)
+        case Action.LIST_CHECKPOINTS:
+            raise AssertionError("listing needs no plan")
+
+
+def _plan_new_run(facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
+    notes = [*notes, *_how_to_return_to(facts.run)]
+    start = Start.FRESH
+    if facts.source:
+        start = Start.FROM_WEIGHTS
+        reason = f"weights of {facts.source.path}, new optimizer ({reason})"
+        notes += _architecture_notes(facts.source, facts.options)
+    entries = facts.run.entries
+    return Plan(
+        start,
+        reason,
+        facts.options,
+        _directory(facts),
+        facts.source,
+        entries,
+        entries,
+        notes=tuple(notes),
+        is_new_version=facts.is_new_version,
+    )
+
+
+def _directory(facts: Facts) -> RunDirectory:
+    return RunDirectory(facts.run.folder, facts.options.comment)
+
+
+def _plan_resume(command: Command, facts: Facts) -> Plan:
+    if isinstance(facts.source, WeightsFile):
+        raise UserError(
+            f"--resume {facts.source.path}: this file holds weights only (an older format, or best_model_eer), and no "
+            "optimizer, epoch or random state to resume from: to start a new run from it, drop --resume and "
+            "keep --model_path"
+        )
+    assert command.model_path is not None and facts.source is not None
+    reason = f"--resume --model_path {command.model_path}"
+    if command.model_path.name != facts.source.path.name:
+        reason += f" (its {command.load_checkpoint_type} checkpoint)"
+    if command.config and command.config.resume_from == command.model_path:
+        reason += f", as checkpoint.resume_from in {command.config.path} says"
+    return _continue_from(facts.source, facts, reason)
+
+
+def _plan_auto_resume(command: Command, facts: Facts) -> Plan:
+    unused = f"--model_path {command.model_path} is not used: the run has a checkpoint to continue from"
+    notes = [unused] if command.model_path else []
+    notes += [f"passed over {folder}: it holds no checkpoint" for folder in facts.passed_versions]
+    if facts.candidates.usable:
+        reason = "--auto_resume found it as the latest usable checkpoint"
+        return _continue_from(facts.candidates.usable, facts, reason, notes + _passed_over(facts.candidates))
+    new_run = "start the next version" if facts.options.experiment else "move them aside and start"
+    _refuse_if_all_unusable(facts.candidates, facts.run.folder, new_run)
+    other = facts.other_length
+    if other.usable:
+        reason = f"--auto_resume: {other.usable.path.parent} differs in nothing but --num_epochs, so it goes on here"
+        return _continue_from(other.usable, facts, reason, notes + _passed_over(other))
+    if facts.other_length_folder:
+        _refuse_if_all_unusable(other, facts.other_length_folder.folder)
+    similar = [f"{folder} differs only in learning rate, batch size or comment" for folder in facts.similar]
+    return _plan_new_run(facts, "--auto_resume found no checkpoint of this run", similar)
+
+
+def _passed_over(candidates: Candidates) -> list[str]:
+    return [f"passed over {file.path}: {file.reason}" for file in candidates.passed_over]
+
+
+def _refuse_if_all_unusable(candidates: Candidates, folder: Path, new_run: str = "move them aside and start") -> None:
+    if candidates.passed_over:
+        raise UserError(
+            f"--auto_resume: none of the checkpoints in {folder} can be used: {_named(candidates.passed_over)}; "
+            f"pass --fresh_start to {new_run} at epoch 1"
+        )
+
+
+def _named(files: Sequence[UnusableFile]) -> str:
+    return "; ".join(f"{file.path.name}: {file.reason}" for file in files)
+
+
+def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
+    """Plan to continue from a checkpoint, in its own folder or another one."""
+    options = facts.options
+    changes = changed_settings(source.options, options)
+    refuse_breaking(changes, source)
+    stalled = not source.batches_done and is_stalled(source.epoch, source.best, options.patience)
+    if source.epoch >= options.num_epochs or stalled:
+        undone = left_undone(facts.run, source)
+        return Plan(
+            Start.REACHED,
+            reason,
+            options,
+            _directory(facts),
+            source,
+            facts.run.entries,
+            changes=changes,
+            notes=tuple(notes),
+            undone=undone,
+        )
+    elsewhere = source.path.parent != facts.run.folder
+    aside = entries_past(source, facts.run)
+    if aside:
+        damaged = {file.path for file in facts.candidates.passed_over}
+        notes = [*notes, *_how_to_return_to(facts.run, damaged)]
+    return Plan(
+        Start.RESUME,
+        reason,
+        options,
+        _directory(facts),
+        source,
+        facts.run.entries,
+        aside,
+        elsewhere,
+        changes,
+        tuple(notes),
+        facts.is_new_version,
+    )
+
+
+def entries_past(source: CheckpointRecord, run: RunFolder) -> tuple[str, ...]:
+    """Return the names in a run folder that lie past a checkpoint or belong to another run; () where nothing does.
+
+    Where something moves, the training log and the heatmaps of later epochs go with it; the log of the epochs so far is
+    written anew from the checkpoint's history.
+    """
+
+    def is_past(record: CheckpointRecord) -> bool:
+        return record.position > source.position or record.run_id != source.run_id_at(record.step)
+
+    kept = {record.path.name for record in run.all_checkpoints if not is_past(record)}
+    past = {record.path.name for record in run.all_checkpoints if is_past(record)}
+    if not kept and source.path.parent != run.folder:
+        return run.entries  # a run of its own: all of it
+    best_epoch = source.best.epoch if source.best else None
+    best_moves = run.best is not None and is_past(run.best)
+    past |= {file.path.name for file in run.weights if _is_best(file) and (best_moves or file.epoch != best_epoch)}
+    if not past:
+        return ()
+    kept |= {file.path.name for file in run.weights} | {file.path.name for file in run.unusable}
+    kept |= {file.path.name for file in run.frozen}  # what moves finds them here, in the folder around its own
+    kept -= past
+    kept |= {f"attention_epoch_{epoch}" for epoch in range(1, source.epoch + 1)}
+    return tuple(name for name in run.entries if name not in kept)
+
+
+def _is_best(file: WeightsFile) -> bool:
+    return file.path.name.startswith(BEST_WEIGHTS_PREFIX)
+
+
+def _architecture_notes(source: CheckpointRecord | WeightsFile, options: Options) -> list[str]:
+    if source.options is None:
+        return []
+    changes = changed_settings(source.options, options)
+    return [
+        f"{source.path.name} was trained with --{change.name} {change.old}, this run has {change.new}"
+        for change in changes
+        if SETTINGS[change.name].on_change is OnChange.REFUSED
+    ]
+
+
+def _how_to_return_to(run: RunFolder, damaged: Container[Path] = ()) -> list[str]:
+    """Say where what is in the way is moved, and how to go on with it."""
+    if not run.entries:
+        return []
+    version = run.folder / f"version_{run.next_version}"
+    if run.latest is None or run.latest.path in damaged:
+        return [f"what is in the way in {run.folder} is moved aside, into {version}"]
+    return [
+        f"the earlier training in {run.folder} is moved aside, into {version}; "
+        f"to go on with it: --resume --model_path {version / run.latest.path.name}"
+    ]

@@ -1,0 +1,177 @@
+"""Curves over the epochs as inline SVG, with a mark at every stop and resume and at the best epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from markupsafe import Markup
+
+from training.checkpoints.history import EpochMetrics
+from training.reports.page.axes import epoch_axis, value_axis
+from training.reports.page.story import Story, last_whole_epoch
+from training.reports.page.svg import Frame, dot, line
+
+Points = Sequence[tuple[float, float]]
+"""Pairs of epochs trained, maybe a fraction, and a value."""
+
+_MOST_DOTS = 60
+_LABEL_WIDTH = 15.0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line: `css_class` gives its colour; `between` are values within epochs, drawn as dots alone."""
+
+    name: str
+    css_class: str
+    points: Points
+    between: Points = ()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place on the axis of epochs at which something happened: `label` is short, `title` says what."""
+
+    at: float
+    label: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One picture of curves and its caption; `legend` are pairs of name and colour class, none for a single curve."""
+
+    title: str
+    svg: Markup
+    legend: tuple[tuple[str, str], ...] = ()
+
+
+def stop_marks(story: Story) -> list[Mark]:
+    """Return where the run was stopped and went on, numbered by session, and where it stands if it is stopped now."""
+    marks = [
+        Mark(
+            story.epochs_at(session.step),
+            str(number),
+            f"stopped and resumed: session {number} goes on from step {session.step:,}",
+        )
+        for number, session in enumerate(story.sessions, start=1)
+        if session.step or number > 1
+    ]
+    if story.interrupted:
+        marks.append(Mark(story.position, "■", f"stopped at step {story.step:,}: {story.interrupted}"))
+    return marks
+
+
+def charts_of(story: Story) -> list[Chart]:
+    """Return the charts of a run: EER, loss, accuracy, learning rate, seconds; none without a figure."""
+    if not story.history and not story.validations:
+        return []
+    marks, last, best = stop_marks(story), last_whole_epoch(story.position), story.best
+
+    def column(value_of: Callable[[EpochMetrics], float]) -> Points:
+        return [(row.epoch, value_of(row)) for row in story.history]
+
+    def within(name: str) -> Points:
+        return [(story.epochs_at(row.step), getattr(row, name)) for row in story.validations]
+
+    def chart(title: str, curves: Sequence[Curve], best_value: float | None = None, **limits: float) -> Chart:
+        star = (float(best.epoch), best_value) if best and best_value is not None else None
+        return line_chart(title, curves, marks, last, best=star, **limits)
+
+    seconds = [(float(finished.epoch), finished.seconds) for finished in story.times]
+    return [
+        chart(
+            "Equal error rate, %",
+            [
+                Curve("training", "train", column(lambda row: row.train_eer)),
+                Curve("validation", "val", column(lambda row: row.val_eer), within("val_eer")),
+            ],
+            best.val_eer if best else None,
+            floor=0.0,
+        ),
+        chart(
+            "Loss",
+            [
+                Curve("training", "train", column(lambda row: row.train_loss)),
+                Curve("validation", "val", column(lambda row: row.val_loss), within("val_loss")),
+            ],
+            best.val_loss if best else None,
+            floor=0.0,
+        ),
+        chart(
+            "Validation accuracy, %",
+            [Curve("validation", "val", column(lambda row: row.val_acc), within("val_acc"))],
+            best.val_acc if best else None,
+            floor=0.0,
+            ceiling=100.0,
+        ),
+        chart("Learning rate", [Curve("learning rate", "other", column(lambda row: row.learning_rate))]),
+        chart("Seconds per epoch", [Curve("seconds", "other", seconds)], include=0.0, floor=0.0),
+    ]
+
+
+def line_chart(
+    title: str,
+    curves: Sequence[Curve],
+    marks: Sequence[Mark],
+    last_epoch: int,
+    *,
+    best: tuple[float, float] | None = None,
+    floor: float | None = None,
+    ceiling: float | None = None,
+    include: float | None = None,
+) -> Chart:
+    """Return one chart; values that are not finite leave a gap. `best` is the point of the best epoch.
+
+    `floor` and `ceiling` are what the measure cannot go below and above, `include` a value that the axis must have.
+    """
+    values = [value for curve in curves for _, value in (*curve.points, *curve.between)]
+    values += [] if include is None else [include]
+    y = value_axis(values, floor=floor, ceiling=ceiling)
+    frame = Frame(epoch_axis(last_epoch), y, "epoch")
+    content = [*_drawn_marks(marks, frame)]
+    for curve in curves:
+        content += _drawn_curve(curve, frame)
+    if best and math.isfinite(best[1]):
+        place = frame.across(best[0]), frame.up(best[1])
+        content.append(dot(*place, "best", f"best epoch {best[0]:g}: {best[1]:.6g}", 5.5))
+    on_log = ", logarithmic" if y.scale == "log" else ""
+    spoken = f"{title}{on_log}: {'; '.join(_in_words(curve) for curve in curves)}"
+    legend = [(curve.name, curve.css_class) for curve in curves] if len(curves) > 1 else []
+    return Chart(title + on_log, frame.drawn(spoken, content), tuple(legend))
+
+
+def _drawn_curve(curve: Curve, frame: Frame) -> Iterator[Markup]:
+    for is_finite, part in groupby(curve.points, key=lambda point: math.isfinite(point[1])):
+        if is_finite:
+            yield line([(frame.across(x), frame.up(value)) for x, value in part], f"line {curve.css_class}")
+    shown = [*curve.points] if len(curve.points) <= _MOST_DOTS else [curve.points[-1]]
+    for points, css_class, radius in ((shown, "dot", 2.6), (curve.between, "dot within", 2.2)):
+        for x, value in points:
+            if math.isfinite(value):
+                title = f"{curve.name}, epoch {x:.4g}: {value:.6g}"
+                yield dot(frame.across(x), frame.up(value), f"{css_class} {curve.css_class}", title, radius)
+
+
+def _drawn_marks(marks: Sequence[Mark], frame: Frame) -> Iterator[Markup]:
+    """Yield a dashed line for each; a number only where it does not run into the one before."""
+    labelled_to = -_LABEL_WIDTH
+    for mark in marks:
+        x = frame.across(mark.at)
+        label = Markup("")
+        if x - labelled_to >= _LABEL_WIDTH:
+            label = Markup('<text class="mark" x="{:g}" y="{:g}">{}</text>').format(x, frame.top - 6, mark.label)
+            labelled_to = x
+        yield Markup('<g class="stop" data-at="{:.4f}"><title>{}</title><path d="M{:g} {:g}V{:g}"/>{}</g>').format(
+            mark.at, mark.title, x, frame.top - 2, frame.bottom, label
+        )
+
+
+def _in_words(curve: Curve) -> str:
+    finite = [value for _, value in curve.points if math.isfinite(value)]
+    if not finite:
+        return f"{curve.name}, nothing yet"
+    return f"{curve.name} from {finite[0]:.4g} to {finite[-1]:.4g}, lowest {min(finite):.4g}, highest {max(finite):.4g}"

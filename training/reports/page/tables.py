@@ -1,0 +1,239 @@
+"""The tables of the run page as rows of plain values: epochs, sessions, checkpoints, settings, environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from training.checkpoints.history import EpochMetrics, Session, StepMetrics
+from training.checkpoints.record import CheckpointRecord, Kind
+from training.reports.page.story import Story
+from training.reports.page.wording import duration_text, figure, time_text, value_text
+from training.runs.survey import RunFolder
+from training.settings.options import SETTINGS, Options
+from utils.terminal_text import bytes_text
+
+_ENVIRONMENT = {
+    "host": "Machine",
+    "device": "Device",
+    "num_threads": "Threads",
+    "python": "Python",
+    "torch": "torch",
+    "git_commit": "Commit of the program",
+}
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """A line of the table of epochs. `kind` is "epoch", "step" for a validation within one, "session" for a mark.
+
+    `number` is the epoch, the step or the number of the session, and `name` what the row is called; `cells` follow it,
+    and `is_best` marks the best epoch.
+    """
+
+    kind: str
+    number: int
+    name: str
+    cells: tuple[str, ...]
+    is_best: bool = False
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A setting that a session had another value for than the one before."""
+
+    name: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class SessionRow:
+    """One process that trained; `began` says where, `source` from what, `elsewhere` how its machine differs."""
+
+    number: int
+    step: int
+    started: str
+    began: str
+    source: str
+    pause: str
+    changes: tuple[Changed, ...]
+    elsewhere: tuple[Changed, ...]
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One setting: `default` is "" where the value is the default; `history` are its changes, session by session."""
+
+    name: str
+    value: str
+    default: str
+    help: str
+    history: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CheckpointRow:
+    """One checkpoint file; `marks` say what it is beside one of its row: best, last."""
+
+    name: str
+    after: str
+    step: str
+    val_eer: str
+    size: str
+    saved: str
+    marks: tuple[str, ...]
+
+
+def epoch_rows(story: Story) -> list[EpochRow]:
+    """Return the epochs, the validations within them and the places where sessions began, the newest first."""
+    finished = {time.epoch: time for time in story.times}
+    rows: list[tuple[tuple[int, int], EpochRow]] = []
+    for row in story.history:
+        ended = finished.get(row.epoch)
+        cells = (
+            f"{row.step:,}",
+            *(figure(value) for value in (row.train_loss, row.val_loss)),
+            *(figure(value, 2) for value in (row.train_eer, row.val_eer, row.val_acc)),
+            f"{row.learning_rate:.4g}",
+            duration_text(ended.seconds) if ended else figure(None),
+            time_text(ended.finished_at) if ended else figure(None),
+        )
+        rows.append(((row.step, 1), EpochRow("epoch", row.epoch, str(row.epoch), cells, row == story.best)))
+    rows += [((row.step, 0), _within(row)) for row in story.validations]
+    for number, session in enumerate(story.sessions, start=1):
+        if number > 1 or session.step:
+            name = f"Session {number}: stopped and resumed, {time_text(session.started_at)}"
+            rows.append(((session.step, 2), EpochRow("session", number, name, ())))
+    return [row for _, row in sorted(rows, key=lambda pair: (pair[0], pair[1].number), reverse=True)]
+
+
+def _within(row: StepMetrics) -> EpochRow:
+    missing = figure(None)
+    return EpochRow(
+        "step",
+        row.step,
+        f"in epoch {row.epoch + 1}",
+        (
+            f"{row.step:,}",
+            missing,
+            figure(row.val_loss),
+            missing,
+            figure(row.val_eer, 2),
+            figure(row.val_acc, 2),
+            missing,
+            missing,
+            missing,
+        ),
+    )
+
+
+def session_rows(story: Story, folder: Path) -> list[SessionRow]:
+    """Return every process that trained, first to last; a checkpoint in the run's own `folder` goes by its name."""
+    rows = []
+    before: Session | None = None
+    for number, session in enumerate(story.sessions, start=1):
+        pause, source = "", Path(session.source)
+        if session.source_saved_at is not None:
+            pause = duration_text(session.started_at - session.source_saved_at)
+        rows.append(
+            SessionRow(
+                number=number,
+                step=session.step,
+                started=time_text(session.started_at),
+                began=_where(story, session.step),
+                source=source.name if source.parent == folder else session.source,
+                pause=pause,
+                changes=tuple(
+                    Changed(name, value_text(old), value_text(new)) for name, (old, new) in session.changes.items()
+                ),
+                elsewhere=_differing(before.environment, session.environment) if before else (),
+            )
+        )
+        before = session
+    return rows
+
+
+def _where(story: Story, step: int) -> str:
+    if not step:
+        return "the beginning"
+    epochs = story.epochs_at(step)
+    if abs(epochs - round(epochs)) < 1e-9:
+        return f"the end of epoch {round(epochs)} (step {step:,})"
+    return f"within epoch {int(epochs) + 1} (step {step:,})"
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Changed, ...]:
+    names = (name for name in _ENVIRONMENT if before.get(name) != now.get(name))
+    return tuple(
+        Changed(_ENVIRONMENT[name].lower(), value_text(before.get(name)), value_text(now.get(name))) for name in names
+    )
+
+
+def environment_rows(story: Story) -> list[tuple[str, str]]:
+    """Return where and with what the last session trains; no rows where that is not known."""
+    if not story.sessions:
+        return []
+    environment = story.sessions[-1].environment
+    rows = [(title, value_text(environment.get(name))) for name, title in _ENVIRONMENT.items()]
+    if story.num_parameters is not None:
+        rows.append(("Parameters", f"{story.num_parameters:,}"))
+    return rows
+
+
+def setting_groups(story: Story) -> list[tuple[str, list[SettingRow]]]:
+    """Return every setting with its group; what differs from the default says so."""
+    options = story.options
+    # What a default is may depend on these: it is the value that a run without any other flag has.
+    defaults = Options(model_type=options.model_type, database_path=options.database_path, loss=options.loss).as_dict()
+    defaults |= {name: getattr(Options(), name) for name in ("model_type", "database_path", "loss")}
+    rows = [(SETTINGS[name].group, _setting(name, value, defaults, story)) for name, value in options.as_dict().items()]
+    return [(group, [row for _, row in found]) for group, found in groupby(rows, key=lambda pair: pair[0])]
+
+
+def _setting(name: str, value: Any, defaults: Mapping[str, Any], story: Story) -> SettingRow:
+    return SettingRow(
+        name=name,
+        value=value_text(value),
+        default="" if value == defaults[name] else value_text(defaults[name]),
+        help=SETTINGS[name].help,
+        history=tuple(
+            f"{value_text(session.changes[name][0])} → {value_text(session.changes[name][1])} in session {number}"
+            for number, session in enumerate(story.sessions, start=1)
+            if name in session.changes
+        ),
+    )
+
+
+def checkpoint_rows(folder: RunFolder, best: EpochMetrics | None) -> list[CheckpointRow]:
+    """Return the checkpoints on disk, each once under its own name, the newest first."""
+    latest = folder.latest.position if folder.latest else None
+    own = [record for record in folder.listed if record is not folder.best or _is_alone(record, folder)]
+    return [
+        CheckpointRow(
+            name=record.path.name,
+            after=_after(record),
+            step=f"{record.step:,}",
+            val_eer=figure(record.validated.val_eer if record.validated else None, 2),
+            size=bytes_text(record.bytes_on_disk),
+            saved=figure(None) if record.saved_at_s is None else time_text(record.saved_at_s),
+            marks=(
+                *(["best"] if record.kind is Kind.EPOCH and best and record.last == best else []),
+                *(["last"] if record.position == latest else []),
+            ),
+        )
+        for record in sorted(own, key=lambda record: record.position, reverse=True)
+    ]
+
+
+def _is_alone(best: CheckpointRecord, folder: RunFolder) -> bool:
+    """Whether the file under the best name is the only one left of its epoch."""
+    named: Sequence[CheckpointRecord] = [*folder.checkpoints, *([folder.last] if folder.last else [])]
+    return all((record.position, record.run_id) != (best.position, best.run_id) for record in named)
+
+
+def _after(record: CheckpointRecord) -> str:
+    return record.progress_in_epoch if record.batches_done else f"epoch {record.epoch}"

@@ -1,0 +1,293 @@
+"""What the user asked for: every setting of a run, typed, validated and frozen, with what a change of it means.
+
+Each setting is declared once: its default, its help text, the values it may have and what happens when a resumed run
+changes it. Three groups are declared in classes of their own, which Options inherits; all others here. The command
+line, the YAML reader, the resume checks and the checkpoint all read this table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES, TEMPORAL_BIASES, TYPES_WITH_SETTING, XLS_R_300M
+from training.settings.name_template import NameTemplate
+from training.settings.rawboost import RawBoostSettings
+from training.settings.recipe import RecipeSettings
+from training.settings.setting import GROUPS, OnChange, Setting, check_part_of_a_path, check_value, setting
+from training.settings.wandb import WandbSettings
+from utils.errors import EXIT_USAGE, UserError
+
+DEMO_DATABASE = "demo"
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Options(RecipeSettings, RawBoostSettings, WandbSettings):
+    """The settings of one run; impossible to build with a bad value.
+
+    >>> Options().lr
+    1e-06
+    >>> Options(group_size=0)
+    Traceback (most recent call last):
+    ...
+    utils.errors.UserError: --group_size must be at least 1, found 0
+    """
+
+    database_path: str = setting(
+        DEMO_DATABASE,
+        "data",
+        OnChange.FREE,
+        "folder of ASVspoof 2019 LA or 5 as published, or of a corpus with train.csv and dev.csv (path,label) or with "
+        "bonafide/ and spoof/; `demo` is a small corpus made by the program",
+    )
+    protocols_path: str | None = setting(
+        None,
+        "data",
+        OnChange.FREE,
+        "folder with the protocol files, or one table `path,label[,attack,speaker,split]` (default: found under "
+        "--database_path)",
+    )
+    track: str = setting(
+        "DF",
+        "data",
+        OnChange.REPORTED,
+        "track the detector is meant for; all of them train on the train and dev parts of --database_path",
+        choices=("LA", "DF", "In-the-Wild"),
+    )
+    num_examples: int | None = setting(
+        None,
+        "data",
+        OnChange.BREAKS_EPOCH,
+        "use only N training utterances, of both classes (default: all)",
+        at_least=2,
+    )
+    crop: str = setting(
+        "start",
+        "data",
+        OnChange.BREAKS_EPOCH,
+        "which 64,600 samples of a longer training utterance: its first ones, or a random place in each epoch",
+        choices=("start", "random"),
+    )
+    model_type: str = setting(
+        "g3_heatmap",
+        "detector",
+        OnChange.REFUSED,
+        "detector: g3_heatmap, sls or ssl_mean, on a self-supervised front-end; aasist or aasist_l, on the waveform; "
+        "lcnn, on cepstra (LFCC); spectrogram_resnet18 or spectrogram_swin, on mel spectra",
+        choices=MODEL_TYPES,
+    )
+    ssl_model: str = setting(
+        "",
+        "detector",
+        OnChange.REFUSED,
+        "front-end: hub name or local folder of a wav2vec2-family model, a file of fairseq's such as xlsr2_300m.pt, or "
+        "`compact`, a small one with random weights "
+        f"(default: {XLS_R_300M}; `compact` with the demo corpus)",
+    )
+    group_size: int = setting(3, "detector", OnChange.REFUSED, "front-end layers per attention group", at_least=1)
+    temporal_bias: str = setting(
+        "centre",
+        "detector",
+        OnChange.REFUSED,
+        "prior of the temporal attention: the published inverted U that favours the middle of an utterance, or none",
+        choices=TEMPORAL_BIASES,
+    )
+    normalize_waveform: bool = setting(
+        False,
+        "detector",
+        OnChange.REFUSED,
+        "give the front-end zero-mean, unit-variance waveforms (default: raw, as the field does)",
+    )
+    freeze_ssl: bool = setting(
+        False,
+        "detector",
+        OnChange.REFUSED,
+        "do not train the front-end; its weights are then stored once per run, not in every checkpoint",
+    )
+    use_contrastive: bool = setting(
+        False, "detector", OnChange.REFUSED, "add a projection head and two contrastive terms to the loss"
+    )
+    precision: str = setting(
+        "fp32",
+        "machine",
+        OnChange.BREAKS_EPOCH,
+        "fp32, or bf16: bfloat16 autocast with fp32 weights",
+        choices=("fp32", "bf16"),
+    )
+    device: str = setting("auto", "machine", OnChange.FREE, "auto (a GPU if there is one), cpu, cuda or cuda:N")
+    num_workers: int = setting(
+        2, "machine", OnChange.FREE, "processes that read audio; the results do not depend on it", at_least=0
+    )
+    save_interval: int = setting(
+        1000,
+        "saving",
+        OnChange.FREE,
+        "save a checkpoint every N steps, in the middle of an epoch too; 0: only after epochs and when stopped",
+        at_least=0,
+    )
+    val_interval: int = setting(
+        0,
+        "saving",
+        OnChange.FREE,
+        "validate every N steps too, so that step checkpoints can carry validation figures; 0: only after epochs",
+        at_least=0,
+    )
+    save_freq: int = setting(
+        1,
+        "saving",
+        OnChange.FREE,
+        "keep the checkpoint of every N-th epoch; the latest and the best are kept anyway",
+        at_least=1,
+    )
+    milestones: tuple[int, ...] = setting(
+        (), "saving", OnChange.FREE, "epochs whose checkpoints are always kept, such as 10,25,50 (default: none)"
+    )
+    keep_last_n: int | None = setting(
+        None,
+        "saving",
+        OnChange.FREE,
+        "keep the last N epoch checkpoints and the last N step checkpoints, and what the other flags keep "
+        "(default: every epoch, the last 5 steps)",
+        at_least=1,
+    )
+    save_best_only: bool = setting(
+        False, "saving", OnChange.FREE, "keep two checkpoint files, best and last, whatever the other flags say"
+    )
+    checkpoint_name: str | None = setting(
+        None,
+        "saving",
+        OnChange.FREE,
+        "name of step checkpoints, such as checkpoint_{kstep}k.pt or step_{step:08d}-val_loss_{val_loss:.4f}.ckpt; "
+        "without {step} or {kstep}, of epoch checkpoints, such as checkpoint_epoch_{epoch:03d}.pth (default: "
+        "checkpoint_step_{step}.pth and checkpoint_epoch_{epoch}.pth)",
+    )
+    compress_after: int | None = setting(
+        None,
+        "saving",
+        OnChange.FREE,
+        "deflate checkpoints once N newer ones of their kind are there: smaller files that load as before, "
+        "but never with torch.load(mmap=True) (default: never)",
+        at_least=1,
+    )
+    sync_save: bool = setting(
+        False, "saving", OnChange.FREE, "wait for every save instead of writing while training goes on; for debugging"
+    )
+    experiment: str | None = setting(
+        None,
+        "run",
+        OnChange.FREE,
+        "keep this run in outputs/NAME/checkpoints/version_N/ and outputs/NAME/logs/version_N/, the next N for each "
+        "new run (default: models/ and logs/, named by the settings)",
+    )
+    comment: str | None = setting(
+        None, "run", OnChange.FREE, "names the experiment: ends the names of folder and files (default: none)"
+    )
+    visualize_attention: bool = setting(
+        False, "heatmaps", OnChange.FREE, "write attention heatmaps (PNG) into the run folder"
+    )
+    viz_samples: int = setting(
+        20, "heatmaps", OnChange.FREE, "validation utterances to draw, half of each class", at_least=1
+    )
+    viz_frequency: int = setting(
+        10, "heatmaps", OnChange.FREE, "draw after every N epochs and at the end; 0: only at the end", at_least=0
+    )
+
+    def __post_init__(self) -> None:
+        self._refuse_settings_of_other_detectors()
+        if self.model_type in FRONT_END_TYPES and not self.ssl_model:
+            chosen = COMPACT if self.database_path == DEMO_DATABASE else XLS_R_300M
+            object.__setattr__(self, "ssl_model", chosen)
+        self.fill_in_recipe()
+        object.__setattr__(self, "milestones", tuple(sorted(set(self.milestones))))  # a list where it was JSON
+        object.__setattr__(self, "wandb_tags", tuple(self.wandb_tags))
+        for name, declared in SETTINGS.items():
+            check_value(name, getattr(self, name), declared)
+        if any(epoch < 1 for epoch in self.milestones):
+            raise UserError(f"--milestones must be epochs from 1 on, found {self.milestones[0]}", EXIT_USAGE)
+        self.refuse_ranges_turned_round()
+        self.refuse_bad_recipe()
+        for name in ("comment", "experiment"):
+            check_part_of_a_path(name, getattr(self, name))
+        if not _DEVICE.fullmatch(self.device):
+            raise UserError(f"--device must be auto, cpu, cuda or cuda:N, found {self.device!r}", EXIT_USAGE)
+        _ = self.name_template  # reading it is the check
+
+    @property
+    def name_template(self) -> NameTemplate | None:
+        """What --checkpoint_name asks for; None where it was not given."""
+        if self.checkpoint_name is None:
+            return None
+        texts = {"comment": self.comment or "", "model_type": self.model_type, "seed": str(self.seed)}
+        return NameTemplate.parse(
+            self.checkpoint_name, texts, save_interval=self.save_interval, val_interval=self.val_interval
+        )
+
+    def _refuse_settings_of_other_detectors(self) -> None:
+        if self.model_type not in MODEL_TYPES:
+            return  # refused as such, later
+        for option in dataclasses.fields(self):
+            types = TYPES_WITH_SETTING.get(option.name, MODEL_TYPES)
+            if self.model_type in types or getattr(self, option.name) == option.default:
+                continue
+            *first, last = types
+            raise UserError(
+                f"--{option.name} is for --model_type {', '.join(first) + ' or ' if first else ''}{last}, and "
+                f"{self.model_type} has no use for it: drop --{option.name}, or pass --model_type {types[0]}",
+                EXIT_USAGE,
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain Python values, for the checkpoint, JSON and YAML."""
+        values = dataclasses.asdict(self)
+        return {name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in SETTINGS}
+
+    def replaced(self, **values: Any) -> Options:
+        """Return the same settings with some values changed, checked again."""
+        return dataclasses.replace(self, **values)
+
+
+_DECLARED: Mapping[str, Setting] = {f.name: f.metadata["setting"] for f in dataclasses.fields(Options)}
+SETTINGS = {name: _DECLARED[name] for name in sorted(_DECLARED, key=lambda name: GROUPS.index(_DECLARED[name].group))}
+"""Every setting, group by group, those of a group in the order of their declaration."""
+
+
+def setting_type(name: str) -> type:
+    """Return the plain type of a setting: int, float, str, bool or tuple; `int | None` counts as int.
+
+    >>> setting_type("num_examples")
+    <class 'int'>
+    """
+    annotation = typing.get_type_hints(Options)[name]
+    if isinstance(annotation, types.UnionType):
+        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+    annotation = typing.get_origin(annotation) or annotation
+    assert isinstance(annotation, type)
+    return annotation
+
+
+def part_type(name: str) -> type:
+    """Return what the parts of a setting of several are: int, float or str.
+
+    >>> part_type("class_weights")
+    <class 'float'>
+    """
+    kind = typing.get_args(typing.get_type_hints(Options)[name])[0]
+    assert isinstance(kind, type)
+    return kind
+
+
+def options_from_record(stored: Mapping[str, Any]) -> Options:
+    """Rebuild the options of a checkpoint; a setting that did not exist yet when it was saved has its default."""
+    unknown = sorted(set(stored) - set(SETTINGS))
+    if unknown:
+        raise UserError(
+            f"the checkpoint has settings this version does not know ({', '.join(unknown)}): "
+            "it was written by a newer bonafide, update this one"
+        )
+    return Options(**stored)

@@ -1,0 +1,202 @@
+"""Reads the YAML file of --config: settings as flat `name: value` lines, and the sections `checkpoint:` and `wandb:`.
+
+Under `checkpoint:` may stand every setting of the group "saving", and two more names. `resume_from: PATH`, which no
+flag has, acts as --resume --model_path PATH unless one of the checkpoint flags or --model_path was typed; null is no
+path. Under `wandb:` stand the settings of the group "wandb": `enabled` is --wandb, the others have no `wandb_` before
+them; `save_wandb_metadata` may stand in either section. `wandb: true` on a line of its own is the flag, as
+config.yaml has it. A name that is not known, or that is given twice, is refused: a settings file that means something
+else than it says would cost a training run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from training.settings.options import SETTINGS, Options, part_type, setting_type
+from training.settings.wandb import MODES
+from utils.errors import EXIT_USAGE, UserError
+
+_TYPE_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+}
+_PARTS_WORDS = {
+    int: "whole numbers, as [10, 25, 50]",
+    float: "numbers, as [0.1, 0.9]",
+    str: "a list of words, as [adapter, training]",
+}
+CHECKPOINT, WANDB = "checkpoint", "wandb"
+_SAVING = frozenset(name for name, declared in SETTINGS.items() if declared.group == "saving")
+# Names that are no settings of a run, their type and whether they may be null.
+_CHECKPOINT_EXTRAS = {"resume_from": (str, True)}
+_SAVE_METADATA = "save_wandb_metadata"
+_WANDB = {
+    "enabled" if name == WANDB else name.removeprefix("wandb_"): name
+    for name, declared in SETTINGS.items()
+    if declared.group == "wandb"
+}
+_SECTIONS: Mapping[str, frozenset[str]] = {
+    CHECKPOINT: _SAVING | {*_CHECKPOINT_EXTRAS, _SAVE_METADATA},
+    WANDB: frozenset(_WANDB),
+}
+
+
+@dataclass(frozen=True)
+class SettingsFile:
+    """A settings file as it was when the program read it: its bytes, the settings in it, and what it resumes, if so."""
+
+    path: Path
+    content: bytes
+    settings: Mapping[str, Any]
+    resume_from: Path | None = None
+
+
+def read_settings_file(path: Path) -> SettingsFile:
+    """Read a file, once, and check it as strictly as the flags; raises UserError with exit code 2."""
+    import yaml  # noqa: PLC0415  (only runs with --config pay for it)
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"--config {path} cannot be read: {error.strerror}", EXIT_USAGE) from error
+    try:
+        text = content.decode()
+        document = yaml.safe_load(text)
+        _refuse_names_given_twice(path, yaml.compose(text, yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bad UTF-8, or a date that is none
+        raise UserError(f"--config {path} is not valid YAML: {error}", EXIT_USAGE) from error
+    if not isinstance(document, Mapping):
+        raise UserError(f"--config {path} must hold `name: value` lines, found {type(document).__name__}", EXIT_USAGE)
+    return _Reader(path).read(content, document)
+
+
+def _refuse_names_given_twice(path: Path, node: Any, section: str = "") -> None:
+    """Refuse what YAML forbids and its reader lets pass: of two lines with one name the last would win in silence."""
+    seen: dict[str, int] = {}
+    for key, value in node.value if node is not None and node.id == "mapping" else ():
+        if key.id != "scalar":
+            continue
+        line = key.start_mark.line + 1
+        if key.value in seen:
+            where = f"in lines {seen[key.value]} and {line}"
+            raise UserError(f"--config {path} gives {section}{key.value} twice, {where}: keep one of them", EXIT_USAGE)
+        seen[key.value] = line
+        if key.value in _SECTIONS and not section:
+            _refuse_names_given_twice(path, value, f"{key.value}.")
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Checks the content of one file; `path` is for its messages."""
+
+    path: Path
+
+    def read(self, content: bytes, document: Mapping[Any, Any]) -> SettingsFile:
+        sections = {name: self._section(name, document.get(name)) for name in _SECTIONS}
+        flat = dict(self._flat(document))
+        saving = dict(self._known(f"{CHECKPOINT}.", sections[CHECKPOINT], _CHECKPOINT_EXTRAS))
+        resume_from = saving.pop("resume_from", None)
+        if resume_from == "":
+            self._refuse(f"has an empty {CHECKPOINT}.resume_from: write a path, or null")
+        wandb = dict(self._wandb(sections[WANDB]))
+        for name in (*saving, *wandb):
+            if name in flat:
+                section = CHECKPOINT if name in saving else WANDB
+                self._refuse(f"gives {name} twice, on a line of its own and under {section}: keep one of them")
+        if _SAVE_METADATA in saving and _SAVE_METADATA in wandb:
+            self._refuse(f"gives {_SAVE_METADATA} twice, under {CHECKPOINT} and under {WANDB}: keep one of them")
+        return SettingsFile(self.path, content, flat | saving | wandb, Path(resume_from) if resume_from else None)
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise UserError(f"--config {self.path} {what}", EXIT_USAGE)
+
+    def _section(self, section: str, content: Any) -> Mapping[Any, Any]:
+        """Return the lines of a section whose every name is known; one that is empty or absent has none."""
+        if content is None or _is_flag(section, content):
+            return {}
+        if not isinstance(content, Mapping):
+            self._refuse(f"must hold `name: value` lines under {section}, found {content!r}")
+        for name in content:
+            if name in _SECTIONS[section]:
+                continue
+            if name in SETTINGS:
+                self._refuse(f"has `{section}.{name}`: {name} does not belong there, write it on a line of its own")
+            self._refuse(f"has an unknown setting `{section}.{name}`{_nearest(name, _SECTIONS[section])}")
+        return content
+
+    def _flat(self, document: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+        for name, value in document.items():
+            if name in _SECTIONS and not _is_flag(name, value):
+                continue
+            if name in SETTINGS:
+                yield name, self._setting(name, name, value)
+            elif isinstance(value, Mapping):
+                self._refuse(f"has an unknown section `{name}`{_nearest(name, _SECTIONS)}")
+            else:
+                owner = next((section for section in (CHECKPOINT, WANDB) if name in _SECTIONS[section]), None)
+                hint = f": it belongs under `{owner}:`" if owner else _nearest(name, SETTINGS)
+                self._refuse(f"has an unknown setting `{name}`{hint}")
+
+    def _known(
+        self, prefix: str, section: Mapping[str, Any], extras: Mapping[str, tuple[type, bool]]
+    ) -> Iterator[tuple[str, Any]]:
+        for name, value in section.items():
+            shown = f"{prefix}{name}"
+            known = extras.get(name)
+            yield name, self._value(shown, value, *known) if known else self._setting(name, shown, value)
+
+    def _setting(self, name: str, shown: str, value: Any) -> Any:
+        kind = setting_type(name)
+        if kind is tuple:
+            return self._parts(shown, value, part_type(name))
+        may_be_null = isinstance(typing.get_type_hints(Options)[name], types.UnionType)
+        return self._value(shown, value, kind, may_be_null)
+
+    def _value(self, shown: str, value: Any, kind: type, may_be_null: bool) -> Any:
+        """Return a YAML value in its type. YAML 1.1 reads 1e-6 as text: text that is a number is one here."""
+        if value is None and may_be_null:
+            return None
+        if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+            try:
+                return float(value)
+            except (ValueError, OverflowError):
+                pass
+        if type(value) is not kind:
+            raise UserError(f"--config {self.path}: {shown} must be {_TYPE_WORDS[kind]}, found {value!r}", EXIT_USAGE)
+        return value
+
+    def _parts(self, shown: str, value: Any, kind: type) -> tuple[Any, ...]:
+        if value is None and kind is str:
+            return ()
+        allowed = (int, float) if kind is float else (kind,)
+        if not isinstance(value, list) or not all(type(part) in allowed for part in value):
+            words = _PARTS_WORDS[kind]
+            raise UserError(f"--config {self.path}: {shown} must be {words}, found {value!r}", EXIT_USAGE)
+        return tuple(kind(part) for part in value)
+
+    def _wandb(self, section: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        for name, value in section.items():
+            read = self._setting(_WANDB[name], f"{WANDB}.{name}", value)
+            if name == "mode" and read is not None and read not in MODES:
+                self._refuse(f"has wandb.mode {read!r}: it must be one of {', '.join(MODES)}")
+            yield _WANDB[name], read
+
+
+def _is_flag(name: str, value: Any) -> bool:
+    """Whether this is `wandb: true`, as config.yaml has it, and no section."""
+    return name == WANDB and isinstance(value, bool)
+
+
+def _nearest(name: Any, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, n=1)
+    if near:
+        return f": did you mean `{near[0]}`?"
+    return ": python main.py --help lists them" if known is SETTINGS else f": known are {', '.join(sorted(known))}"

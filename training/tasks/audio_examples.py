@@ -1,0 +1,48 @@
+"""A few validation utterances with their scores, to be listened to beside the curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from models.detector import Detector, scores
+from training.data.batches import validation_view
+from training.tasks.heatmaps import choose_balanced
+from utils.audio.waveforms import SAMPLE_RATE_HZ, read_waveform
+from utils.corpora import CorpusPart
+
+NUM_EXAMPLES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class AudioExample:
+    """A validation utterance as the detector hears it, (samples,) float32 at `rate` Hz, and its score (log-odds)."""
+
+    utterance: str
+    is_bona_fide: bool
+    score: float
+    waveform: npt.NDArray[np.float32]
+    rate: int = SAMPLE_RATE_HZ
+
+
+def audio_examples(detector: Detector, part: CorpusPart, device: torch.device) -> list[AudioExample]:
+    """Return up to 8 utterances of a part whose labels are known, half of each class, scored by the detector.
+
+    Like the samples of heatmaps they are taken at even distances from each class, so they are the same in every run.
+    Leaves the detector in evaluation mode; raises UserError for a file that cannot be read.
+    """
+    trials = part.protocol.trials
+    known = [index for index, trial in enumerate(trials) if trial.is_bona_fide is not None]
+    detector.eval()
+    found = []
+    for position in choose_balanced([bool(trials[index].is_bona_fide) for index in known], NUM_EXAMPLES):
+        trial = trials[known[position]]
+        waveform = validation_view(read_waveform(part.audio_paths[known[position]]), 0, trial.utterance)
+        with torch.inference_mode():
+            output = detector.analyse(torch.as_tensor(waveform, dtype=torch.float32, device=device).unsqueeze(0))
+        score = scores(output.log_probabilities).item()
+        found.append(AudioExample(trial.utterance, bool(trial.is_bona_fide), score, np.asarray(waveform, np.float32)))
+    return found

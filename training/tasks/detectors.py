@@ -1,0 +1,76 @@
+"""Detectors from settings and files: what shapes one, one to fill, and a trained one without its optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from models.build import create_detector, rebuild_detector
+from models.detector import Detector, DetectorSettings
+from training.checkpoints.decision import Decision
+from training.checkpoints.history import EpochMetrics
+from training.checkpoints.record import record_from_dict
+from training.checkpoints.sealed_file import read_record
+from training.checkpoints.weights import Weights, load_into, load_weights
+from training.settings.options import Options
+from training.settings.recipe import ONE_CLASS_LOSS
+from utils.errors import UserError
+
+
+def detector_settings(options: Options) -> DetectorSettings:
+    """Return the part of the options that shapes the detector."""
+    return DetectorSettings(
+        model_type=options.model_type,
+        group_size=options.group_size,
+        use_contrastive=options.use_contrastive,
+        ssl_model=options.ssl_model,
+        temporal_bias=options.temporal_bias,
+        normalize_waveform=options.normalize_waveform,
+        freeze_ssl=options.freeze_ssl,
+        one_class=options.loss == ONE_CLASS_LOSS,
+    )
+
+
+def empty_detector(settings: DetectorSettings, weights: Weights) -> Detector:
+    """Return a detector to fill; pretrained files are needed only where the weights' file does not say its shape."""
+    stored = weights.payload.get("args")
+    trained_with = stored.get("ssl_model") if isinstance(stored, Mapping) else None
+    if trained_with == settings.ssl_model and "front_end_config" in weights.payload:
+        return rebuild_detector(settings, weights.payload["front_end_config"])
+    return create_detector(settings)
+
+
+@dataclass(frozen=True)
+class TrainedDetector:
+    """A detector in evaluation mode, the settings it was trained with and the figures of its last complete epoch.
+
+    `decision` has the threshold and the calibration of its validation, None where the file has none.
+    """
+
+    detector: Detector
+    options: Options
+    metrics: EpochMetrics | None
+    decision: Decision | None = None
+
+
+def load_detector(path: Path | str, device: torch.device | str = "cpu") -> TrainedDetector:
+    """Return the detector in a checkpoint or best-weights file that bonafide wrote; no pretrained files are needed.
+
+    `trained.detector(waveform)` takes (batch, samples) at 16 kHz and returns log-probabilities (batch, 2), spoof then
+    bona fide. Raises UserError where the file is damaged, or does not say what it was trained with.
+    """
+    file = Path(path)
+    weights = load_weights(file)
+    stored = read_record(file)
+    if stored is None:
+        raise UserError(
+            f"{path} holds weights and not the settings they were trained with: build the detector yourself and "
+            "fill it with training.checkpoints.weights.load_into"
+        )
+    record = record_from_dict(stored, file, file.stat().st_size)
+    detector = rebuild_detector(detector_settings(record.options), weights.payload["front_end_config"])
+    load_into(detector, weights)
+    return TrainedDetector(detector.to(device).eval(), record.options, record.last, record.decision)

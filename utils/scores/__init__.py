@@ -1,0 +1,1 @@
+"""Scores and their keys: files, every metric, calibration."""

@@ -1,0 +1,88 @@
+"""All figures of one set of scores, pooled and by group, from one sort of the scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.scores.calibration import cllr
+from utils.scores.detection_cost import OperatingPoint, actual_dcf, min_dcf
+from utils.scores.error_curve import ErrorCurve, ScoredTrials, error_curve
+from utils.scores.metrics import EqualErrorRate, equal_error_rate_of
+from utils.scores.score_files import JoinedScores
+from utils.scores.tandem_cost import AsvErrorRates, min_tdcf_legacy, min_tdcf_revised
+from utils.scores.trial_keys import Factor
+
+LOOKS_FLIPPED_ABOVE_PERCENT = 50
+
+
+@dataclass(frozen=True)
+class PooledMetrics:
+    """The figures over all trials; `flipped_eer_percent` is None unless the sign of the scores looks flipped.
+
+    The two minimum t-DCFs are on the `asv` error rates.
+    """
+
+    num_bona_fide: int
+    num_spoof: int
+    eer: EqualErrorRate
+    flipped_eer_percent: float | None
+    asv: AsvErrorRates
+    min_tdcf_legacy: float
+    min_tdcf_revised: float
+    min_dcf: OperatingPoint
+    actual_dcf: OperatingPoint
+    cllr_bits: float
+
+
+@dataclass(frozen=True)
+class GroupMetrics:
+    """One attack, codec or other group; `eer_percent` and `min_dcf` are None where a class is missing in it."""
+
+    name: str
+    num_bona_fide: int
+    num_spoof: int
+    eer_percent: float | None
+    min_dcf: float | None
+
+
+def pooled_metrics(trials: ScoredTrials, curve: ErrorCurve, asv: AsvErrorRates) -> PooledMetrics:
+    """Return the figures of `trials`, whose error curve is `curve`; raises UserError where the t-DCF has none."""
+    eer = equal_error_rate_of(curve)
+    is_flipped = eer.eer_percent > LOOKS_FLIPPED_ABOVE_PERCENT
+    return PooledMetrics(
+        num_bona_fide=trials.bona_fide.size,
+        num_spoof=trials.spoof.size,
+        eer=eer,
+        flipped_eer_percent=equal_error_rate_of(error_curve(trials.flipped)).eer_percent if is_flipped else None,
+        asv=asv,
+        min_tdcf_legacy=min_tdcf_legacy(curve, asv),
+        min_tdcf_revised=min_tdcf_revised(curve, asv),
+        min_dcf=min_dcf(curve),
+        actual_dcf=actual_dcf(trials),
+        cllr_bits=cllr(trials),
+    )
+
+
+def group_metrics(joined: JoinedScores, factor: Factor) -> tuple[GroupMetrics, ...]:
+    """Return the figures of each group of a factor that has trials.
+
+    An attack or a vocoder is compared with all bona fide trials, a codec with those under the same codec, as in the
+    official packages.
+    """
+    groups = []
+    for code, name in enumerate(factor.names):
+        is_member = factor.codes == code
+        is_spoof = is_member & ~joined.is_bona_fide
+        is_bona_fide = joined.is_bona_fide if factor.of_spoof_only else is_member & joined.is_bona_fide
+        if is_spoof.any() or (is_bona_fide.any() and not factor.of_spoof_only):
+            groups.append(_group(name, joined.scores[is_bona_fide], joined.scores[is_spoof]))
+    return tuple(groups)
+
+
+def _group(name: str, bona_fide: np.ndarray, spoof: np.ndarray) -> GroupMetrics:
+    if bona_fide.size == 0 or spoof.size == 0:
+        return GroupMetrics(name, bona_fide.size, spoof.size, None, None)
+    curve = error_curve(ScoredTrials(bona_fide, spoof))
+    return GroupMetrics(name, bona_fide.size, spoof.size, equal_error_rate_of(curve).eer_percent, min_dcf(curve).cost)
