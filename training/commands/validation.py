@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoints.checking import CheckedFile
-from training.runs.directory import BEST_CHECKPOINT_PREFIX, BEST_WEIGHTS_PREFIX, LAST_CHECKPOINT_PREFIX, version_number
+from training.runs.directory import version_number
 from training.runs.survey import checkpoint_files, other_run_folders
+from training.settings.name_template import LAST_CHECKPOINT
+from training.settings.tasks import BEST_CHECKPOINT, BEST_WEIGHTS
 from utils.errors import UserError
 from utils.terminal_text import bytes_text
 
@@ -55,7 +57,7 @@ def _checkpoints_in(folder: Path) -> tuple[Path, ...]:
 
 
 def _natural_order(path: Path) -> tuple[bool, list[tuple[str, int]]]:
-    is_second_name = path.name.startswith((LAST_CHECKPOINT_PREFIX, BEST_CHECKPOINT_PREFIX, BEST_WEIGHTS_PREFIX))
+    is_second_name = path.name.startswith((LAST_CHECKPOINT, BEST_CHECKPOINT, BEST_WEIGHTS))
     return is_second_name, [(text, int(number or 0)) for text, number in re.findall(r"([^0-9]*)([0-9]*)", path.name)]
 
 
