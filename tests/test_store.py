@@ -107,10 +107,11 @@ def test_a_checkpoint_holds_the_keys_of_every_documented_system(store: Checkpoin
 
 
 @pytest.mark.parametrize(("name", "steps"), [("checkpoint_epoch_2.pth", 20), ("checkpoint_step_24.pth", 24)])
-def test_a_checkpoint_of_format_1_is_resumed(name: str, steps: int) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_checkpoint_of_an_earlier_format_is_resumed(number: int, name: str, steps: int) -> None:
     """Files under tests/fixtures were written by the program of their time, on a processor with other last bits."""
     state = small_state(weights_seed=99)
-    file = REPOSITORY / "tests" / "fixtures" / "format_1" / name
+    file = REPOSITORY / "tests" / "fixtures" / f"format_{number}" / name
     state.restore(load_payload(file), file)
     assert (state.epoch, state.step, state.history.validations) == (2, steps, [])
     before = trained(2)

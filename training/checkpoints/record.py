@@ -141,14 +141,11 @@ class CheckpointRecord:
 
     @property
     def required_keys(self) -> tuple[str, ...]:
-        """The keys without which a file of this format cannot be resumed."""
+        """The keys without which a file of this kind and format is not whole."""
+        if self.kind is Kind.WEIGHTS:
+            return tuple(key for key in self.weights if key.endswith(STATE_DICT))
         missing = _NEW_KEYS_OF_FORMAT_2 if self.format < 2 else ()
         return (*self.parts, *(key for key in _REQUIRED_KEYS if key not in missing))
-
-    @property
-    def state_dicts(self) -> tuple[str, ...]:
-        """Those of the parts that hold tensors."""
-        return tuple(key for key in self.parts if key.endswith(STATE_DICT))
 
     @property
     def description(self) -> TaskDescription:
