@@ -96,7 +96,7 @@ def _real_case(asked_for: str | None, trained_on: str) -> dict[str, Tensor]:
     if asked_for not in (None, DEMO_DATABASE):
         found = real_case(Path(asked_for))
         if not found:
-            raise UserError(f"--database_path {asked_for} holds no FLAC or WAV file: pass a folder to check with")
+            raise UserError(f"--database_path {asked_for} holds no audio file: pass a folder to check with")
         return found
     found = real_case(Path(trained_on)) if asked_for is None and trained_on != DEMO_DATABASE else {}
     return found or real_case(demo_corpus_folder())
