@@ -19,7 +19,7 @@ from training.runs.directory import (
 )
 from training.runs.names import CheckpointNames
 from training.settings.command_line import read_command
-from training.settings.name_template import FIELDS, RESERVED_PREFIXES, SUFFIXES
+from training.settings.name_template import CHECKPOINT_SUFFIXES, FIELDS, RESERVED_PREFIXES
 from training.settings.options import Options, options_from_record
 from utils.atomic_files import atomic_write
 from utils.errors import EXIT_USAGE, UserError
@@ -168,7 +168,7 @@ def test_every_name_that_the_program_gives_to_other_files_is_reserved() -> None:
     assert [prefix for prefix in own if not prefix.startswith(RESERVED_PREFIXES)] == []
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", CHECKPOINT_SUFFIXES)
 def test_each_suffix_is_left_as_it_is(suffix: str) -> None:
     assert name(f"{{epoch}}{suffix}", epoch(3)) == f"3{suffix}"
 

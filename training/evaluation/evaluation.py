@@ -14,8 +14,8 @@ import numpy as np
 from training.evaluation.score_report import ScoreReport, measure
 from training.evaluation.scoring import score_part
 from training.evaluation.subject import Subject, load_subject
-from training.runs.directory import CHECKPOINT_SUFFIXES
 from training.settings.command import Command
+from training.settings.name_template import CHECKPOINT_SUFFIXES
 from training.settings.options import DEMO_DATABASE, Options
 from utils.console import say
 from utils.corpora import CorpusPart, find_evaluation_part

@@ -17,7 +17,6 @@ LOCK_NAME = ".lock"
 MOVE_JOURNAL_NAME = ".moving_aside.json"
 BEST_CHECKPOINT_PREFIX = "best_checkpoint_eer"
 BEST_WEIGHTS_PREFIX = "best_model_eer"
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
 LAST_CHECKPOINT_PREFIX = "last_checkpoint"
 TRAINING_LOG_NAME = "training_log.csv"
 REPORT_NAME = "report.html"

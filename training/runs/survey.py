@@ -12,7 +12,6 @@ from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsF
 from training.checkpoints.sealed_file import broken_seal
 from training.runs.directory import (
     BEST_CHECKPOINT_PREFIX,
-    CHECKPOINT_SUFFIXES,
     LAST_CHECKPOINT_PREFIX,
     LOCK_NAME,
     MOVE_JOURNAL_NAME,
@@ -22,6 +21,7 @@ from training.runs.directory import (
     logs_folder_of,
     version_number,
 )
+from training.settings.name_template import CHECKPOINT_SUFFIXES
 from utils.atomic_files import TEMPORARY_PREFIX
 from utils.errors import UserError
 

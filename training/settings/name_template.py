@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from utils.errors import EXIT_USAGE, UserError
 
-SUFFIXES = (".pth", ".pt", ".ckpt")
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
 RESERVED_PREFIXES = ("best_checkpoint_eer", "best_model_eer", "last_checkpoint", "frozen_")
 """How the names begin that the program gives to files which are not the checkpoint of one epoch or step alone."""
 
@@ -129,10 +129,12 @@ def _refuse_bad_field(typed: str, name: str, spec: str, conversion: str | None) 
 def _missing_suffix(typed: str, last: Part) -> list[Part]:
     """Return what is to be appended to a template without suffix; a dot in or before a field begins none."""
     if last.field or "." not in last.text:
-        return [Part(SUFFIXES[0])]
+        return [Part(CHECKPOINT_SUFFIXES[0])]
     suffix = last.text[last.text.rindex(".") :]
-    if suffix not in SUFFIXES:
-        _refuse(typed, f"ends in {suffix}: end it in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if suffix not in CHECKPOINT_SUFFIXES:
+        _refuse(
+            typed, f"ends in {suffix}: end it in {', '.join(CHECKPOINT_SUFFIXES[:-1])} or {CHECKPOINT_SUFFIXES[-1]}"
+        )
     return []
 
 
