@@ -27,7 +27,6 @@ from utils.corpora.trial_columns import (
 from utils.errors import UserError
 from utils.text_tables import TextTable, few, read_table
 
-SUBSETS = ("eval", "progress", "hidden", "all")
 _LABEL_RULE = "the key is `bonafide`, `bona-fide` or `spoof`"
 _ADVICE = "check --keys"
 
