@@ -17,6 +17,8 @@ from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal
 from utils.terminal_text import bytes_text
 
 FROZEN_KIND = "frozen"
+WEIGHTS_KEY, FROZEN_KEY = "model_state_dict", "frozen_weights"
+"""The keys of a payload under which its weights are, and its reference to those that are in another file."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

@@ -32,8 +32,8 @@ from typing import IO, Any, cast
 
 import torch
 
-from training.checkpoints.frozen_reference import FROZEN_KIND, broken_frozen, find_frozen
-from training.checkpoints.frozen_weights import FROZEN_KEY, WEIGHTS_KEY, FrozenWeights, made_whole, with_frozen
+from training.checkpoints.frozen_reference import FROZEN_KEY, FROZEN_KIND, WEIGHTS_KEY, broken_frozen, find_frozen
+from training.checkpoints.frozen_weights import FrozenWeights, made_whole, with_frozen
 from training.checkpoints.history import EpochMetrics
 from training.checkpoints.record import FORMAT, REQUIRED_KEYS, CheckpointRecord, Kind, examine, record_from_dict
 from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal, read_record, write_sealed
@@ -111,9 +111,7 @@ class CheckpointStore:
         if self.frozen and self.frozen.reference == record.frozen and FROZEN_KEY in payload:
             payload = with_frozen(payload, self.frozen.tensors)
         payload = made_whole(dict(payload), source)
-        weights = {
-            key: payload[key] for key in ("model_state_dict", "front_end_config", "args", "config", "epoch", "metrics")
-        }
+        weights = {key: payload[key] for key in (WEIGHTS_KEY, "front_end_config", "args", "config", "epoch", "metrics")}
         alone = replace(record, kind=Kind.WEIGHTS, frozen=None, name=self.run.best_weights.name, format=FORMAT)
         save_checkpoint(self.run.best_weights, weights, alone, check)
 
