@@ -16,6 +16,7 @@ from training.checkpoints.frozen_weights import frozen_weights
 from training.checkpoints.record import CheckpointRecord, examine
 from training.data.augmentation import rawboost_of
 from training.data.batches import Crop, TrainingBatches, ValidationBatches
+from training.data.database import database_folder, demo_to_make
 from training.loop.preparation import make_run_folder, prepare_folder
 from training.loop.starting_state import build_detector, starting_state
 from training.loop.trainer import Trainer
@@ -50,7 +51,7 @@ from training.saving.background_saving import (
 )
 from training.saving.commit import Committer, Outcome
 from training.saving.store import CheckpointStore, load_payload
-from training.settings.options import DEMO_DATABASE, Options
+from training.settings.options import Options
 from training.settings.wandb import WandbIdentity, refuse_missing_package
 from training.state.snapshot import RunFacts
 from training.state.train_state import TrainState
@@ -58,7 +59,6 @@ from training.tasks.audio_examples import audio_examples
 from training.tasks.detection import DetectionTask
 from utils.console import say
 from utils.corpora import Corpus, CorpusPart, find_corpus, limit_examples
-from utils.corpora.demo_corpus import demo_corpus_folder, demo_corpus_location
 from utils.errors import EXIT_FAILURE, UserError
 from utils.interruption import stop_on_signals
 from utils.machine import (
@@ -281,11 +281,9 @@ def _open_data(options: Options, device: torch.device) -> _Data:
 
 def _open_corpus(options: Options) -> Corpus:
     """Find the corpus, every file of it, or make the demo corpus on its first use."""
-    folder = Path(options.database_path)
-    if options.database_path == DEMO_DATABASE:
-        if not demo_corpus_location().exists():
-            say(f"Making the demo corpus in {demo_corpus_location()} (once, some seconds)")
-        folder = demo_corpus_folder()
+    if location := demo_to_make(options.database_path):
+        say(f"Making the demo corpus in {location} (once, some seconds)")
+    folder = database_folder(options.database_path)
     return find_corpus(folder, Path(options.protocols_path) if options.protocols_path else None)
 
 
