@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.lr_scheduler import LambdaLR
 
-from models.detector import Detector, DetectorOutput, scores
+from models.detector import Detector, DetectorOutput
+from models.precision import autocast, log_odds
 from training.data.batches import Batch
 from training.settings.options import Options
 from training.state.train_state import TrainState
@@ -59,7 +60,7 @@ class DetectionTask:
         labels = torch.cat([batch.labels for batch in batches])
         total_weight = self._of_decision.weights(labels).sum()
         optimizer.zero_grad(set_to_none=True)
-        loss, log_odds = 0.0, []
+        loss, scores = 0.0, []
         for number, on_cpu in enumerate(batches):
             self._seed_step(state.step, number)
             batch = on_cpu.to(self._device)
@@ -68,13 +69,13 @@ class DetectionTask:
             part = self._loss(output, batch.labels, total_weight, len(batch.labels) / len(labels))
             loss += part.item()
             part.backward()  # type: ignore[no-untyped-call]
-            log_odds.append(_log_odds(output))
+            scores.append(log_odds(output))
         norm = self._require_finite(loss, state, len(batches))
         if self._options.clip_grad_norm is not None:
             clip_grads_with_norm_(detector.parameters(), self._options.clip_grad_norm, norm)
         optimizer.step()
         state.schedulers["scheduler"].step()
-        return StepResult(loss, torch.cat(log_odds), labels)
+        return StepResult(loss, torch.cat(scores), labels)
 
     def _seed_step(self, step: int, number: int) -> None:
         """Make dropout depend on nothing but the position: the step, and the batch's number in it, from 0."""
@@ -97,7 +98,7 @@ class DetectionTask:
             terms = self._of_decision.terms(output.log_probabilities, batch.labels)
             weights = self._of_decision.weights(batch.labels)
         loss_sum, weight_sum = terms.double().sum().item(), weights.double().sum().item()
-        return ValidationResult(loss_sum, weight_sum, _log_odds(output), batch.labels.cpu())
+        return ValidationResult(loss_sum, weight_sum, log_odds(output), batch.labels.cpu())
 
     def _loss(self, output: DetectorOutput, labels: Tensor, total_weight: Tensor, share: float) -> Tensor:
         """Return the part of a step's loss that one batch has, with `share` of the step's utterances."""
@@ -126,8 +127,4 @@ class DetectionTask:
         )
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._options.precision == "bf16")
-
-
-def _log_odds(output: DetectorOutput) -> Tensor:
-    return scores(output.log_probabilities.detach().float()).cpu()
+        return autocast(self._device, self._options.precision)
