@@ -13,12 +13,10 @@ import pytest
 from models.names import MODEL_TYPES
 from tests.test_options import DEFAULTS
 from training.settings.command import EXPORT_FORMATS, WHOLE_CHECKPOINT, Action, Look, MetricsFlags
-from training.settings.command import SUBSETS as TYPED_SUBSETS
 from training.settings.command_line import read_command
 from training.settings.flags import build_parser
 from training.settings.options import Options
 from utils.errors import EXIT_USAGE, UserError
-from utils.scores.trial_keys import SUBSETS
 
 CHECKPOINT_FLAGS = ["--resume", "--fresh_start", "--auto_resume", "--list_checkpoints"]
 LOOKS = ["--inspect_checkpoint", "--validate_checkpoints", "--metrics", "--check_data"]
@@ -226,8 +224,7 @@ def test_what_only_metrics_uses_is_refused_without_it(flag: str, beside: list[st
     assert f"{flag} goes with --metrics SCORES: pass that, too" in refusal(*beside, flag, "eval")
 
 
-def test_the_subsets_that_may_be_typed_are_those_that_keys_have() -> None:
-    assert TYPED_SUBSETS == SUBSETS
+def test_a_subset_that_no_keys_have_is_refused() -> None:
     assert "--subset: invalid choice: 'dev'" in refusal("--metrics", "s.txt", "--subset", "dev")
 
 

@@ -20,9 +20,8 @@ from tests.comparing import assert_same_training, differences, log_rows
 from tests.conftest import REPOSITORY, SMALL_RUN
 from tests.records import record
 from tests.test_store import flip_bit
-from training.checkpoints.frozen_reference import FrozenFile
+from training.checkpoints.frozen_reference import FROZEN_KEY, FrozenFile
 from training.checkpoints.frozen_weights import (
-    FROZEN_KEY,
     content_sha256,
     frozen_weights,
     made_whole,

@@ -15,7 +15,7 @@ from training.checkpoints.record import CheckpointRecord, Kind
 from training.runs.directory import RunDirectory
 from training.runs.names import CheckpointNames
 from training.settings.command_line import read_command
-from training.settings.name_template import COUNTERS, SUFFIXES, TEXTS, reserved_names
+from training.settings.name_template import CHECKPOINT_SUFFIXES, COUNTERS, TEXTS, reserved_names
 from training.settings.options import Options, options_from_record
 from training.settings.tasks import DETECTION
 from utils.atomic_files import atomic_write
@@ -174,7 +174,7 @@ def test_every_name_that_the_program_gives_to_other_files_is_reserved() -> None:
     assert [name for name in own if not name.startswith(reserved_names(run.task))] == []
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", CHECKPOINT_SUFFIXES)
 def test_each_suffix_is_left_as_it_is(suffix: str) -> None:
     assert name(f"{{epoch}}{suffix}", epoch(3)) == f"3{suffix}"
 

@@ -13,14 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from training.checkpoints.frozen_reference import FrozenFile, FrozenReference, broken_frozen
+from training.checkpoints.frozen_reference import WEIGHTS_KEY, FrozenFile, FrozenReference, broken_frozen
 from training.checkpoints.inspection import code_complaints
 from training.checkpoints.record import STATE_DICT, CheckpointRecord, UnusableFile, WeightsFile, examine
 from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal
 from training.checkpoints.tensor_table import TensorTable, read_tensor_table
 from utils.terminal_text import printable
-
-WEIGHTS_KEY = "model_state_dict"
 
 
 class Verdict(enum.Enum):

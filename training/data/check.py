@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.settings.options import DEMO_DATABASE
+from training.data.database import database_folder, demo_to_make
 from utils.audio.checking import CheckedAudio, check_audio
-from utils.corpora.demo_corpus import demo_corpus_location
 from utils.corpora.finding import find_all_layouts
 from utils.corpora.parts import FoundCorpus, PartSource
 from utils.corpora.trials import ScannedProtocol
@@ -69,15 +68,12 @@ def database_to_check(path: Path | None, database_path: str, was_typed: bool) ->
                 EXIT_USAGE,
             )
         return path
-    if database_path != DEMO_DATABASE:
-        return Path(database_path)
-    location = demo_corpus_location()
-    if not location.is_dir():
+    if location := demo_to_make(database_path):
         raise UserError(
             f"the demo corpus is not made yet, the first training makes it in {location}: to check a corpus of yours, "
             "pass --check_data PATH"
         )
-    return location
+    return database_folder(database_path)
 
 
 def check_data(database: Path, protocols: Path | None, num_threads: int) -> list[CheckedCorpus]:

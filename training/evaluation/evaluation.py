@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from training.data.database import database_folder
 from training.evaluation.score_report import ScoreReport, measure
 from training.evaluation.scoring import score_part
 from training.evaluation.subject import Subject, load_subject
-from training.runs.directory import CHECKPOINT_SUFFIXES
 from training.settings.command import Command
-from training.settings.options import DEMO_DATABASE, Options
+from training.settings.name_template import CHECKPOINT_SUFFIXES
+from training.settings.options import Options
 from utils.console import say
 from utils.corpora import CorpusPart, find_evaluation_part
-from utils.corpora.demo_corpus import demo_corpus_folder
 from utils.corpora.trials import UNKNOWN, Trial
 from utils.errors import EXIT_USAGE, UserError
 from utils.interruption import stop_on_signals
@@ -65,10 +65,8 @@ def evaluate(command: Command) -> Evaluated:
 
 
 def _open_part(options: Options, subset: str | None) -> CorpusPart:
-    is_demo = options.database_path == DEMO_DATABASE
-    folder = demo_corpus_folder() if is_demo else Path(options.database_path)
     protocols = Path(options.protocols_path) if options.protocols_path else None
-    return find_evaluation_part(folder, protocols, options.track, subset)
+    return find_evaluation_part(database_folder(options.database_path), protocols, options.track, subset)
 
 
 def _default_output(sources: Sequence[Path], which: str, part: CorpusPart) -> Path:

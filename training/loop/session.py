@@ -12,6 +12,7 @@ import torch
 from training.checkpoints.frozen_reference import find_frozen
 from training.checkpoints.record import CheckpointRecord, examine
 from training.data.batches import TrainingBatches, ValidationBatches
+from training.data.database import database_folder, demo_to_make
 from training.loop.preparation import make_run_folder, prepare_folder
 from training.loop.starting_state import build, starting_state, trained_networks
 from training.loop.trainer import Trainer
@@ -47,7 +48,7 @@ from training.saving.background_saving import (
 )
 from training.saving.commit import Committer, Outcome
 from training.saving.store import CheckpointStore, load_payload
-from training.settings.options import DEMO_DATABASE, Options
+from training.settings.options import Options
 from training.settings.wandb import WandbIdentity, refuse_missing_package
 from training.state.snapshot import RunFacts
 from training.state.train_state import TrainState
@@ -55,7 +56,6 @@ from training.tasks.registry import make_task
 from training.tasks.task import Built, Task
 from utils.console import say
 from utils.corpora import Corpus, CorpusPart, find_corpus, limit_examples
-from utils.corpora.demo_corpus import demo_corpus_folder, demo_corpus_location
 from utils.errors import EXIT_FAILURE, UserError
 from utils.interruption import stop_on_signals
 from utils.machine import choose_device, describe_environment, differences_that_may_change_bits, make_deterministic
@@ -310,9 +310,7 @@ def _open_data(options: Options, task: Task) -> _Data:
 
 def _open_corpus(options: Options) -> Corpus:
     """Find the corpus, every file of it, or make the demo corpus on its first use."""
-    folder = Path(options.database_path)
-    if options.database_path == DEMO_DATABASE:
-        if not demo_corpus_location().exists():
-            say(f"Making the demo corpus in {demo_corpus_location()} (once, some seconds)")
-        folder = demo_corpus_folder()
+    if location := demo_to_make(options.database_path):
+        say(f"Making the demo corpus in {location} (once, some seconds)")
+    folder = database_folder(options.database_path)
     return find_corpus(folder, Path(options.protocols_path) if options.protocols_path else None)

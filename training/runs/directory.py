@@ -17,7 +17,6 @@ VERSIONS_NAME = "checkpoints"  # of the folder that holds an experiment's versio
 CONFIG_NAME = "config.yaml"
 LOCK_NAME = ".lock"
 MOVE_JOURNAL_NAME = ".moving_aside.json"
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
 TRAINING_LOG_NAME = "training_log.csv"
 REPORT_NAME = "report.html"
 _VERSION = re.compile(r"version_(\d+)")

@@ -12,7 +12,6 @@ from training.checkpoints.frozen_reference import FrozenFile, FrozenReference, b
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
 from training.checkpoints.sealed_file import broken_seal
 from training.runs.directory import (
-    CHECKPOINT_SUFFIXES,
     LOCK_NAME,
     MOVE_JOURNAL_NAME,
     REPORT_NAME,
@@ -21,7 +20,7 @@ from training.runs.directory import (
     logs_folder_of,
     version_number,
 )
-from training.settings.name_template import LAST_CHECKPOINT
+from training.settings.name_template import CHECKPOINT_SUFFIXES, LAST_CHECKPOINT
 from utils.atomic_files import TEMPORARY_PREFIX
 from utils.errors import UserError
 

@@ -33,8 +33,8 @@ from typing import IO, Any, cast
 
 import torch
 
-from training.checkpoints.frozen_reference import FROZEN_KIND, broken_frozen, find_frozen
-from training.checkpoints.frozen_weights import FROZEN_KEY, WEIGHTS_KEY, FrozenWeights, made_whole, with_frozen
+from training.checkpoints.frozen_reference import FROZEN_KEY, FROZEN_KIND, WEIGHTS_KEY, broken_frozen, find_frozen
+from training.checkpoints.frozen_weights import FrozenWeights, made_whole, with_frozen
 from training.checkpoints.history import EpochMetrics
 from training.checkpoints.record import (
     FORMAT,

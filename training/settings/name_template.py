@@ -17,7 +17,7 @@ from typing import NoReturn
 from training.settings.tasks import TaskDescription
 from utils.errors import EXIT_USAGE, UserError
 
-SUFFIXES = (".pth", ".pt", ".ckpt")
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
 LAST_CHECKPOINT, FROZEN = "last_checkpoint", "frozen_"
 """How the names of the checkpoint that is furthest in training, and of frozen weights, begin."""
 
@@ -137,10 +137,12 @@ def _refuse_bad_field(typed: str, name: str, spec: str, conversion: str | None, 
 def _missing_suffix(typed: str, last: Part) -> list[Part]:
     """Return what is to be appended to a template without suffix; a dot in or before a field begins none."""
     if last.field or "." not in last.text:
-        return [Part(SUFFIXES[0])]
+        return [Part(CHECKPOINT_SUFFIXES[0])]
     suffix = last.text[last.text.rindex(".") :]
-    if suffix not in SUFFIXES:
-        _refuse(typed, f"ends in {suffix}: end it in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if suffix not in CHECKPOINT_SUFFIXES:
+        _refuse(
+            typed, f"ends in {suffix}: end it in {', '.join(CHECKPOINT_SUFFIXES[:-1])} or {CHECKPOINT_SUFFIXES[-1]}"
+        )
     return []
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from models.build import create_detector, rebuild_detector
-from models.detector import Detector, DetectorOutput, scores
+from models.detector import Detector
+from models.precision import autocast, log_odds
 from training.checkpoints.foreign_weights import adapted_from_photographs, renamed_from_fairseq
 from training.checkpoints.frozen_weights import FrozenWeights, frozen_weights
 from training.checkpoints.weights import Weights, load_into, taken_text
@@ -91,7 +91,7 @@ class DetectionTask(Task):
         So the gradients of several batches add up to those of one large batch, but for what compares or averages the
         utterances of a batch: contrastive terms, which count by their batch's share of the utterances, and batch norm.
         """
-        with self._autocast():
+        with autocast(self.device, self.options.precision):
             output = cast(Detector, state.networks["model"]).analyse(batch.waveforms)
         total_weight = self._of_decision.weights(step.labels).sum()
         loss = self._of_decision.terms(output.log_probabilities, batch.labels).sum() / total_weight
@@ -102,7 +102,7 @@ class DetectionTask(Task):
             supervised = supervised_contrastive_loss(output.projection, batch.labels)
             of_margin, of_supervised = self.options.contrastive_weight, self.options.supcon_weight
             loss = loss + share * of_margin * margin + share * of_supervised * supervised
-        return Loss(loss, {"scores": _log_odds(output), "labels": batch.labels.cpu()})
+        return Loss(loss, {"scores": log_odds(output), "labels": batch.labels.cpu()})
 
     @property
     def nothing_observed(self) -> Observed:
@@ -125,13 +125,13 @@ class DetectionTask(Task):
 
         The loss comes as two sums over utterances, so that the validation loss does not depend on the batch size.
         """
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), autocast(self.device, self.options.precision):
             output = cast(Detector, state.networks["model"]).analyse(batch.waveforms)
             terms = self._of_decision.terms(output.log_probabilities, batch.labels)
             weights = self._of_decision.weights(batch.labels)
         sums = {"loss_sums": terms.double().sum(), "weight_sums": weights.double().sum()}
         observed = {name: total.reshape(1).cpu() for name, total in sums.items()}
-        return observed | {"scores": _log_odds(output), "labels": batch.labels.cpu()}
+        return observed | {"scores": log_odds(output), "labels": batch.labels.cpu()}
 
     def validated(self, step: int, observed: Observed) -> tuple[dict[str, float], dict[str, Any]]:
         """Return loss, accuracy and EER, and keep the scores and the threshold and calibration that they give."""
@@ -180,13 +180,6 @@ class DetectionTask(Task):
     def audio_examples(self, networks: Networks, part: CorpusPart) -> Sequence[AudioExample]:
         """Return a few validation utterances of each class, with their scores."""
         return audio_examples(cast(Detector, networks["model"]), part, self.device)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.options.precision == "bf16")
-
-
-def _log_odds(output: DetectorOutput) -> Tensor:
-    return scores(output.log_probabilities.detach().float()).cpu()
 
 
 def _eer_percent(observed: Observed) -> float | None:
