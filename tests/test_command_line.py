@@ -16,6 +16,7 @@ from training.settings.command import EXPORT_FORMATS, WHOLE_CHECKPOINT, Action, 
 from training.settings.command import SUBSETS as TYPED_SUBSETS
 from training.settings.command_line import read_command
 from training.settings.flags import build_parser
+from training.settings.nearest_name import USUAL_NAMES
 from training.settings.options import Options
 from utils.errors import EXIT_USAGE, UserError
 from utils.scores.trial_keys import SUBSETS
@@ -291,6 +292,77 @@ def test_an_abbreviated_or_unknown_flag_is_refused(typed: str) -> None:
     assert typed in refusal(f"{typed}=1")
 
 
+# (what was typed, the flag that is asked for, why that one)
+MISTYPED = [
+    ("--num-epochs 5", "--num_epochs", "dashes for underscores"),
+    ("--num-epochs=5", "--num_epochs", "with its value behind ="),
+    ("--batchsize 8", "--batch_size", "no underscore"),
+    ("--batch-size 8", "--batch_size", "dashes"),
+    ("--LR 1", "--lr", "capitals"),
+    ("-lr 1e-3", "--lr", "one dash"),
+    ("\N{EN DASH}lr 1e-3", "--lr", "the dash of a word processor"),
+    ("--no_wandb", "--no-wandb", "a switch turned off"),
+    ("--epochs 5", "--num_epochs", "a word of it"),
+    ("--epoch 5", "--num_epochs", "a word of it, in the singular"),
+    ("--max_epochs 5", "--num_epochs", "another word beside it"),
+    ("--train_batch_size 5", "--batch_size", "more words than it has"),
+    ("--workers 0", "--num_workers", "a word of it"),
+    ("--attention", "--visualize_attention", "a word of a switch, which is known turned off, too"),
+    ("--random_seed 1", "--seed", "more words than it has"),
+    ("--learning_rate 1", "--lr", "the usual name elsewhere"),
+    ("--learning-rate=1", "--lr", "the usual name, with dashes"),
+    ("--bs 8", "--batch_size", "the usual name elsewhere"),
+    ("--gpu 0", "--device", "the usual name elsewhere"),
+    ("--data LA", "--database_path", "the usual name elsewhere"),
+    ("--dataset LA", "--database_path", "the usual name elsewhere"),
+    ("--output runs", "--experiment", "the usual name elsewhere"),
+    ("--model aasist", "--model_type", "two flags begin so: the usual meaning"),
+    ("--list", "--list_checkpoints", "its beginning"),
+    ("--validate a.pth", "--validate_checkpoints", "its beginning"),
+    ("--res", "--resume", "its beginning"),
+    ("--protocol p.txt", "--protocols_path", "its beginning"),
+    ("--num_epcohs 5", "--num_epochs", "letters that changed places"),
+    ("--weight_decya 0", "--weight_decay", "letters that changed places"),
+    ("--score a.wav --eval-output s.txt", "--eval_output", "behind a flag that takes many values"),
+    ("--lr 1 --epochs 5 --comment x", "--num_epochs", "among flags that are known"),
+]
+
+
+@pytest.mark.parametrize(("typed", "meant", "why"), MISTYPED, ids=[row[0] for row in MISTYPED])
+def test_a_mistyped_flag_is_refused_with_the_nearest_known_one(typed: str, meant: str, why: str) -> None:
+    message = refusal(*typed.split())
+    assert message.endswith(f" is no flag: did you mean {meant}?"), why
+    assert message.split()[0] in typed and "\n" not in message
+
+
+def test_each_of_several_mistyped_flags_has_its_own_nearest() -> None:
+    message = refusal("--epochs", "5", "--bs=8")
+    assert message == "--epochs is no flag: did you mean --num_epochs? --bs is no flag: did you mean --batch_size?"
+
+
+@pytest.mark.parametrize("typed", ["--warp_drive", "--momentum", "--verbose", "--epsilon", "-x"])
+def test_where_no_flag_is_near_the_help_is_named(typed: str) -> None:
+    assert refusal(typed, "9") == f"{typed} is no flag\n(python main.py --help lists every flag)"
+
+
+@pytest.mark.parametrize(
+    "typed", [["--comment", "epochs"], ["--comment=--epochs"], ["--score", "learning_rate"], ["--lr", "1"]]
+)
+def test_a_value_is_not_mistaken_for_a_flag(typed: list[str]) -> None:
+    read_command(typed)
+
+
+@pytest.mark.parametrize("typed", [["checkpoint.pth"], ["--save_best_only", "true"], ["--lr", "1", "-5"]])
+def test_a_value_that_no_flag_takes_is_told_as_one(typed: list[str]) -> None:
+    assert f"unrecognized arguments: {typed[-1]}: a value stands behind its flag" in refusal(*typed)
+
+
+def test_every_usual_name_leads_to_a_flag_and_is_none() -> None:
+    flags = {name.strip("-") for action in flags_of(build_parser()) for name in action.option_strings}
+    assert {ours for ours in USUAL_NAMES.values() if ours not in flags} == set()
+    assert set(USUAL_NAMES) & flags == set()
+
+
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
@@ -377,6 +449,8 @@ def test_a_value_in_the_file_has_the_type_of_its_setting(tmp_path: Path, line: s
     ("text", "words"),
     [
         ("num_epoch: 5", "unknown setting `num_epoch`: did you mean `num_epochs`?"),
+        ("epochs: 5", "unknown setting `epochs`: did you mean `num_epochs`?"),
+        ("learning-rate: 5", "unknown setting `learning-rate`: did you mean `lr`?"),
         ("warp_drive: 5", "unknown setting `warp_drive`"),
         ("resume: true", "unknown setting `resume`"),
         ("1: 5", "unknown setting `1`"),

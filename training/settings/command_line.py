@@ -28,7 +28,7 @@ def read_command(arguments: Sequence[str] | None = None) -> Command:
         import argcomplete  # noqa: PLC0415
 
         argcomplete.autocomplete(parser)
-    typed = vars(parser.parse_args(arguments))
+    typed = parser.read(arguments)
     actions = [action for action in Action if typed.pop(action.name.lower(), False)]
     looked_at = {look: typed.pop(look.name.lower()) for look in Look if look.name.lower() in typed}
     action = actions[0] if actions else Action.DEFAULT

@@ -6,10 +6,12 @@ import argparse
 import dataclasses
 import shutil
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from training.settings.command import EXPORT_FORMATS, SUBSETS, Look
+from training.settings.nearest_name import nearest_name
 from training.settings.options import SETTINGS, Options
 from training.settings.setting_flags import add_setting
 from utils.console import say
@@ -52,6 +54,7 @@ exit codes:
 """
 
 _HELP_COLUMNS = 120
+_DASHES = "-\N{EN DASH}\N{EM DASH}"
 _GROUPS = {
     "data": "data",
     "augmentation": "augmentation of training utterances (RawBoost; in brackets: its noise)",
@@ -79,9 +82,40 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Reads flags; raises UserError with exit code 2 where argparse would print its usage and end the process."""
+
     def error(self, message: str) -> NoReturn:
+        """Raise what argparse found wrong."""
         raise UserError(f"{message}\n(python main.py --help lists every flag)", EXIT_USAGE)
+
+    def read(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """Return what was typed, by the names of the flags; one that is not known is refused with the nearest."""
+        typed, unknown = self.parse_known_args(arguments)
+        flags = [word.partition("=")[0] for word in unknown if _is_flag(word)]
+        if flags:
+            self._refuse(flags)
+        if unknown:
+            self.error(
+                f"unrecognized arguments: {' '.join(unknown)}: a value stands behind its flag, and a switch takes none"
+            )
+        return vars(typed)
+
+    def _refuse(self, flags: Sequence[str]) -> NoReturn:
+        known = [name for action in self._actions for name in action.option_strings]
+        near = [nearest_name(flag, known) for flag in flags]
+        told = " ".join(
+            f"{flag} is no flag: did you mean {one}?" if one else f"{flag} is no flag."
+            for flag, one in zip(flags, near, strict=True)
+        )
+        if None in near:
+            self.error(told.removesuffix("."))
+        raise UserError(told, EXIT_USAGE)
+
+
+def _is_flag(word: str) -> bool:
+    """Whether a word was meant as a flag: `--epochs`, `-epochs=5`, also with the dash of a word processor; not `-5`."""
+    return word[:1] in _DASHES and word.lstrip(_DASHES)[:1].isalpha()
 
 
 class _Version(argparse.Action):
@@ -94,9 +128,9 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser; a flag that was not typed leaves no trace in the namespace."""
-    parser = _Parser(
+    parser = Parser(
         prog="main.py",
         usage="python main.py [flags]",
         description="Train a speech deepfake detector, stopped and resumed at will.",

@@ -10,7 +10,6 @@ else than it says would cost a training run.
 
 from __future__ import annotations
 
-import difflib
 import types
 import typing
 from collections.abc import Collection, Iterator, Mapping
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from training.settings.nearest_name import nearest_name
 from training.settings.options import SETTINGS, Options, part_type, setting_type
 from training.settings.wandb import MODES
 from utils.errors import EXIT_USAGE, UserError
@@ -196,7 +196,7 @@ def _is_flag(name: str, value: Any) -> bool:
 
 
 def _nearest(name: Any, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1)
+    near = nearest_name(str(name), known)
     if near:
-        return f": did you mean `{near[0]}`?"
+        return f": did you mean `{near}`?"
     return ": python main.py --help lists them" if known is SETTINGS else f": known are {', '.join(sorted(known))}"
