@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 from tests.records import cut, metrics, record, write_checkpoint, write_foreign_weights
 from training.checkpoints.history import EpochMetrics, StepMetrics
 from training.checkpoints.record import Kind
-from training.commands.listing import list_text
+from training.commands.list_checkpoints import list_text
 from training.reports.page.tables import checkpoint_rows
 from training.runs.directory import RunDirectory
 from training.runs.survey import survey_folder

@@ -104,13 +104,14 @@ def nearest_name(name: str, known: Collection[str]) -> str | None:
     for plain, one in names.items():
         if _letters(plain) == _letters(wanted):
             return one
-    elsewhere = {_letters(other): ours for other, ours in USUAL_NAMES.items()}.get(_letters(wanted))
-    if elsewhere in names:
-        return names[elsewhere]
+    usual = {other: ours for other, ours in USUAL_NAMES.items() if ours in names}
+    for other, ours in usual.items():
+        if _letters(other) == _letters(wanted):
+            return names[ours]
     meant = [plain for plain in names if plain.startswith(_NO) == wanted.startswith(_NO)]
     found = _the_one_that_begins(wanted, meant) or _the_one_with_the_words(wanted, meant)
-    found = found or next(iter(difflib.get_close_matches(wanted, meant, n=1, cutoff=_CUTOFF)), None)
-    return names[found] if found else None
+    found = found or next(iter(difflib.get_close_matches(wanted, [*meant, *usual], n=1, cutoff=_CUTOFF)), None)
+    return names[usual.get(found, found)] if found else None
 
 
 def _plain(name: str) -> str:
@@ -128,7 +129,7 @@ def _the_one_that_begins(wanted: str, names: Collection[str]) -> str | None:
 
 
 def _the_one_with_the_words(wanted: str, names: Collection[str]) -> str | None:
-    """Return the one name with all words of `wanted`, in the singular or not; or the longest that it has all words of."""
+    """Return the one name with all words of `wanted`, in the singular or not; or the longest whose words it all has."""
     words = _words(wanted)
     with_more = [name for name in names if words <= _words(name)]
     with_fewer = [name for name in names if len(name) > 1 and _words(name) < words]
