@@ -571,6 +571,19 @@ SHORTEST: list[tuple[str, type[Request]]] = [
 ]
 
 
+BESIDE = ["--model_path m", "--load_checkpoint_type best", "--json", "--export_path e", "--keys k", "--asv_scores a"]
+BESIDE += ["--subset all", "--plots p", "--eval_output o", "--average_checkpoints 2"]
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.parametrize(("typed", "kind"), SHORTEST, ids=[row[0] for row in SHORTEST])
+def test_a_flag_beside_any_verb_is_taken_or_refused_by_its_name(typed: str, kind: type[Request], beside: str) -> None:
+    try:
+        assert isinstance(read_command([*typed.split(), *beside.split()]), kind)
+    except UserError as refused:
+        assert beside.split()[0] in str(refused)
+
+
 def test_there_is_a_shortest_command_line_of_every_verb() -> None:
     assert {kind for _, kind in SHORTEST} == set(get_args(Request))
 
