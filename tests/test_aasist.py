@@ -24,7 +24,7 @@ from models.sinc_convolution import SincConvolution, mel_edges_hz
 from tests.comparing import assert_same_training
 from tests.conftest import write_corpus
 from training.checkpoints.weights import load_into, load_weights
-from training.tasks.detection import DetectionTask
+from training.loop.step import take_step
 from training.tasks.losses import weighted_cross_entropy
 
 PUBLISHED = os.environ.get("BONAFIDE_PUBLISHED_AASIST")
@@ -270,8 +270,8 @@ def test_a_run_stopped_within_an_epoch_and_resumed_ends_with_the_same_bits(
             os.kill(os.getpid(), signal.SIGTERM)
         return result
 
-    original = DetectionTask.training_step
-    monkeypatch.setattr(DetectionTask, "training_step", watched)
+    original = take_step
+    monkeypatch.setattr("training.loop.trainer.take_step", watched)
     folders = []
     for name, exit_codes in (("stopped", [143, 0]), ("undisturbed", [0])):
         (tmp_path / name).mkdir()

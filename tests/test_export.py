@@ -20,7 +20,7 @@ from models.build import create_detector
 from models.detector import DetectorSettings, scores
 from models.names import FRONT_END_TYPES, MODEL_TYPES
 from tests.conftest import SMALL_RUN, write_corpus
-from training.checkpoints.history import StepMetrics
+from tests.records import validated
 from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.weights import load_weights
 from training.export import onnx_file, torchscript_file
@@ -184,9 +184,9 @@ def test_a_threshold_and_an_eer_are_stated_only_where_they_are_known_of_these_we
     assert isinstance(record, CheckpointRecord) and record.last is not None
     later = replace(record, validated=None, step=record.step + 1)
     for each, threshold, expected in (
-        (record, None, record.last.val_eer),
+        (record, None, record.last["val_eer"]),
         (later, 0.25, None),
-        (replace(later, validated=StepMetrics(later.step, 1, 0.1, 50.0, 12.5)), None, 12.5),
+        (replace(later, validated=validated(later.step, 1, 12.5)), None, 12.5),
     ):
         assert val_eer_percent(each) == expected
         facts = file_metadata(each, detector, any_length=False, threshold=threshold)

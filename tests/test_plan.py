@@ -357,7 +357,7 @@ def test_the_same_data_elsewhere_is_the_same_data() -> None:
 def test_a_best_checkpoint_from_beyond_the_resumed_epoch_moves_with_its_weights() -> None:
     names = ("best_checkpoint_eer.pth", "best_model_eer.pth", "checkpoint_epoch_4.pth", "checkpoint_epoch_5.pth")
     best = record(RUN / names[0], 5)
-    weights = WeightsFile(RUN / names[1], 1, epoch=5)
+    weights = WeightsFile(RUN / names[1], 1, record(RUN / names[1], 5))
     run = RunFolder(RUN, (EPOCH_4, EPOCH_5), best, (weights,), entries=names)
     assert entries_past(EPOCH_4, run) == ("best_checkpoint_eer.pth", "best_model_eer.pth", "checkpoint_epoch_5.pth")
 
@@ -366,7 +366,9 @@ def test_a_best_checkpoint_from_before_the_resumed_epoch_stays() -> None:
     names = ("best_checkpoint_eer.pth", "best_model_eer.pth", "checkpoint_epoch_4.pth", "checkpoint_epoch_5.pth")
     source = record(RUN / names[2], 4, best_epoch=2)
     best = record(RUN / names[0], 2)
-    run = RunFolder(RUN, (source, EPOCH_5), best, (WeightsFile(RUN / names[1], 1, epoch=2),), entries=names)
+    run = RunFolder(
+        RUN, (source, EPOCH_5), best, (WeightsFile(RUN / names[1], 1, record(RUN / names[1], 2)),), entries=names
+    )
     assert entries_past(source, run) == ("checkpoint_epoch_5.pth",)
 
 

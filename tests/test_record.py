@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import REPOSITORY
-from tests.records import metrics, record
-from training.checkpoints.history import StepMetrics
+from tests.records import metrics, record, validated
 from training.checkpoints.record import CheckpointRecord, Kind, UnusableFile, WeightsFile, examine, record_from_dict
 from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal
 from training.saving.store import save_checkpoint
@@ -38,7 +37,7 @@ def stored(**changes: Any) -> dict[str, Any]:
         record(PATH, 0, batches_done=4),
         record(PATH, 3, batches_done=10, lineage=(("a", 0), ("b", 12))),
         record(PATH, 3, last=AWKWARD, best=AWKWARD, learning_rate=1 / 3),
-        record(PATH, 3, name="ep3.pt", validated=StepMetrics(30, 3, 0.1 + 0.2, 90.0, 1 / 3)),
+        record(PATH, 3, name="ep3.pt", validated=validated(30, 3, 1 / 3, 0.1 + 0.2)),
         record(PATH, 3, options=Options(milestones=(10, 25), save_interval=0)),
         record(PATH, 3, options=Options(lr=3e-7, comment="été 📦", use_contrastive=True, num_examples=50)),
         record(PATH, 3, kind=Kind.WEIGHTS, metadata={"git_commit": None, "saved_at": 1790000000.123456}),
@@ -208,7 +207,7 @@ def test_a_file_is_judged_by_its_record_and_not_by_its_name(tmp_path: Path) -> N
         save_checkpoint(path, {"model_state_dict": {}}, replace(made, kind=kind))
         size = path.stat().st_size
         expected = replace(made, kind=kind, bytes_on_disk=size)
-        weights = WeightsFile(path, size, epoch=3, val_eer=AWKWARD.val_eer, options=made.options)
+        weights = WeightsFile(path, size, expected)
         assert examine(path) == (weights if kind is Kind.WEIGHTS else expected)
 
 

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from training.checkpoints.checking import CheckedFile, check_files, size_of
-from training.runs.directory import BEST_CHECKPOINT_PREFIX, BEST_WEIGHTS_PREFIX, LAST_CHECKPOINT_PREFIX, version_number
+from training.runs.directory import version_number
 from training.runs.experiments import other_versions, run_to_look_at
 from training.runs.survey import checkpoint_files, other_run_folders
+from training.settings.name_template import LAST_CHECKPOINT
 from training.settings.requests import ValidateCheckpoints
+from training.settings.tasks import BEST_CHECKPOINT, BEST_WEIGHTS
 from utils.console import say
 from utils.errors import EXIT_FAILURE, UserError
 from utils.json_text import json_text
@@ -79,7 +81,7 @@ def _checkpoints_in(folder: Path) -> tuple[Path, ...]:
 
 
 def _natural_order(path: Path) -> tuple[bool, list[tuple[str, int]]]:
-    is_second_name = path.name.startswith((LAST_CHECKPOINT_PREFIX, BEST_CHECKPOINT_PREFIX, BEST_WEIGHTS_PREFIX))
+    is_second_name = path.name.startswith((LAST_CHECKPOINT, BEST_CHECKPOINT, BEST_WEIGHTS))
     return is_second_name, [(text, int(number or 0)) for text, number in re.findall(r"([^0-9]*)([0-9]*)", path.name)]
 
 

@@ -12,7 +12,7 @@ from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsF
 from training.planning.facts import Facts
 from training.planning.refusals import refuse_breaking
 from training.runs.config_file import RunConfig, run_config
-from training.runs.directory import BEST_WEIGHTS_PREFIX, RunDirectory
+from training.runs.directory import RunDirectory
 from training.runs.survey import Candidates, RunFolder
 from training.runs.unfinished import left_undone
 from training.settings.changes import Change, changed_settings
@@ -107,7 +107,7 @@ def _plan_new_run(facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
 
 
 def _directory(facts: Facts) -> RunDirectory:
-    return RunDirectory(facts.run.folder, facts.options.comment)
+    return RunDirectory(facts.run.folder, facts.options.comment, facts.options.task)
 
 
 def _plan_resume(command: Resume, facts: Facts) -> Plan:
@@ -166,7 +166,7 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
     options = facts.options
     changes = changed_settings(source.options, options)
     refuse_breaking(changes, source)
-    stalled = not source.batches_done and is_stalled(source.epoch, source.best, options.patience)
+    stalled = not source.batches_done and is_stalled(source, options.patience)
     if source.epoch >= options.num_epochs or stalled:
         undone = left_undone(facts.run, source)
         return Plan(
@@ -216,7 +216,7 @@ def entries_past(source: CheckpointRecord, run: RunFolder) -> tuple[str, ...]:
         return run.entries  # a run of its own: all of it
     best_epoch = source.best.epoch if source.best else None
     best_moves = run.best is not None and is_past(run.best)
-    past |= {file.path.name for file in run.weights if _is_best(file) and (best_moves or file.epoch != best_epoch)}
+    past |= {file.path.name for file in run.weights if file.is_best and (best_moves or file.epoch != best_epoch)}
     if not past:
         return ()
     kept |= {file.path.name for file in run.weights} | {file.path.name for file in run.unusable}
@@ -224,10 +224,6 @@ def entries_past(source: CheckpointRecord, run: RunFolder) -> tuple[str, ...]:
     kept -= past
     kept |= {f"attention_epoch_{epoch}" for epoch in range(1, source.epoch + 1)}
     return tuple(name for name in run.entries if name not in kept)
-
-
-def _is_best(file: WeightsFile) -> bool:
-    return file.path.name.startswith(BEST_WEIGHTS_PREFIX)
 
 
 def _architecture_notes(source: CheckpointRecord | WeightsFile, options: Options) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,7 @@ from training.checkpoints.frozen_reference import FrozenFile, FrozenReference, b
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
 from training.checkpoints.sealed_file import broken_seal
 from training.runs.directory import (
-    BEST_CHECKPOINT_PREFIX,
     CHECKPOINT_SUFFIXES,
-    LAST_CHECKPOINT_PREFIX,
     LOCK_NAME,
     MOVE_JOURNAL_NAME,
     REPORT_NAME,
@@ -22,6 +21,7 @@ from training.runs.directory import (
     logs_folder_of,
     version_number,
 )
+from training.settings.name_template import LAST_CHECKPOINT
 from utils.atomic_files import TEMPORARY_PREFIX
 from utils.errors import UserError
 
@@ -106,7 +106,8 @@ def survey_folder(folder: Path) -> RunFolder:
         if name.endswith(CHECKPOINT_SUFFIXES) and _is_file_or_link(folder / name)
     ]
     records = [file for file in files if isinstance(file, CheckpointRecord)]
-    best, last = (_furthest_named(prefix, records) for prefix in (BEST_CHECKPOINT_PREFIX, LAST_CHECKPOINT_PREFIX))
+    best = _furthest(record for record in records if _is_named(record, record.description.best_checkpoint_name))
+    last = _furthest(record for record in records if _is_named(record, LAST_CHECKPOINT))
     own = (record for record in records if record is not best and record is not last)
     return RunFolder(
         folder,
@@ -142,9 +143,12 @@ def _epochs_told_by(page: Path) -> int | None:
     return int(told.group(1)) if told else None
 
 
-def _furthest_named(prefix: str, records: list[CheckpointRecord]) -> CheckpointRecord | None:
-    named = [record for record in records if record.path.name.startswith(prefix)]
-    return max(named, key=lambda record: record.position, default=None)
+def _furthest(records: Iterable[CheckpointRecord]) -> CheckpointRecord | None:
+    return max(records, key=lambda record: record.position, default=None)
+
+
+def _is_named(record: CheckpointRecord, beginning: str) -> bool:
+    return record.path.name.startswith(beginning)
 
 
 def _is_file_or_link(path: Path) -> bool:

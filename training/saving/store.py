@@ -8,8 +8,9 @@ Invariants, each with the test that holds it (tests/test_store.py unless said ot
 2. Nothing is deleted before what replaces it is durable and verified (`training/saving/commit.py`).
    test_a_failed_save_leaves_the_earlier_file_whole,
    test_nothing_is_deleted_where_the_newest_checkpoint_is_not_as_it_was_written (tests/test_commit.py)
-3. `best_checkpoint_eer` is the epoch with the lowest validation EER (ties: lower loss, then earlier), the same bytes as
-   that epoch's file. test_the_best_checkpoint_is_the_same_file_as_its_epoch
+3. `best_checkpoint_*` is the best epoch by the figures of the task (of a detector the lowest validation EER; ties:
+   lower loss, then earlier), the same bytes as that epoch's file.
+   test_the_best_checkpoint_is_the_same_file_as_its_epoch
 4. What stays is decided by one pure function over records (`training/runs/retention.py`), and only files of the
    run itself, under the name they were saved with, can go. test_the_flags_decide_which_checkpoints_stay
    (tests/test_step_checkpoints.py)
@@ -35,7 +36,15 @@ import torch
 from training.checkpoints.frozen_reference import FROZEN_KIND, broken_frozen, find_frozen
 from training.checkpoints.frozen_weights import FROZEN_KEY, WEIGHTS_KEY, FrozenWeights, made_whole, with_frozen
 from training.checkpoints.history import EpochMetrics
-from training.checkpoints.record import FORMAT, REQUIRED_KEYS, CheckpointRecord, Kind, examine, record_from_dict
+from training.checkpoints.record import (
+    FORMAT,
+    REQUIRED_KEYS,
+    CheckpointRecord,
+    Kind,
+    UnusableFile,
+    examine,
+    record_from_dict,
+)
 from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal, read_record, write_sealed
 from training.checkpoints.verified_load import load_verified
 from training.runs.directory import RunDirectory
@@ -111,10 +120,15 @@ class CheckpointStore:
         if self.frozen and self.frozen.reference == record.frozen and FROZEN_KEY in payload:
             payload = with_frozen(payload, self.frozen.tensors)
         payload = made_whole(dict(payload), source)
-        weights = {
-            key: payload[key] for key in ("model_state_dict", "front_end_config", "args", "config", "epoch", "metrics")
-        }
-        alone = replace(record, kind=Kind.WEIGHTS, frozen=None, name=self.run.best_weights.name, format=FORMAT)
+        weights = {key: payload[key] for key in (*record.weights, "args", "config", "epoch", "metrics")}
+        alone = replace(
+            record,
+            kind=Kind.WEIGHTS,
+            frozen=None,
+            parts=record.weights,
+            name=self.run.best_weights.name,
+            format=FORMAT,
+        )
         save_checkpoint(self.run.best_weights, weights, alone, check)
 
     def mark_last(self, source: Path) -> None:
@@ -254,9 +268,13 @@ def load_payload(path: Path) -> dict[str, Any]:
     files is damaged or missing, is no checkpoint, or lacks a key.
     """
     payload = made_whole(load_verified(path), path)
-    if "validations" not in payload and (read_record(path) or {}).get("format") == 1:
-        payload["validations"] = []
-    missing = [key for key in REQUIRED_KEYS if key not in payload]
+    record = examine(path)
+    if isinstance(record, UnusableFile):
+        raise UserError(f"{path} cannot be used: {record.reason}")
+    required = record.required_keys if isinstance(record, CheckpointRecord) else REQUIRED_KEYS
+    missing = [key for key in required if key not in payload]
+    if isinstance(record, CheckpointRecord) and record.format == 1:
+        payload.setdefault("validations", [])
     if missing:
         raise UserError(f"{path} is not a full checkpoint: it lacks {', '.join(missing)}")
     return payload

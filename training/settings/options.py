@@ -20,6 +20,7 @@ from training.settings.name_template import NameTemplate
 from training.settings.rawboost import RawBoostSettings
 from training.settings.recipe import RecipeSettings
 from training.settings.setting import GROUPS, OnChange, Setting, check_part_of_a_path, check_value, setting
+from training.settings.tasks import TaskDescription, task_of
 from training.settings.wandb import WandbSettings
 from utils.errors import EXIT_USAGE, UserError
 
@@ -225,8 +226,13 @@ class Options(RecipeSettings, RawBoostSettings, WandbSettings):
             return None
         texts = {"comment": self.comment or "", "model_type": self.model_type, "seed": str(self.seed)}
         return NameTemplate.parse(
-            self.checkpoint_name, texts, save_interval=self.save_interval, val_interval=self.val_interval
+            self.checkpoint_name, texts, self.task, save_interval=self.save_interval, val_interval=self.val_interval
         )
+
+    @property
+    def task(self) -> TaskDescription:
+        """What a run with these settings trains."""
+        return task_of(self.model_type)
 
     def _refuse_settings_of_other_detectors(self) -> None:
         if self.model_type not in MODEL_TYPES:
