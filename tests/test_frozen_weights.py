@@ -36,8 +36,8 @@ from training.loop.step import take_step
 from training.runs.directory import RunDirectory
 from training.runs.names import CheckpointNames
 from training.saving.store import CheckpointStore, load_payload
-from training.settings.command import EXPORT_FORMATS
 from training.settings.options import Options
+from training.settings.requests import EXPORT_FORMATS
 from training.state.random_states import seed_random_states
 from utils.errors import UserError
 

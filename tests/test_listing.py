@@ -16,7 +16,7 @@ from tests.records import cut, metrics, record, validated, write_checkpoint, wri
 from tests.small_state import small_state
 from training.checkpoints.history import EpochMetrics
 from training.checkpoints.record import Kind
-from training.commands.listing import list_text
+from training.commands.list_checkpoints import list_text
 from training.reports.page.tables import checkpoint_rows
 from training.reports.story import Story
 from training.runs.directory import RunDirectory

@@ -16,8 +16,8 @@ from training.checkpoints.weights import load_into, load_weights, taken_text
 from training.evaluation.averaging import find_epochs_to_average, mean_of_weights
 from training.runs.experiments import run_to_look_at
 from training.runs.finding import find_source
-from training.settings.command import Command
 from training.settings.options import SETTINGS, Options
+from training.settings.requests import Scoring
 from training.settings.setting import OnChange
 from training.tasks.detectors import detector_settings, empty_detector, load_detector
 from utils.console import say
@@ -42,7 +42,7 @@ class Subject:
     why_undecided: str = ""
 
 
-def load_subject(command: Command) -> Subject:
+def load_subject(command: Scoring) -> Subject:
     """Load what --model_path names, or the checkpoint of the run that the flags name.
 
     Settings come from the file; only those of data and machine that were given win over it. Raises UserError where
@@ -92,18 +92,17 @@ def _exported_decision(path: Path) -> Decision | None:
         raise UserError(f"{path}: the threshold in its header cannot be read ({error}): export it again") from error
 
 
-def _run_of_the_flags(command: Command) -> Path:
-    assert command.look is not None
+def _run_of_the_flags(command: Scoring) -> Path:
     run = run_to_look_at(command.options)
     if not run.all_checkpoints and not run.unusable:
         raise UserError(
-            f"{command.look.value}: there is no checkpoint in {run.folder}, the run that these flags name: pass "
+            f"{command.flag}: there is no checkpoint in {run.folder}, the run that these flags name: pass "
             "--model_path PATH, or the flags that the run was started with"
         )
     return run.folder
 
 
-def _settings(command: Command, found: CheckpointRecord | WeightsFile) -> Options:
+def _settings(command: Scoring, found: CheckpointRecord | WeightsFile) -> Options:
     given = {name: getattr(command.options, name) for name in command.given}
     if found.options is None:
         return command.options

@@ -16,8 +16,8 @@ from training.runs.directory import RunDirectory
 from training.runs.survey import Candidates, RunFolder
 from training.runs.unfinished import left_undone
 from training.settings.changes import Change, changed_settings
-from training.settings.command import Action, Command
 from training.settings.options import SETTINGS, Options
+from training.settings.requests import AutoResume, NewRun, Resume, Train
 from training.settings.setting import OnChange
 from utils.errors import UserError
 
@@ -67,23 +67,22 @@ class Plan:
         return self.source if resumed and isinstance(self.source, CheckpointRecord) else None
 
 
-def decide(command: Command, facts: Facts) -> Plan:
+def decide(command: Train, facts: Facts) -> Plan:
     """Return the plan for a command, given what is on disk; raises UserError where there is no safe one."""
     plan = _decide_start(command, facts)
     return replace(plan, config=run_config(command, plan.options))
 
 
-def _decide_start(command: Command, facts: Facts) -> Plan:
-    match command.action:
-        case Action.RESUME:
+def _decide_start(command: Train, facts: Facts) -> Plan:
+    match command:
+        case Resume():
             return _plan_resume(command, facts)
-        case Action.AUTO_RESUME:
+        case AutoResume():
             return _plan_auto_resume(command, facts)
-        case Action.DEFAULT | Action.FRESH_START:
-            typed = command.action.value or "none of --resume, --auto_resume, --fresh_start was given"
-            return _plan_new_run(facts, reason=typed)
-        case Action.LIST_CHECKPOINTS:
-            raise AssertionError("listing needs no plan")
+        case NewRun(fresh_start=True):
+            return _plan_new_run(facts, reason="--fresh_start")
+        case NewRun():
+            return _plan_new_run(facts, reason="none of --resume, --auto_resume, --fresh_start was given")
 
 
 def _plan_new_run(facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
@@ -111,14 +110,14 @@ def _directory(facts: Facts) -> RunDirectory:
     return RunDirectory(facts.run.folder, facts.options.comment, facts.options.task)
 
 
-def _plan_resume(command: Command, facts: Facts) -> Plan:
+def _plan_resume(command: Resume, facts: Facts) -> Plan:
     if isinstance(facts.source, WeightsFile):
         raise UserError(
             f"--resume {facts.source.path}: this file holds weights only (an older format, or best_model_eer), and no "
             "optimizer, epoch or random state to resume from: to start a new run from it, drop --resume and "
             "keep --model_path"
         )
-    assert command.model_path is not None and facts.source is not None
+    assert facts.source is not None
     reason = f"--resume --model_path {command.model_path}"
     if command.model_path.name != facts.source.path.name:
         reason += f" (its {command.load_checkpoint_type} checkpoint)"
@@ -127,7 +126,7 @@ def _plan_resume(command: Command, facts: Facts) -> Plan:
     return _continue_from(facts.source, facts, reason)
 
 
-def _plan_auto_resume(command: Command, facts: Facts) -> Plan:
+def _plan_auto_resume(command: AutoResume, facts: Facts) -> Plan:
     unused = f"--model_path {command.model_path} is not used: the run has a checkpoint to continue from"
     notes = [unused] if command.model_path else []
     notes += [f"passed over {folder}: it holds no checkpoint" for folder in facts.passed_versions]

@@ -11,12 +11,12 @@ else than it says would cost a training run.
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from training.settings.nearest_name import nearest_name
 from training.settings.options import SETTINGS, part_type, setting_type, wrong_type
 from training.settings.wandb import MODES
 from utils.errors import EXIT_USAGE, UserError
@@ -163,7 +163,7 @@ def _is_flag(name: str, value: Any) -> bool:
 
 
 def _nearest(name: Any, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1)
+    near = nearest_name(str(name), known)
     if near:
-        return f": did you mean `{near[0]}`?"
+        return f": did you mean `{near}`?"
     return ": python main.py --help lists them" if known is SETTINGS else f": known are {', '.join(sorted(known))}"

@@ -1,4 +1,4 @@
-"""What --inspect_checkpoint prints of a file, as text and as JSON."""
+"""--inspect_checkpoint: prints what a file holds, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoints.decision import NO_THRESHOLD, Decision
-from training.checkpoints.inspection import Inspection
+from training.checkpoints.inspection import Inspection, inspect_file
 from training.checkpoints.record import CheckpointRecord, Kind, record_document
 from training.checkpoints.tensor_table import TensorEntry, TensorTable, stored_bytes
 from training.runs.survey import checkpoint_files, survey_folder
+from training.settings.requests import InspectCheckpoint
+from utils.console import say
 from utils.errors import UserError
+from utils.json_text import json_text
 from utils.terminal_text import RULE, bytes_text, printable
 
 _KINDS = {
@@ -26,7 +29,16 @@ _KINDS = {
 _INDENT = "   "
 
 
-def find_file(place: Path, which: str) -> Path:
+def run(request: InspectCheckpoint) -> int:
+    """Print what one checkpoint file holds, and fail if something is wrong with it."""
+    found = inspect_file(_find_file(request.place, request.load_checkpoint_type))
+    say(json_text(inspection_document(found)) if request.as_json else inspection_text(found))
+    if found.problems:
+        raise UserError(f"{found.path} cannot be used: {'; '.join(found.problems)}")
+    return 0
+
+
+def _find_file(place: Path, which: str) -> Path:
     """Return the file to inspect: `place`, or the last or best checkpoint of the run folder that it is.
 
     Raises UserError where there is none.

@@ -1,4 +1,4 @@
-"""What --list_checkpoints prints: the documented block and a line for all else in the folder, or everything as JSON.
+"""--list_checkpoints: the documented block and a line for all else in the folder, or everything as JSON.
 
 Facts that the documented block lacks stand below it, so that what reads the block finds its lines as they always were.
 """
@@ -12,9 +12,32 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoints.record import CheckpointRecord, record_document
-from training.runs.survey import RunFolder
+from training.runs.experiments import other_experiments, other_versions, run_to_look_at
+from training.runs.survey import RunFolder, other_run_folders, survey_folder
+from training.settings.requests import ListCheckpoints
 from training.settings.tasks import DETECTION
+from utils.console import say
+from utils.errors import UserError
+from utils.json_text import json_text
 from utils.terminal_text import RULE, age_text, bytes_text
+
+
+def run(request: ListCheckpoints) -> int:
+    """Print the checkpoints of the run that is asked for, and name others."""
+    run = _run_at(request.place) if isinstance(request.place, Path) else run_to_look_at(request.place)
+    other_runs = [*other_run_folders(run.folder), *other_experiments(run.folder)]
+    versions = other_versions(run.folder)
+    if request.as_json:
+        say(json_text(list_document(run, other_runs, versions)))
+    else:
+        say(list_text(run, other_runs, versions))
+    return 0
+
+
+def _run_at(path: Path) -> RunFolder:
+    if not path.exists():
+        raise UserError(f"--model_path {path} does not exist: pass a run folder or a file in it")
+    return survey_folder(path.parent if path.is_file() else path)
 
 
 def list_text(
