@@ -176,14 +176,16 @@ def test_a_file_that_lacks_one_of_its_parts_is_refused(
     assert f"it lacks {lacking}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", ["--eval", "--score"])
+@pytest.mark.parametrize(
+    ("verb", "why"), [("--eval", "no scores"), ("--score", "judges none"), ("--export", "no class")]
+)
 def test_a_verb_that_makes_no_sense_for_it_is_refused_with_the_reason(
-    verb: str, trained: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+    verb: str, why: str, trained: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    behind = [str(next(corpus.rglob("*.flac")))] if verb == "--score" else []
+    behind = {"--score": [str(next(corpus.rglob("*.flac")))], "--export": ["onnx"]}.get(verb, [])
     assert main([verb, *behind, "--model_path", str(trained)]) == 1
     message = capsys.readouterr().err
-    assert verb in message and ("judges none" in message or "no scores" in message)
+    assert message.startswith(f"error: {verb} models/") and why in message and "--model_type echo" in message
 
 
 def test_two_parts_of_one_name_are_refused_when_the_state_is_built() -> None:

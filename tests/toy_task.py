@@ -33,7 +33,11 @@ CLOSENESS = Figure("val", "closeness", "closeness", higher_is_better=True, rank=
 ECHO = TaskDescription(
     "echo",
     Figures((Figure("train", "error", "error", chart="Error"), CLOSENESS, Figure("val", "doubt", "doubt"))),
-    refuses={"--score": "it repeats speech and judges none", "--eval": "it has no scores"},
+    refuses={
+        "--score": "it repeats speech and judges none",
+        "--eval": "it has no scores",
+        "--export": "it has no class",
+    },
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.planning.refusals import refuse_verb
 from training.runs.finding import find_source
 from training.settings.requests import WHOLE_CHECKPOINT, Export
 from utils.console import say
@@ -12,6 +13,8 @@ from utils.terminal_text import bytes_text
 def run(request: Export) -> int:
     """Write what was asked for, and say where it is."""
     source = find_source(request.model_path, request.load_checkpoint_type)
+    if request.format_name != WHOLE_CHECKPOINT:
+        refuse_verb("--export", source.path, source.options)
     if request.format_name == WHOLE_CHECKPOINT:
         _export_checkpoint(source, request)
     else:

@@ -10,13 +10,16 @@ from training.planning.facts import collect_facts
 from training.planning.plan import Plan, Start, decide
 from training.settings.requests import Train
 from utils.console import say
+from utils.ranks import Alone, Ranks
 
 
 def run(request: Train) -> int:
     """Begin or continue a training and return its exit code."""
-    plan = decide(request, collect_facts(request))
-    announce(plan)
-    return carry_out(plan)
+    ranks = Alone()
+    plan = ranks.broadcast(lambda: decide(request, collect_facts(request)))
+    if ranks.is_first:
+        announce(plan)
+    return carry_out(plan, ranks)
 
 
 def announce(plan: Plan) -> None:
@@ -28,7 +31,7 @@ def announce(plan: Plan) -> None:
         say(resume_summary(plan))
 
 
-def carry_out(plan: Plan) -> int:
+def carry_out(plan: Plan, ranks: Ranks) -> int:
     """Do what was announced."""
     if plan.start is Start.REACHED:
         say(reached_text(plan))
@@ -42,4 +45,4 @@ def carry_out(plan: Plan) -> int:
         if plan.options.visualize_attention:
             session.draw_heatmaps(plan)
         return 0
-    return session.carry_out(plan)
+    return session.carry_out(plan, ranks)

@@ -14,6 +14,7 @@ from training.checkpoints.record import CheckpointRecord, WeightsFile
 from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX, read_metadata
 from training.checkpoints.weights import load_into, load_weights, taken_text
 from training.evaluation.averaging import find_epochs_to_average, mean_of_weights
+from training.planning.refusals import refuse_verb
 from training.runs.experiments import run_to_look_at
 from training.runs.finding import find_source
 from training.settings.options import SETTINGS, Options
@@ -55,6 +56,7 @@ def load_subject(command: Scoring) -> Subject:
         places = [record.path for record in epochs]
     sources = [find_source(path, command.load_checkpoint_type) for path in places]
     found = sources[-1]
+    refuse_verb(command.flag, found.path, found.options)
     options = _settings(command, found)
     device = choose_device(options.device)
     make_deterministic(found.num_threads if isinstance(found, CheckpointRecord) else None)

@@ -59,7 +59,7 @@ from utils.corpora import Corpus, CorpusPart, find_corpus, limit_examples
 from utils.errors import EXIT_FAILURE, UserError
 from utils.interruption import stop_on_signals
 from utils.machine import choose_device, describe_environment, differences_that_may_change_bits, make_deterministic
-from utils.ranks import Alone, Ranks
+from utils.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class _Data:
     identity: dict[str, str]
 
 
-def carry_out(plan: Plan, ranks: Ranks | None = None) -> int:
+def carry_out(plan: Plan, ranks: Ranks) -> int:
     """Train as planned and return the exit code; nothing in the run folder changes before every check has passed."""
     options = plan.options
     if options.logs_to_wandb:
@@ -108,7 +108,7 @@ def carry_out(plan: Plan, ranks: Ranks | None = None) -> int:
             stop=stop,
             last_saved=plan.checkpoint.path if plan.checkpoint else None,
             draw=lambda is_last: _draw(plan, task, state, data.validation_part, is_last=is_last),
-            ranks=ranks or Alone(),
+            ranks=ranks,
         )
         say(training_text(options, state.num_parameters, facts.environment))
         trainer.train()

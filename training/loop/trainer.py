@@ -252,7 +252,8 @@ class Trainer:
         if kind is Kind.EPOCH and self.state.epoch in lost:  # a second try
             lost.remove(self.state.epoch)
         self._read_clock()
-        self._report(self.saver.begin(*take_snapshot(self.state, self.facts, kind)))
+        if self.ranks.is_first:
+            self._report(self.saver.begin(*take_snapshot(self.state, self.facts, kind)))
         self._saved_at = (self.state.step, self.state.epoch)
 
     def _report(self, outcome: Outcome | None) -> None:

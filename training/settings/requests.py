@@ -18,7 +18,7 @@ from utils.errors import EXIT_USAGE, UserError
 WHOLE_CHECKPOINT = "checkpoint"
 EXPORT_FORMATS = (WHOLE_CHECKPOINT, "onnx", "torchscript", "safetensors")
 
-# What --metrics measures: a part of the keys (trial_keys.SUBSETS, which would import NumPy here).
+# What --metrics measures: a part of the keys, `all` or one that their column names.
 SUBSETS = ("eval", "progress", "hidden", "all")
 
 
