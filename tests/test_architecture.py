@@ -122,7 +122,7 @@ def test_every_file_is_in_a_room_and_imports_only_what_lies_above_it(path: Path)
     room = room_of(module)
     assert room is not None, f"{module} lies in no room: move it into one of {', '.join(ROOMS)}"
     above = ROOMS[: ROOMS.index(room) + 1]
-    packages = {"utils", "training"}  # what `from training.export import report` names beside the module itself
+    packages = {"utils", "training"}  # what `from training.data import check` names beside the module itself
     against = {name for name in modules_imported_by(path) - packages if room_of(name) not in above}
     assert against == set(), f"{module} is in {room} and must not import these"
     assert {name for name in imported_by(path) if name.split(".")[0] in ("tests", "benchmarks")} == set()

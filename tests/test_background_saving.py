@@ -34,7 +34,7 @@ from training.saving.save_control import SaveControl
 from training.saving.store import CannotSaveError, save_checkpoint
 from training.settings.tasks import DETECTION
 from training.state.snapshot import take_snapshot
-from training.state.train_state import TrainState
+from training.state.train_state import Observations, TrainState
 from training.tasks.schedule import make_schedule
 
 REPOSITORY = Path(__file__).parent.parent
@@ -49,7 +49,8 @@ def state_with_batch_norm(width: int = 256) -> TrainState:
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
     schedule = make_schedule(optimizer, OPTIONS, 10_000)
     history = History(DETECTION.figures, UnfinishedEpoch(10), (("run-a", 0),))
-    return TrainState({"model": net}, {"optimizer": optimizer}, {"scheduler": schedule}, history)
+    observed = Observations({"scores": torch.empty(0), "labels": torch.empty(0, dtype=torch.int64)})
+    return TrainState({"model": net}, {"optimizer": optimizer}, {"scheduler": schedule}, history, observed)
 
 
 def write(folder: Path) -> Callable[[Payload, CheckpointRecord, SaveControl], Path]:

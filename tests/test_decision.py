@@ -13,7 +13,7 @@ from main import main
 from tests.conftest import SMALL_RUN
 from training.checkpoints.decision import Decision
 from training.inference import load_detector
-from training.tasks.decision import decision_from
+from training.tasks.fitted_decision import decision_from
 from utils.scores.metrics import equal_error_rate
 
 

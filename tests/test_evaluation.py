@@ -122,7 +122,7 @@ def test_scores_of_bare_weights_with_other_flags_are_not_continued(
     """The bias has no weights, so the file fits both detectors: half the scores came from each."""
     import torch  # noqa: PLC0415
 
-    from training.evaluation.evaluation import _open_part  # noqa: PLC0415
+    from training.evaluation.evaluation_set import _open_part  # noqa: PLC0415
     from training.evaluation.origin import origin_of  # noqa: PLC0415
     from training.evaluation.partial_scores import PartialScores  # noqa: PLC0415
     from training.evaluation.subject import load_subject  # noqa: PLC0415

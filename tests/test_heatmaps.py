@@ -21,7 +21,7 @@ from training.settings.options import Options
 from training.tasks.detection import DetectionTask
 from training.tasks.heatmap_figures import (
     AttentionPicture,
-    Verdict,
+    Prediction,
     layer_importance_figure,
     layer_time_figure,
     sample_figure,
@@ -193,7 +193,7 @@ def test_layer_importance_varies_where_attention_over_time_cannot_show_it() -> N
 
 
 def test_a_place_without_layer_is_marked() -> None:
-    figure = sample_figure(picture(), Verdict("LA_D_1", is_bona_fide=True, log_odds=1.0))
+    figure = sample_figure(picture(), Prediction("LA_D_1", is_bona_fide=True, log_odds=1.0))
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert [text for text in texts if text.startswith("L3")] == ["L3: 1.00"]
     assert "no layer" in texts
@@ -212,7 +212,7 @@ def test_a_place_without_layer_is_marked() -> None:
     ],
 )
 def test_the_box_says_what_was_decided(is_bona_fide: bool | None, log_odds: float, says: str) -> None:
-    assert says in verdict_text(Verdict("LA_D_1", is_bona_fide, log_odds))
+    assert says in verdict_text(Prediction("LA_D_1", is_bona_fide, log_odds))
 
 
 def test_the_statistics_give_entropies_and_the_strongest_layer() -> None:
@@ -223,6 +223,6 @@ def test_the_statistics_give_entropies_and_the_strongest_layer() -> None:
 
 
 def test_an_utterance_name_with_a_dollar_sign_is_written_as_it_is(tmp_path: Path) -> None:
-    figure = sample_figure(picture(), Verdict("odd $x_1$ name", is_bona_fide=True, log_odds=1.0))
+    figure = sample_figure(picture(), Prediction("odd $x_1$ name", is_bona_fide=True, log_odds=1.0))
     figure.savefig(tmp_path / "figure.png", dpi=20)
     assert any("odd $x_1$ name" in text.get_text() for axes in figure.axes for text in axes.texts)

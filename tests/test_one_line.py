@@ -20,7 +20,7 @@ from tests.conftest import SMALL_RUN, write_corpus
 from tests.html_pages import read
 from training.checkpoints.record import CheckpointRecord, examine
 from training.loop.step import take_step
-from training.reports.curves import TIME_SCALARS
+from training.reports.points import TIME_SCALARS
 from training.reports.wandb_files import next_point, note_first_point, points_in_file, records_in
 from training.runs.directory import RunDirectory
 from training.saving.store import load_payload

@@ -24,7 +24,7 @@ from tests.records import STEPS_PER_EPOCH, metrics, record, validated
 from tests.small_state import OPTIONS, complete_epoch, small_state, train
 from training.checkpoints.history import EpochTime, History, Session, UnfinishedEpoch
 from training.reports.page.pictures import read_heatmaps
-from training.reports.page.report import report_html
+from training.reports.page.rendering import report_html
 from training.reports.page.wording import state_text
 from training.reports.page.writing import RunPage
 from training.reports.reporting import Reports

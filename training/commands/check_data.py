@@ -10,8 +10,9 @@ from utils.json_text import json_text
 
 def run(request: CheckData) -> int:
     """Say what is there, missing or broken; fail if training would."""
-    from training.data import check, report, verdict  # noqa: PLC0415  (import NumPy and soundfile)
+    from training.commands import check_data_text as told  # noqa: PLC0415  (imports NumPy and soundfile)
+    from training.data import check, verdict  # noqa: PLC0415
 
     corpora = check.check_data(request.corpus or check.demo_corpus(), request.protocols, request.num_threads)
-    say(json_text(report.report_document(corpora)) if request.as_json else report.report_text(corpora))
+    say(json_text(told.report_document(corpora)) if request.as_json else told.report_text(corpora))
     return 0 if verdict.would_run(corpora) else EXIT_FAILURE

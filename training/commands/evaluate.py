@@ -12,7 +12,7 @@ from utils.json_text import json_text
 
 def run(request: Evaluate) -> int:
     """Score all trials, or go on where an earlier process stopped, and print the figures where there are keys."""
-    from training.evaluation.evaluation import evaluate  # noqa: PLC0415  (imports torch, 2 s)
+    from training.evaluation.evaluation_set import evaluate  # noqa: PLC0415  (imports torch, 2 s)
 
     done = evaluate(request)
     if done.report:

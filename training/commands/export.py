@@ -32,7 +32,8 @@ def _export_checkpoint(source: CheckpointRecord | WeightsFile, request: Export) 
 
 def _export_detector(source: CheckpointRecord | WeightsFile, request: Export) -> None:
     """Write the detector of a checkpoint for other programs, proved to be the same on noise and on speech."""
-    from training.export import exporting, report  # noqa: PLC0415  (imports torch, 2 s)
+    from training.commands.export_text import export_text  # noqa: PLC0415  (imports torch, 2 s)
+    from training.export import exporting  # noqa: PLC0415
 
     exported = exporting.export_detector(source, request.format_name, request.export_path, request.audio)
-    say(report.export_text(exported, source.path))
+    say(export_text(exported, source.path))

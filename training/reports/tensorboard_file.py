@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
 
-from training.reports.curves import Curves, EpochPoint
 from training.reports.heatmap_images import heatmaps_of_epoch
+from training.reports.points import Curves, EpochPoint
 from training.reports.story import Moment, Story
 from training.runs.directory import RunDirectory
 from utils.atomic_files import make_folder

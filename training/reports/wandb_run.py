@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.reports.curves import Curves
+from training.reports.points import Curves
 from training.reports.story import Moment, Story
 from training.reports.wandb_files import next_point, note_first_point
 from training.runs.directory import RunDirectory

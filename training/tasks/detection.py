@@ -24,8 +24,8 @@ from training.settings.options import Options
 from training.settings.tasks import DETECTION, TaskDescription
 from training.state.train_state import Observed, TrainState
 from training.tasks.audio_examples import audio_examples
-from training.tasks.decision import decision_from
 from training.tasks.detectors import detector_settings, empty_detector
+from training.tasks.fitted_decision import decision_from
 from training.tasks.losses import make_loss, margin_contrastive_loss, supervised_contrastive_loss
 from training.tasks.schedule import apply_rates, make_schedule
 from training.tasks.task import AudioExample, Built, Loss, Networks, Payload, Scores, Step, Task

@@ -46,7 +46,7 @@ class AttentionPicture:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Prediction:
     """What was decided about one utterance: the truth, None where it is not known, and `log_odds`.
 
     They are log p(bona fide) - log p(spoof).
@@ -98,7 +98,7 @@ def layer_importance_figure(picture: AttentionPicture, title: str) -> Figure:
     return figure
 
 
-def sample_figure(picture: AttentionPicture, verdict: Verdict) -> Figure:
+def sample_figure(picture: AttentionPicture, verdict: Prediction) -> Figure:
     """Return one utterance's figure: verdict and statistics, time, layers and groups."""
     figure = _new_figure(16, 10, "Where the detector looked in one utterance")
     grid = figure.add_gridspec(3, 12, height_ratios=(1.1, 2.2, 1.8))
@@ -113,7 +113,7 @@ def sample_figure(picture: AttentionPicture, verdict: Verdict) -> Figure:
     return figure
 
 
-def verdict_text(verdict: Verdict) -> str:
+def verdict_text(verdict: Prediction) -> str:
     """Return what the prediction box says."""
     probability = 1 / (1 + math.exp(-min(max(verdict.log_odds, -700), 700)))
     truth = "not known" if verdict.is_bona_fide is None else CLASS_TITLES[verdict.is_bona_fide]

@@ -19,7 +19,7 @@ from training.tasks.heatmap_figures import (
     CLASS_TITLES,
     UNLABELLED,
     AttentionPicture,
-    Verdict,
+    Prediction,
     inter_group_figure,
     intra_group_figure,
     layer_importance_figure,
@@ -116,7 +116,7 @@ def write_attention_heatmaps(
     return written
 
 
-def _write_classes(analysed: Sequence[tuple[AttentionPicture, Verdict]], folder: Path) -> list[Path]:
+def _write_classes(analysed: Sequence[tuple[AttentionPicture, Prediction]], folder: Path) -> list[Path]:
     written = []
     for label, name in reversed(list(enumerate(CLASS_NAMES))):
         of_class = [picture for picture, verdict in analysed if verdict.is_bona_fide == bool(label)]
@@ -127,7 +127,7 @@ def _write_classes(analysed: Sequence[tuple[AttentionPicture, Verdict]], folder:
     return written
 
 
-def _analyse(detector: Detector, sample: Sample, device: torch.device | str) -> tuple[AttentionPicture, Verdict]:
+def _analyse(detector: Detector, sample: Sample, device: torch.device | str) -> tuple[AttentionPicture, Prediction]:
     utterance, waveform, is_bona_fide = sample
     output = detector.analyse(torch.as_tensor(waveform, dtype=torch.float32, device=device).unsqueeze(0))
     attention = output.attention
@@ -146,7 +146,7 @@ def _analyse(detector: Detector, sample: Sample, device: torch.device | str) -> 
         prior=plain(temporal_prior(detector.settings.temporal_bias, attention.temporal.shape[-1]).unsqueeze(0)),
         seconds=len(waveform) / SAMPLE_RATE_HZ,
     )
-    return picture, Verdict(utterance, is_bona_fide, scores(output.log_probabilities).item())
+    return picture, Prediction(utterance, is_bona_fide, scores(output.log_probabilities).item())
 
 
 def _write_class(pictures: Sequence[AttentionPicture], name: str, words: str, folder: Path) -> list[Path]:
@@ -167,7 +167,7 @@ def _mean(pictures: Sequence[AttentionPicture]) -> AttentionPicture:
     )
 
 
-def _sample_name(number: int, verdict: Verdict) -> str:
+def _sample_name(number: int, verdict: Prediction) -> str:
     predicted = CLASS_NAMES[verdict.is_predicted_bona_fide]
     if verdict.is_bona_fide is None:
         return f"sample_{number:03d}_{UNLABELLED}_pred_{predicted}.png"

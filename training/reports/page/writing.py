@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.reports.page.pictures import Heatmaps, newest_heatmaps_folder, read_heatmaps
-from training.reports.page.report import report_html
+from training.reports.page.rendering import report_html
 from training.reports.story import Moment, Story
 from training.runs.directory import RunDirectory
 from training.runs.survey import survey_folder
