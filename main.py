@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.checkpoints.inspection import inspect_file
-from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.verified_file import VerifiedFile
 from training.commands.inspection_text import find_file, inspection_document, inspection_text
 from training.commands.listing import list_document, list_text
 from training.commands.validation import find_files
@@ -109,7 +110,7 @@ def export_checkpoint(command: Command) -> int:
     return 0
 
 
-def export_detector(command: Command, source: CheckpointRecord | WeightsFile) -> int:
+def export_detector(command: Command, source: VerifiedFile) -> int:
     """Write the detector of a checkpoint for other programs, proved to be the same on noise and on speech."""
     from training.export import exporting, report  # noqa: PLC0415  (imports torch, 2 s)
 
@@ -216,6 +217,7 @@ def carry_out(plan: Plan) -> int:
     if plan.start is Start.REACHED:
         if plan.undone:
             session.finish(plan)
+            plan = replace(plan, opened=None)  # loaded by that
         if plan.options.visualize_attention:
             session.draw_heatmaps(plan)
         return 0

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
-# The law: every file lies in one of these rooms, from the ground up, and imports only its own room and those above it here.
+# The law: every file lies in one of these rooms, from the ground up, and imports only its own room and those above it.
 ROOMS = (
     "utils",
     "utils.audio",

@@ -128,7 +128,7 @@ def test_scores_of_bare_weights_with_other_flags_are_not_continued(
 
     torch.save(torch.load(trained, weights_only=True)["model_state_dict"], "bare.pt")
     typed = arguments(Path("bare.pt"), corpus, protocol, *SMALL_RUN)
-    subject = load_subject(read_command(typed))
+    subject = load_subject(read_command(typed), with_digests=True)
     part = _open_part(subject.options, None)
     names = [trial.utterance for trial in part.protocol.trials]
     PartialScores(Path("scores.txt.partial"), origin_of(subject, part).fingerprint, names).begin(["99"] * 4)

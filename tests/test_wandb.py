@@ -10,11 +10,11 @@ import pytest
 
 from main import main
 from tests.conftest import write_corpus
+from tests.loading import load_payload
 from tests.test_logs import RUN, complete, state_after
 from training.reports.curves import Curves
 from training.reports.wandb_files import points_in_file, records_in
 from training.reports.wandb_run import WandbRun
-from training.saving.store import load_payload
 from training.settings.options import Options
 from training.settings.wandb import WandbIdentity, refuse_missing_package
 from utils.errors import UserError

@@ -39,7 +39,7 @@ class Evaluated:
 
 def evaluate(command: Command) -> Evaluated:
     """Score the evaluation set with the detector that the command names; raises UserError where that is impossible."""
-    subject = load_subject(command)
+    subject = load_subject(command, with_digests=True)
     part = _open_part(subject.options, command.metrics_flags.subset)
     output = command.eval_output or _default_output(subject.sources, command.load_checkpoint_type, part)
     _refuse_to_overwrite(output)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -14,6 +14,7 @@ from models.detector import Detector
 from training.checkpoints.frozen_reference import find_frozen
 from training.checkpoints.frozen_weights import frozen_weights
 from training.checkpoints.record import CheckpointRecord, examine
+from training.checkpoints.verified_file import open_verified
 from training.data.augmentation import rawboost_of
 from training.data.batches import Crop, TrainingBatches, ValidationBatches
 from training.loop.preparation import make_run_folder, prepare_folder
@@ -101,7 +102,7 @@ def carry_out(plan: Plan) -> int:
     lock = RunLock(plan.run.lock)
     store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, frozen)
     with (
-        _prepared(plan, store, lock, state) as logs,
+        _prepared(plan, store, lock, state, payload) as logs,
         run_page(plan.run, options, state) as page,
         stop_on_signals() as stop,
         _saving(plan, store, state, device) as saver,
@@ -142,12 +143,12 @@ def carry_out(plan: Plan) -> int:
 def finish(plan: Plan) -> None:
     """Do what a killed process left undone in the folder of a run that has reached its target, and train nothing."""
     assert plan.checkpoint is not None
-    payload = load_payload(plan.checkpoint.path)
+    payload = load_payload(plan.opened or open_verified(plan.checkpoint.path))
     lock = RunLock(plan.run.lock)
     store = CheckpointStore(plan.run, CheckpointNames.of(plan.options), lock)
     try:
         with lock:
-            prepare_folder(replace(plan, start=Start.RESUME), store)
+            prepare_folder(replace(plan, start=Start.RESUME), store, payload)
             wandb = _wandb_run(plan, WandbIdentity.in_payload(payload))
             RunLogs(plan.run, Curves.in_payload(payload), wandb).close()
             RunPage(plan.run, plan.options).write(story_in(payload, plan.options))
@@ -172,7 +173,9 @@ def draw_heatmaps(plan: Plan) -> None:
 
 
 @contextmanager
-def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock, state: TrainState) -> Iterator[RunLogs]:
+def _prepared(
+    plan: Plan, store: CheckpointStore, lock: RunLock, state: TrainState, payload: dict[str, Any] | None
+) -> Iterator[RunLogs]:
     """Hold the run folder's lock, the folder being as the plan wants it, and yield the run's logs.
 
     Raises UserError where the disk refuses before training has begun.
@@ -181,7 +184,7 @@ def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock, state: TrainSta
         try:
             make_run_folder(plan)
             held.enter_context(lock)
-            prepare_folder(plan, store)
+            prepare_folder(plan, store, payload)
             _write_config(plan)
             wandb = _wandb_run(plan, state.wandb)
             logs = RunLogs(plan.run, Curves.of(state), wandb)

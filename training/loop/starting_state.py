@@ -10,6 +10,7 @@ import torch
 from models.build import create_detector, rebuild_detector
 from models.detector import Detector
 from training.checkpoints.foreign_weights import adapted_from_photographs, renamed_from_fairseq
+from training.checkpoints.verified_file import open_verified
 from training.checkpoints.weights import Weights, load_into, load_weights, taken_text
 from training.planning.plan import Plan
 from training.saving.store import load_payload
@@ -29,12 +30,13 @@ def build_detector(plan: Plan) -> tuple[Detector, dict[str, Any] | None]:
     seed_random_states(plan.options.seed)
     if plan.source is None:
         return create_detector(settings), None
+    opened = plan.opened or open_verified(plan.source.path)
     if plan.checkpoint:
-        payload = load_payload(plan.source.path)
+        payload = load_payload(opened)
         detector = rebuild_detector(settings, payload["front_end_config"])
         load_into(detector, Weights(plan.source.path, payload["model_state_dict"], payload))
         return detector, payload
-    weights = load_weights(plan.source.path)
+    weights = load_weights(opened)
     detector = empty_detector(settings, weights)
     weights = adapted_from_photographs(renamed_from_fairseq(weights, detector), detector)
     say(taken_text(weights, load_into(detector, weights)))

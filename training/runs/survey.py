@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from training.checkpoints.frozen_reference import FrozenFile, FrozenReference, broken_frozen
+from training.checkpoints.frozen_reference import FrozenFile
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
-from training.checkpoints.sealed_file import broken_seal
+from training.checkpoints.sealed_file import BadCheckpointFileError
+from training.checkpoints.verified_file import KnownFrozen, VerifiedFile, verify
 from training.runs.directory import (
     BEST_CHECKPOINT_PREFIX,
     CHECKPOINT_SUFFIXES,
@@ -83,10 +85,14 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The latest checkpoint whose every bit is as written, and the newer or unreadable ones that are not."""
+    """The latest checkpoint whose every bit is as written, and the newer or unreadable ones that are not.
+
+    `opened` is that checkpoint's file; only where nothing will be loaded there may be none.
+    """
 
     usable: CheckpointRecord | None
     passed_over: tuple[UnusableFile, ...]
+    opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
 
 
 def survey_folder(folder: Path) -> RunFolder:
@@ -100,11 +106,9 @@ def survey_folder(folder: Path) -> RunFolder:
     being_moved, move_versions = _interrupted_move(folder)
     names = sorted(entry.name for entry in folder.iterdir() if entry.name not in being_moved)
     entries = [name for name in names if version_number(name) is None and not _is_bookkeeping(name)]
-    files = [
-        examine(folder / name)
-        for name in entries
-        if name.endswith(CHECKPOINT_SUFFIXES) and _is_file_or_link(folder / name)
-    ]
+    files = _examine(
+        folder / name for name in entries if name.endswith(CHECKPOINT_SUFFIXES) and _is_file_or_link(folder / name)
+    )
     records = [file for file in files if isinstance(file, CheckpointRecord)]
     best, last = (_furthest_named(prefix, records) for prefix in (BEST_CHECKPOINT_PREFIX, LAST_CHECKPOINT_PREFIX))
     own = (record for record in records if record is not best and record is not last)
@@ -122,6 +126,19 @@ def survey_folder(folder: Path) -> RunFolder:
         _rows_in(folder / TRAINING_LOG_NAME),
         _epochs_told_by(folder / REPORT_NAME),
     )
+
+
+def _examine(paths: Iterable[Path]) -> list[CheckpointRecord | WeightsFile | FrozenFile | UnusableFile]:
+    """Examine files; one that has several names here, as the best checkpoint does, is read once."""
+    found: list[CheckpointRecord | WeightsFile | FrozenFile | UnusableFile] = []
+    known: dict[tuple[int, int], CheckpointRecord | WeightsFile | FrozenFile | UnusableFile] = {}
+    for path in paths:
+        status = path.lstat()  # a link is a file of its own, since its frozen weights may lie elsewhere
+        earlier = known.get((status.st_dev, status.st_ino))
+        facts = replace(earlier, path=path) if earlier else examine(path)
+        known[status.st_dev, status.st_ino] = facts
+        found.append(facts)
+    return found
 
 
 def _rows_in(table: Path) -> int:
@@ -178,18 +195,14 @@ def _interrupted_move(folder: Path) -> tuple[set[str], set[int]]:
 
 
 def find_latest_usable(run: RunFolder) -> Candidates:
-    """Check the seals, those of frozen weights too, from the latest checkpoint back until one holds."""
+    """Open the checkpoints, and their frozen weights, from the latest one back until one is whole."""
     passed_over = list(run.unusable)
-    frozen: dict[FrozenReference, str | None] = {}
+    frozen: KnownFrozen = {}
     for record in sorted(run.all_checkpoints, key=run.preference, reverse=True):
-        reason = broken_seal(record.path)
-        if reason is None and record.frozen:
-            if record.frozen not in frozen:  # gigabytes, maybe, and the same for all checkpoints here
-                frozen[record.frozen] = broken_frozen(record.path, record.frozen)
-            reason = frozen[record.frozen]
-        if reason is None:
-            return Candidates(record, tuple(passed_over))
-        passed_over.append(UnusableFile(record.path, reason))
+        try:
+            return Candidates(record, tuple(passed_over), verify(record.path, frozen))
+        except BadCheckpointFileError as error:
+            passed_over.append(UnusableFile(record.path, str(error)))
     return Candidates(None, tuple(passed_over))
 
 
