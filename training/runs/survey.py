@@ -87,7 +87,7 @@ class RunFolder:
 class Candidates:
     """The latest checkpoint whose every bit is as written, and the newer or unreadable ones that are not.
 
-    `opened` is that checkpoint's file; only where nothing will be loaded there may be none.
+    `opened` is that checkpoint's file.
     """
 
     usable: CheckpointRecord | None
@@ -200,9 +200,13 @@ def find_latest_usable(run: RunFolder) -> Candidates:
     frozen: KnownFrozen = {}
     for record in sorted(run.all_checkpoints, key=run.preference, reverse=True):
         try:
-            return Candidates(record, tuple(passed_over), verify(record.path, frozen))
+            opened = verify(record.path, frozen)
         except BadCheckpointFileError as error:
             passed_over.append(UnusableFile(record.path, str(error)))
+            continue
+        if isinstance(opened.facts, CheckpointRecord):
+            return Candidates(opened.facts, tuple(passed_over), opened)
+        passed_over.append(UnusableFile(record.path, "it was replaced by a file of another kind"))
     return Candidates(None, tuple(passed_over))
 
 

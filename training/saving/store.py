@@ -36,7 +36,13 @@ from training.checkpoints.frozen_reference import FROZEN_KIND, FrozenFile, broke
 from training.checkpoints.frozen_weights import FROZEN_KEY, WEIGHTS_KEY, FrozenWeights, made_whole, with_frozen
 from training.checkpoints.history import EpochMetrics
 from training.checkpoints.record import FORMAT, REQUIRED_KEYS, CheckpointRecord, Kind, examine, record_from_dict
-from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal, read_record, write_sealed
+from training.checkpoints.sealed_file import (
+    BadCheckpointFileError,
+    NotUsableError,
+    broken_seal,
+    read_record,
+    write_sealed,
+)
 from training.checkpoints.verified_file import VerifiedFile, verify
 from training.checkpoints.verified_load import load_verified
 from training.runs.directory import RunDirectory
@@ -268,9 +274,12 @@ def _payload_of(path: Path, loaded: LoadedFile | None) -> Mapping[str, Any] | No
     if loaded and loaded.file.is_at(path):
         return loaded.payload
     try:
-        return load_payload(verify(path))
+        opened = verify(path)
+    except NotUsableError as error:
+        raise UserError(f"{path} cannot be used: {error}") from error
     except BadCheckpointFileError:
         return None
+    return load_payload(opened)
 
 
 class CannotSaveError(UserError):
