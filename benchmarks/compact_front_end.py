@@ -20,11 +20,14 @@ import torch
 from benchmarks.measuring import machine_text
 from models.build import DETECTORS
 from models.front_end import COMPACT_CONFIG, rebuild_front_end
+from training.checkpoints.history import History, UnfinishedEpoch
 from training.data.batches import TrainingBatches, ValidationBatches
+from training.loop.step import take_step
 from training.settings.options import Options
+from training.settings.tasks import DETECTION
 from training.state.random_states import seed_random_states
-from training.state.train_state import TrainState, UnfinishedEpoch
-from training.tasks.detection import DetectionTask, StepResult, ValidationResult
+from training.state.train_state import Observed, TrainState
+from training.tasks.detection import DetectionTask
 from training.tasks.detectors import detector_settings
 from training.tasks.schedule import make_schedule
 from utils.corpora import Corpus, find_corpus
@@ -47,28 +50,22 @@ def train(config: dict[str, Any], corpus: Corpus) -> Iterator[tuple[float, float
     optimizer = torch.optim.Adam(detector.parameters(), lr=OPTIONS.lr, weight_decay=OPTIONS.weight_decay)
     schedule = make_schedule(optimizer, OPTIONS, OPTIONS.num_epochs * training.num_batches_per_epoch)
     task = DetectionTask(OPTIONS, torch.device("cpu"))
-    state = TrainState(
-        {"model": detector},
-        {"optimizer": optimizer},
-        {"scheduler": schedule},
-        UnfinishedEpoch(training.num_batches_per_epoch),
-        (("benchmark", 0),),
-    )
+    history = History(DETECTION.figures, UnfinishedEpoch(training.num_batches_per_epoch), (("benchmark", 0),))
+    state = TrainState({"model": detector}, {"optimizer": optimizer}, {"scheduler": schedule}, history)
     while True:
         detector.train()
-        trained = []
-        for batch in training.batches(state.epoch + 1):
-            trained.append(task.training_step(state, batch))
-            state.step += 1
-        state.epoch += 1
+        trained: list[Observed] = []
+        for batch in training.batches(history.epoch + 1):
+            trained += take_step(state, task, [batch]).observed
+        history.epoch += 1
         detector.eval()
         validated = [task.validation_step(state, batch) for batch in validation.batches()]
         yield _eer_percent(trained), _eer_percent(validated)
 
 
-def _eer_percent(results: Sequence[StepResult | ValidationResult]) -> float:
-    scores = np.concatenate([result.scores.numpy() for result in results])
-    labels = np.concatenate([result.labels.numpy() for result in results])
+def _eer_percent(seen: Sequence[Observed]) -> float:
+    scores = np.concatenate([observed["scores"].numpy() for observed in seen])
+    labels = np.concatenate([observed["labels"].numpy() for observed in seen])
     return equal_error_rate(scores, labels == 1).eer_percent
 
 

@@ -19,12 +19,13 @@ import torch
 
 from benchmarks.listing import OPTIONS, STEPS_PER_EPOCH, make_run
 from benchmarks.measuring import machine_text
-from training.checkpoints.history import EpochTime
-from training.reports.page.story import Story
+from training.checkpoints.history import EpochTime, History, UnfinishedEpoch
 from training.reports.page.writing import RunPage
+from training.reports.story import Story
 from training.runs.directory import RunDirectory
 from training.runs.survey import survey_folder
-from training.state.last_validation import LastValidation
+from training.settings.tasks import DETECTION
+from training.tasks.task import Scores
 
 EPOCHS = (100, 10, 1)
 UTTERANCES = 24_844  # of the dev part of ASVspoof 2019 LA
@@ -33,23 +34,20 @@ REPEATS = 9
 
 def story_of_folder(run: RunDirectory) -> Story:
     """Return a run whose epochs are those of the checkpoints in its folder."""
-    history = [record.last for record in survey_folder(run.folder).checkpoints if record.last]
+    rows = [record.last for record in survey_folder(run.folder).checkpoints if record.last]
     is_bona_fide = torch.arange(UTTERANCES) % 10 == 0
     scores = torch.randn(UTTERANCES, generator=torch.Generator().manual_seed(1)) + 2.0 * is_bona_fide
-    return Story(
-        options=OPTIONS,
-        epoch=len(history),
-        step=history[-1].step,
-        batches_done=0,
-        batches_per_epoch=STEPS_PER_EPOCH,
-        history=history,
-        times=[EpochTime(row.epoch, 1_790_000_000.0 + 1800 * row.epoch, 1750.0) for row in history],
-        validations=[],
-        sessions=[],
-        lost_epochs=[],
-        last_validation=LastValidation(history[-1].step, scores, is_bona_fide),
-        training_seconds=1750.0 * len(history),
+    history = History(
+        DETECTION.figures,
+        UnfinishedEpoch(STEPS_PER_EPOCH),
+        (("benchmark", 0),),
+        epoch=len(rows),
+        step=rows[-1].step,
+        epochs=rows,
+        times=[EpochTime(row.epoch, 1_790_000_000.0 + 1800 * row.epoch, 1750.0) for row in rows],
+        training_seconds=1750.0 * len(rows),
     )
+    return Story(OPTIONS, history, [Scores(history.step, scores, is_bona_fide)])
 
 
 def main(where: str | None = None) -> None:
@@ -63,11 +61,11 @@ def main(where: str | None = None) -> None:
         for epochs in EPOCHS:
             for path in survey_folder(run.folder).checkpoints[epochs:]:
                 path.path.unlink()
-            story, page = story_of_folder(run), RunPage(run, OPTIONS)
+            story, page = story_of_folder(run), RunPage(run)
             costs = []
             for _ in range(REPEATS + 1):
                 wall, processor = time.perf_counter(), time.process_time()
-                page.write(story)
+                page.tell(story)
                 costs.append((time.perf_counter() - wall, time.process_time() - processor))
             walls, processors = zip(*costs[1:], strict=True)  # the first one reads the template
             size_kb = run.report.stat().st_size / 1000

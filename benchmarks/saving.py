@@ -114,9 +114,12 @@ def _training() -> tuple[TrainState, Callable[[], object]]:
 
     from models.build import rebuild_detector  # noqa: PLC0415
     from models.detector import DetectorSettings  # noqa: PLC0415
-    from training.data.batches import Batch  # noqa: PLC0415
+    from training.checkpoints.history import History, UnfinishedEpoch  # noqa: PLC0415
+    from training.data.loading import Batch  # noqa: PLC0415
+    from training.loop.step import take_step  # noqa: PLC0415
     from training.settings.options import Options  # noqa: PLC0415
-    from training.state.train_state import TrainState, UnfinishedEpoch  # noqa: PLC0415
+    from training.settings.tasks import DETECTION  # noqa: PLC0415
+    from training.state.train_state import TrainState  # noqa: PLC0415
     from training.tasks.detection import DetectionTask  # noqa: PLC0415
     from training.tasks.schedule import make_schedule  # noqa: PLC0415
 
@@ -125,13 +128,11 @@ def _training() -> tuple[TrainState, Callable[[], object]]:
     detector = rebuild_detector(DetectorSettings(), XLS_R_300M_CONFIG).train()
     optimizer = torch.optim.Adam(detector.parameters(), lr=1e-6)
     schedule = make_schedule(optimizer, options, 10_000)
-    lineage = (("0123456789abcdef", 0),)
-    state = TrainState(
-        {"model": detector}, {"optimizer": optimizer}, {"scheduler": schedule}, UnfinishedEpoch(10_000), lineage
-    )
+    history = History(DETECTION.figures, UnfinishedEpoch(10_000), (("0123456789abcdef", 0),))
+    state = TrainState({"model": detector}, {"optimizer": optimizer}, {"scheduler": schedule}, history)
     batch = Batch(0.1 * torch.randn(1, 16_000), torch.tensor([1]), torch.tensor([0]))
     task = DetectionTask(options, torch.device("cpu"))
-    return state, lambda: task.training_step(state, batch)
+    return state, lambda: take_step(state, task, [batch])
 
 
 def _ways(state: TrainState) -> dict[str, Callable[[], Way]]:

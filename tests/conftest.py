@@ -111,9 +111,9 @@ def during_step(monkeypatch: pytest.MonkeyPatch) -> DuringStep:
     """Do something right after given training steps, counted from the start."""
 
     def arrange(events: dict[int, Callable[[], object]]) -> None:
-        from training.tasks.detection import DetectionTask  # noqa: PLC0415  (torch, which few test files need)
+        from training.loop.step import take_step  # noqa: PLC0415  (torch, which few test files need)
 
-        original, seen = DetectionTask.training_step, [0]
+        original, seen = take_step, [0]
 
         def watched(*arguments: Any) -> Any:
             result = original(*arguments)
@@ -121,6 +121,6 @@ def during_step(monkeypatch: pytest.MonkeyPatch) -> DuringStep:
             events.get(seen[0], lambda: None)()
             return result
 
-        monkeypatch.setattr(DetectionTask, "training_step", watched)
+        monkeypatch.setattr("training.loop.trainer.take_step", watched)
 
     return arrange

@@ -20,13 +20,13 @@ from pathlib import Path
 import torch
 
 from main import main
+from tests.asking import asked_training
 from tests.conftest import REPOSITORY, SMALL_RUN, command_line, write_corpus
 from tests.loading import load_payload, load_weights
 from training.checkpoints.record import CheckpointRecord, Kind, UnusableFile, examine
 from training.checkpoints.sealed_file import read_record
 from training.planning.facts import collect_facts
 from training.planning.plan import decide
-from training.settings.command_line import read_command
 from utils.errors import UserError
 
 BLOCK_SIZES = (512, 1024, 2048, 4096)
@@ -200,7 +200,7 @@ def _refuses(load: Callable[[Path], object], path: Path) -> bool:
 
 def _lands_on_newest_good(victim: Victim, file: File) -> bool:
     """Whether --auto_resume continues from the newest good checkpoint, naming this one where it is newer."""
-    command = read_command(victim.flags)
+    command = asked_training(*victim.flags)
     plan = decide(command, collect_facts(command))
     wanted = victim.newest_without(file)
     is_right = plan.checkpoint is not None and plan.checkpoint.position == wanted

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from training.checkpoints.history import EpochMetrics
+from training.checkpoints.history import EpochMetrics, StepMetrics
 from training.checkpoints.record import CheckpointRecord, Kind
 from training.checkpoints.sealed_file import write_sealed
 from training.settings.options import Options
@@ -17,16 +17,12 @@ STEPS_PER_EPOCH = 10
 
 
 def metrics(epoch: int, val_eer: float = 5.0, val_loss: float = 0.5) -> EpochMetrics:
-    return EpochMetrics(
-        epoch=epoch,
-        step=epoch * STEPS_PER_EPOCH,
-        train_loss=0.6,
-        train_eer=20.0,
-        val_loss=val_loss,
-        val_acc=90.0,
-        val_eer=val_eer,
-        learning_rate=1e-6,
-    )
+    figures = {"train_loss": 0.6, "train_eer": 20.0, "val_loss": val_loss, "val_acc": 90.0, "val_eer": val_eer}
+    return EpochMetrics(epoch, epoch * STEPS_PER_EPOCH, figures, learning_rate=1e-6)
+
+
+def validated(step: int, epoch: int, val_eer: float = 5.0, val_loss: float = 0.5, val_acc: float = 90.0) -> StepMetrics:
+    return StepMetrics(epoch, step, {"val_loss": val_loss, "val_acc": val_acc, "val_eer": val_eer})
 
 
 def record(

@@ -9,14 +9,21 @@ import torch
 from torch import nn
 
 from tests.records import metrics
-from training.checkpoints.history import EpochTime
+from training.checkpoints.history import EpochTime, History, UnfinishedEpoch
 from training.settings.options import Options
+from training.settings.tasks import DETECTION
 from training.state.snapshot import RunFacts
-from training.state.train_state import TrainState, UnfinishedEpoch
+from training.state.train_state import Observations, TrainState
 from training.tasks.schedule import make_schedule
 
 OPTIONS = Options(lr=1e-2, weight_decay=1e-4, scheduler="cosine", warmup_steps=3, num_epochs=4)
-FACTS = RunFacts(OPTIONS, {"train": "a" * 64, "dev": "b" * 64}, {"hidden_size": 4}, {"num_threads": 1, "torch": "2"})
+FACTS = RunFacts(
+    OPTIONS,
+    {"train": "a" * 64, "dev": "b" * 64},
+    {"front_end_config": {"hidden_size": 4}},
+    {"num_threads": 1, "torch": "2"},
+    recorded=("decision",),
+)
 TOTAL_STEPS = 40
 
 
@@ -28,7 +35,12 @@ def small_state(options: Options = OPTIONS, weights_seed: int = 7) -> TrainState
     optimizer = torch.optim.Adam(net.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     schedule = make_schedule(optimizer, options, TOTAL_STEPS)
     return TrainState(
-        {"model": net}, {"optimizer": optimizer}, {"scheduler": schedule}, UnfinishedEpoch(10), (("run-a", 0),)
+        {"model": net},
+        {"optimizer": optimizer},
+        {"scheduler": schedule},
+        History(DETECTION.figures, UnfinishedEpoch(10), (("run-a", 0),)),
+        Observations({"scores": torch.empty(0), "labels": torch.empty(0, dtype=torch.int64)}),
+        {"decision": None, "last_validation": None},
     )
 
 
@@ -43,8 +55,9 @@ def train(state: TrainState, steps: int) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         state.optimizers["optimizer"].step()
         state.schedulers["scheduler"].step()
-        state.step += 1
-        state.unfinished.add(loss.item(), (outputs[:, 1] - outputs[:, 0]).detach(), labels)
+        state.history.step += 1
+        state.history.under_way.add(loss.item(), len(labels))
+        state.observed.add({"scores": (outputs[:, 1] - outputs[:, 0]).detach(), "labels": labels})
 
 
 def seed_everything(seed: int) -> None:
@@ -55,7 +68,7 @@ def seed_everything(seed: int) -> None:
 
 def complete_epoch(state: TrainState, val_eer: float = 5.0) -> None:
     """Close the epoch under way, as the loop does after validation."""
-    state.epoch += 1
-    state.history.append(metrics(state.epoch, val_eer=val_eer))
-    state.times.append(EpochTime(state.epoch, 1_790_000_000.25, 12.5))
-    state.unfinished = UnfinishedEpoch(10)
+    history = state.history
+    history.complete_epoch(metrics(state.epoch + 1, val_eer=val_eer), batches_per_epoch=10)
+    history.times[-1] = EpochTime(state.epoch, 1_790_000_000.25, 12.5)
+    state.observed.clear()

@@ -25,7 +25,7 @@ from tests.comparing import assert_same_training
 from tests.conftest import write_corpus
 from tests.loading import load_weights
 from training.checkpoints.weights import load_into
-from training.tasks.detection import DetectionTask
+from training.loop.step import take_step
 from training.tasks.losses import weighted_cross_entropy
 
 PUBLISHED = os.environ.get("BONAFIDE_PUBLISHED_AASIST")
@@ -271,8 +271,8 @@ def test_a_run_stopped_within_an_epoch_and_resumed_ends_with_the_same_bits(
             os.kill(os.getpid(), signal.SIGTERM)
         return result
 
-    original = DetectionTask.training_step
-    monkeypatch.setattr(DetectionTask, "training_step", watched)
+    original = take_step
+    monkeypatch.setattr("training.loop.trainer.take_step", watched)
     folders = []
     for name, exit_codes in (("stopped", [143, 0]), ("undisturbed", [0])):
         (tmp_path / name).mkdir()

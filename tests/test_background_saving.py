@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tests.small_state import FACTS, OPTIONS, seed_everything, small_state, train
+from training.checkpoints.history import History, UnfinishedEpoch
 from training.checkpoints.record import CheckpointRecord, Kind
 from training.checkpoints.sealed_file import broken_seal
 from training.saving.background_copies import BackgroundCopies
@@ -31,8 +32,9 @@ from training.saving.background_saving import (
 from training.saving.kept_buffers import KeptBuffers, bytes_to_keep, detach
 from training.saving.save_control import SaveControl
 from training.saving.store import CannotSaveError, save_checkpoint
+from training.settings.tasks import DETECTION
 from training.state.snapshot import take_snapshot
-from training.state.train_state import TrainState, UnfinishedEpoch
+from training.state.train_state import TrainState
 from training.tasks.schedule import make_schedule
 
 REPOSITORY = Path(__file__).parent.parent
@@ -46,9 +48,8 @@ def state_with_batch_norm(width: int = 256) -> TrainState:
         net = nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width), nn.Linear(width, width), nn.Linear(width, 2))
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
     schedule = make_schedule(optimizer, OPTIONS, 10_000)
-    return TrainState(
-        {"model": net}, {"optimizer": optimizer}, {"scheduler": schedule}, UnfinishedEpoch(10), (("run-a", 0),)
-    )
+    history = History(DETECTION.figures, UnfinishedEpoch(10), (("run-a", 0),))
+    return TrainState({"model": net}, {"optimizer": optimizer}, {"scheduler": schedule}, history)
 
 
 def write(folder: Path) -> Callable[[Payload, CheckpointRecord, SaveControl], Path]:
@@ -202,7 +203,7 @@ def test_files_written_while_training_goes_on_are_those_of_a_direct_save(
                 expected[folder / f"{state.step}.pth"] = direct_bytes(tmp_path, payload, record)
                 saver.begin(payload, record)
             if number % 200 == 199:
-                state.unfinished = UnfinishedEpoch(10)
+                state.history.under_way = UnfinishedEpoch(10)
         saver.close()
     assert len(expected) > 150
     assert [path.name for path, content in expected.items() if path.read_bytes() != content] == []

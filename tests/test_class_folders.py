@@ -68,7 +68,14 @@ def test_a_file_that_is_added_changes_the_content_hash(tmp_path: Path) -> None:
 def test_files_that_are_no_audio_are_ignored(tmp_path: Path) -> None:
     write_classes(tmp_path)
     (tmp_path / "spoof" / "notes.txt").write_text("x")
+    (tmp_path / "spoof" / "._x.wav").write_bytes(b"what a Mac leaves beside x.wav on other disks")
     assert len(find_corpus(tmp_path).train) == 16
+
+
+def test_audio_of_every_format_that_can_be_read_counts(tmp_path: Path) -> None:
+    write_classes(tmp_path)
+    write_sounds(tmp_path / "spoof", ["y.aiff", "z.au"])
+    assert len(find_corpus(tmp_path).train) + len(find_corpus(tmp_path).dev) == 22
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -5,20 +5,37 @@ from __future__ import annotations
 import argparse
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from models.names import MODEL_TYPES
+from tests.asking import asked, asked_training
 from tests.test_options import DEFAULTS
-from training.settings.command import EXPORT_FORMATS, WHOLE_CHECKPOINT, Action, Look, MetricsFlags
-from training.settings.command import SUBSETS as TYPED_SUBSETS
 from training.settings.command_line import read_command
 from training.settings.flags import build_parser
+from training.settings.nearest_name import USUAL_NAMES
 from training.settings.options import Options
+from training.settings.requests import (
+    EXPORT_FORMATS,
+    WHOLE_CHECKPOINT,
+    AutoResume,
+    CheckData,
+    Evaluate,
+    Export,
+    InspectCheckpoint,
+    ListCheckpoints,
+    Metrics,
+    NewRun,
+    Request,
+    Resume,
+    Score,
+    Train,
+    ValidateCheckpoints,
+)
 from utils.errors import EXIT_USAGE, UserError
-from utils.scores.trial_keys import SUBSETS
 
 CHECKPOINT_FLAGS = ["--resume", "--fresh_start", "--auto_resume", "--list_checkpoints"]
 LOOKS = ["--inspect_checkpoint", "--validate_checkpoints", "--metrics", "--check_data"]
@@ -68,30 +85,30 @@ def test_the_flags_are_these() -> None:
 
 
 def test_nothing_typed_is_a_fresh_run_with_the_defaults() -> None:
-    command = read_command([])
-    assert (command.options, command.given, command.action) == (Options(), frozenset(), Action.DEFAULT)
-    assert (command.model_path, command.load_checkpoint_type) == (None, "last")
+    assert read_command([]) == NewRun(options=Options())
 
 
 # The table "Valid Combinations" of the documentation, and its meaning.
-VALID: list[tuple[list[str], Action, Path | None]] = [
-    ([], Action.DEFAULT, None),
-    (["--fresh_start"], Action.FRESH_START, None),
-    (["--resume", "--model_path", "a/b.pth"], Action.RESUME, Path("a/b.pth")),
-    (["--auto_resume"], Action.AUTO_RESUME, None),
-    (["--auto_resume", "--model_path", "a/b.pth"], Action.AUTO_RESUME, Path("a/b.pth")),
-    (["--model_path", "a/b.pth"], Action.DEFAULT, Path("a/b.pth")),
-    (["--fresh_start", "--model_path", "a/b.pth"], Action.FRESH_START, Path("a/b.pth")),
-    (["--list_checkpoints"], Action.LIST_CHECKPOINTS, None),
+FILE = Path("a/b.pth")
+VALID: list[tuple[str, Train]] = [
+    ("", NewRun(options=Options())),
+    ("--fresh_start", NewRun(options=Options(), fresh_start=True)),
+    ("--resume --model_path a/b.pth", Resume(options=Options(), model_path=FILE)),
+    ("--auto_resume", AutoResume(options=Options())),
+    ("--auto_resume --model_path a/b.pth", AutoResume(options=Options(), model_path=FILE)),
+    ("--model_path a/b.pth", NewRun(options=Options(), model_path=FILE)),
+    ("--fresh_start --model_path a/b.pth", NewRun(options=Options(), model_path=FILE, fresh_start=True)),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "action", "model_path"), VALID, ids=str)
-def test_a_valid_combination_means_what_is_documented(
-    arguments: list[str], action: Action, model_path: Path | None
-) -> None:
-    command = read_command(arguments)
-    assert (command.action, command.model_path) == (action, model_path)
+@pytest.mark.parametrize(("typed", "meant"), VALID, ids=[row[0] for row in VALID])
+def test_a_valid_combination_means_what_is_documented(typed: str, meant: Train) -> None:
+    assert read_command(typed.split()) == replace(meant, arguments=tuple(typed.split()))
+
+
+def test_a_run_is_listed_by_the_flags_that_name_it_or_by_its_folder() -> None:
+    assert read_command(["--list_checkpoints", "--comment", "x"]) == ListCheckpoints(place=Options(comment="x"))
+    assert read_command(["--list_checkpoints", "--model_path", "a"]) == ListCheckpoints(place=Path("a"))
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.permutations(CHECKPOINT_FLAGS, 2)))
@@ -103,18 +120,18 @@ def test_two_of_the_four_flags_are_refused_naming_both(first: str, second: str) 
 
 @pytest.mark.parametrize("name", ["--eval", "--is_eval"])
 def test_eval_takes_a_model_path_and_flags_of_its_own(name: str) -> None:
-    command = read_command([name, "--model_path", "a.pth", "--eval_output", "s.txt", "--subset", "progress", "--json"])
-    assert (command.look, command.model_path, command.looked_at) == (Look.EVAL, Path("a.pth"), None)
-    assert (command.eval_output, command.metrics_flags.subset, command.as_json) == (Path("s.txt"), "progress", True)
+    typed = [name, "--model_path", "a.pth", "--eval_output", "s.txt", "--subset", "progress", "--json"]
+    assert read_command(typed) == Evaluate(
+        options=Options(), model_path=Path("a.pth"), eval_output=Path("s.txt"), subset="progress", as_json=True
+    )
     assert "--eval_output goes with --eval" in refusal("--eval_output", "s.txt")
 
 
 def test_score_takes_files_and_folders_and_a_model_path() -> None:
-    command = read_command(["--score", "a.wav", "b", "--model_path", "m.pth", "--json", "--score", "c.mp3"])
-    assert (command.look, command.model_path, command.looked_at) == (Look.SCORE, Path("m.pth"), None)
-    assert command.own_audio == (Path("a.wav"), Path("b"), Path("c.mp3"))
-    assert command.as_json
-    assert read_command(["--score", "a.wav", "--average_checkpoints", "3"]).average_checkpoints == 3
+    own_audio = (Path("a.wav"), Path("b"), Path("c.mp3"))
+    typed = ["--score", "a.wav", "b", "--model_path", "m.pth", "--json", "--score", "c.mp3"]
+    assert read_command(typed) == Score(options=Options(), own_audio=own_audio, model_path=Path("m.pth"), as_json=True)
+    assert asked(Score, "--score", "a.wav", "--average_checkpoints", 3).average_checkpoints == 3
     assert "--score: expected at least one argument" in refusal("--score", "--model_path", "m.pth")
 
 
@@ -152,33 +169,40 @@ def test_a_flag_that_looks_at_files_is_refused_beside_any_of_the_others(first: s
 
 
 @pytest.mark.parametrize(
-    ("typed", "look", "looked_at"),
+    ("typed", "meant"),
     [
-        (["--inspect_checkpoint", "a.pth"], Look.INSPECT_CHECKPOINT, Path("a.pth")),
-        (["--validate_checkpoints", "a.pth"], Look.VALIDATE_CHECKPOINTS, Path("a.pth")),
-        (["--metrics", "scores.txt"], Look.METRICS, Path("scores.txt")),
-        (["--validate_checkpoints"], Look.VALIDATE_CHECKPOINTS, None),
-        (["--validate_checkpoints", "--comment", "x"], Look.VALIDATE_CHECKPOINTS, None),
-        (["--check_data"], Look.CHECK_DATA, None),
-        (["--check_data", "/data/LA"], Look.CHECK_DATA, Path("/data/LA")),
-        (["--check_data", "--database_path", "/data/LA"], Look.CHECK_DATA, None),
-        (["--list_checkpoints"], None, None),
+        ("--inspect_checkpoint a.pth", InspectCheckpoint(place=Path("a.pth"))),
+        (
+            "--inspect_checkpoint a --load_checkpoint_type best",
+            InspectCheckpoint(place=Path("a"), load_checkpoint_type="best"),
+        ),
+        ("--validate_checkpoints a.pth", ValidateCheckpoints(place=Path("a.pth"))),
+        ("--metrics scores.txt", Metrics(scores=Path("scores.txt"))),
+        ("--validate_checkpoints", ValidateCheckpoints(place=Options())),
+        ("--validate_checkpoints --comment x", ValidateCheckpoints(place=Options(comment="x"))),
+        ("--check_data --num_workers 3", CheckData(corpus=None, protocols=None, num_threads=3)),
+        ("--check_data LA --num_workers 0", CheckData(corpus=Path("LA"), protocols=None, num_threads=1)),
+        (
+            "--check_data --database_path LA --protocols_path P --num_workers 3",
+            CheckData(corpus=Path("LA"), protocols=Path("P"), num_threads=3),
+        ),
     ],
     ids=str,
 )
-def test_what_is_to_be_looked_at_is_named_behind_the_flag(
-    typed: list[str], look: Look | None, looked_at: Path | None
-) -> None:
-    command = read_command(typed)
-    assert (command.look, command.looked_at) == (look, looked_at)
+def test_what_is_to_be_looked_at_is_named_behind_the_flag(typed: str, meant: Request) -> None:
+    assert read_command(typed.split()) == meant
+
+
+def test_a_corpus_that_is_named_twice_is_refused() -> None:
+    message = refusal("--check_data", "a", "--database_path", "b")
+    assert message == "--check_data a and --database_path b both name a corpus: pass one of them"
 
 
 def test_export_takes_a_format_and_names_its_file_by_the_model_path() -> None:
-    command = read_command(["--export", "checkpoint", "--model_path", "a.pth", "--export_path", "b.pth"])
-    assert (command.look, command.looked_at) == (Look.EXPORT, None)
-    assert (command.model_path, command.export_path) == (Path("a.pth"), Path("b.pth"))
-    assert command.export_format == "checkpoint"
-    assert read_command(["--export", "onnx", "--model_path", "a.pth"]).export_path is None
+    typed = ["--export", "checkpoint", "--model_path", "a.pth", "--export_path", "b.pth"]
+    assert read_command(typed) == Export(model_path=Path("a.pth"), format_name="checkpoint", export_path=Path("b.pth"))
+    assert asked(Export, "--export", "onnx", "--model_path", "a.pth").export_path is None
+    assert asked(Export, "--export", "onnx", "--model_path", "a.pth", "--database_path", "LA").audio == "LA"
 
 
 def test_the_formats_that_export_writes_are_these() -> None:
@@ -216,8 +240,9 @@ def test_inspection_needs_a_path() -> None:
 
 def test_what_stands_beside_metrics_is_kept() -> None:
     typed = ["--metrics", "s.txt", "--keys", "k.txt", "--asv_scores", "a.txt", "--subset", "hidden", "--plots", "p"]
-    assert read_command(typed).metrics_flags == MetricsFlags(Path("k.txt"), Path("a.txt"), "hidden", Path("p"))
-    assert read_command(["--metrics", "s.txt"]).metrics_flags == MetricsFlags()
+    assert read_command(typed) == Metrics(
+        scores=Path("s.txt"), keys=Path("k.txt"), asv_scores=Path("a.txt"), subset="hidden", plots=Path("p")
+    )
 
 
 @pytest.mark.parametrize("flag", METRICS_FLAGS)
@@ -226,8 +251,7 @@ def test_what_only_metrics_uses_is_refused_without_it(flag: str, beside: list[st
     assert f"{flag} goes with --metrics SCORES: pass that, too" in refusal(*beside, flag, "eval")
 
 
-def test_the_subsets_that_may_be_typed_are_those_that_keys_have() -> None:
-    assert TYPED_SUBSETS == SUBSETS
+def test_a_subset_that_no_keys_have_is_refused() -> None:
     assert "--subset: invalid choice: 'dev'" in refusal("--metrics", "s.txt", "--subset", "dev")
 
 
@@ -239,8 +263,8 @@ def test_a_model_path_beside_a_flag_that_looks_is_refused_with_the_way_to_write_
 
 @pytest.mark.parametrize("flag", ["--list_checkpoints", *LOOKS])
 def test_json_goes_with_each_flag_that_looks(flag: str) -> None:
-    assert read_command([*with_path(flag), "--json"]).as_json
-    assert not read_command(with_path(flag)).as_json
+    assert vars(read_command([*with_path(flag), "--json"]))["as_json"]
+    assert not vars(read_command(with_path(flag)))["as_json"]
 
 
 @pytest.mark.parametrize(
@@ -266,29 +290,101 @@ def test_two_flags_are_told_before_a_missing_model_path() -> None:
 
 
 def test_typed_values_are_known_from_defaults_even_where_they_are_equal() -> None:
-    command = read_command(["--lr", "1e-6", "--comment", "x"])
+    command = asked_training("--lr", "1e-6", "--comment", "x")
     assert command.given == {"lr", "comment"}
     assert command.options == Options(comment="x")
 
 
 def test_a_switch_can_be_turned_off_again() -> None:
-    command = read_command(["--use_contrastive", "--no-use_contrastive"])
+    command = asked_training("--use_contrastive", "--no-use_contrastive")
     assert (command.options.use_contrastive, command.given) == (False, frozenset({"use_contrastive"}))
 
 
 @pytest.mark.parametrize("typed", [["--lr", "2e-5"], ["--lr=2e-5"], ["--lr", "0.00002"]])
 def test_a_number_is_read_however_it_is_written(typed: list[str]) -> None:
-    assert read_command(typed).options.lr == 2e-5
+    assert asked_training(*typed).options.lr == 2e-5
 
 
 @pytest.mark.parametrize("typed", ["10,25,50", "50,25,10", " 10, 25 , 50 ", "10,25,25,50"])
 def test_milestones_are_numbers_between_commas(typed: str) -> None:
-    assert read_command(["--milestones", typed]).options.milestones == (10, 25, 50)
+    assert asked_training("--milestones", typed).options.milestones == (10, 25, 50)
 
 
 @pytest.mark.parametrize("typed", ["--num_epoch", "--res", "--list", "--auto", "--model", "--learning_rate"])
 def test_an_abbreviated_or_unknown_flag_is_refused(typed: str) -> None:
     assert typed in refusal(f"{typed}=1")
+
+
+# (what was typed, the flag that is asked for, why that one)
+MISTYPED = [
+    ("--num-epochs 5", "--num_epochs", "dashes for underscores"),
+    ("--num-epochs=5", "--num_epochs", "with its value behind ="),
+    ("--batchsize 8", "--batch_size", "no underscore"),
+    ("--batch-size 8", "--batch_size", "dashes"),
+    ("--LR 1", "--lr", "capitals"),
+    ("-lr 1e-3", "--lr", "one dash"),
+    ("\N{EN DASH}lr 1e-3", "--lr", "the dash of a word processor"),
+    ("--no_wandb", "--no-wandb", "a switch turned off"),
+    ("--epochs 5", "--num_epochs", "a word of it"),
+    ("--epoch 5", "--num_epochs", "a word of it, in the singular"),
+    ("--max_epochs 5", "--num_epochs", "another word beside it"),
+    ("--train_batch_size 5", "--batch_size", "more words than it has"),
+    ("--workers 0", "--num_workers", "a word of it"),
+    ("--attention", "--visualize_attention", "a word of a switch, which is known turned off, too"),
+    ("--random_seed 1", "--seed", "more words than it has"),
+    ("--learning_rate 1", "--lr", "the usual name elsewhere"),
+    ("--learning-rate=1", "--lr", "the usual name, with dashes"),
+    ("--bs 8", "--batch_size", "the usual name elsewhere"),
+    ("--gpu 0", "--device", "the usual name elsewhere"),
+    ("--data LA", "--database_path", "the usual name elsewhere"),
+    ("--dataset LA", "--database_path", "the usual name elsewhere"),
+    ("--output runs", "--experiment", "the usual name elsewhere"),
+    ("--model aasist", "--model_type", "two flags begin so: the usual meaning"),
+    ("--list", "--list_checkpoints", "its beginning"),
+    ("--validate a.pth", "--validate_checkpoints", "its beginning"),
+    ("--res", "--resume", "its beginning"),
+    ("--protocol p.txt", "--protocols_path", "its beginning"),
+    ("--num_epcohs 5", "--num_epochs", "letters that changed places"),
+    ("--lerning_rate 1", "--lr", "the usual name elsewhere, with a letter left out"),
+    ("--weight_decya 0", "--weight_decay", "letters that changed places"),
+    ("--score a.wav --eval-output s.txt", "--eval_output", "behind a flag that takes many values"),
+    ("--lr 1 --epochs 5 --comment x", "--num_epochs", "among flags that are known"),
+]
+
+
+@pytest.mark.parametrize(("typed", "meant", "why"), MISTYPED, ids=[row[0] for row in MISTYPED])
+def test_a_mistyped_flag_is_refused_with_the_nearest_known_one(typed: str, meant: str, why: str) -> None:
+    message = refusal(*typed.split())
+    assert message.endswith(f" is no flag: did you mean {meant}?"), why
+    assert message.split()[0] in typed and "\n" not in message
+
+
+def test_each_of_several_mistyped_flags_has_its_own_nearest() -> None:
+    message = refusal("--epochs", "5", "--bs=8")
+    assert message == "--epochs is no flag: did you mean --num_epochs? --bs is no flag: did you mean --batch_size?"
+
+
+@pytest.mark.parametrize("typed", ["--warp_drive", "--momentum", "--verbose", "--epsilon", "-x"])
+def test_where_no_flag_is_near_the_help_is_named(typed: str) -> None:
+    assert refusal(typed, "9") == f"{typed} is no flag\n(python main.py --help lists every flag)"
+
+
+@pytest.mark.parametrize(
+    "typed", [["--comment", "epochs"], ["--comment=--epochs"], ["--score", "learning_rate"], ["--lr", "1"]]
+)
+def test_a_value_is_not_mistaken_for_a_flag(typed: list[str]) -> None:
+    read_command(typed)
+
+
+@pytest.mark.parametrize("typed", [["checkpoint.pth"], ["--save_best_only", "true"], ["--lr", "1", "-5"]])
+def test_a_value_that_no_flag_takes_is_told_as_one(typed: list[str]) -> None:
+    assert f"unrecognized arguments: {typed[-1]}: a value stands behind its flag" in refusal(*typed)
+
+
+def test_every_usual_name_leads_to_a_flag_and_is_none() -> None:
+    flags = {name.strip("-") for action in flags_of(build_parser()) for name in action.option_strings}
+    assert {ours for ours in USUAL_NAMES.values() if ours not in flags} == set()
+    assert set(USUAL_NAMES) & flags == set()
 
 
 @pytest.mark.parametrize(
@@ -339,14 +435,14 @@ def test_a_bad_value_is_refused(typed: list[str], words: str) -> None:
 
 
 def test_a_file_gives_settings_and_they_count_as_given(tmp_path: Path) -> None:
-    command = read_command(["--config", config(tmp_path, "lr: 0.001\nnum_epochs: 5\ncomment: from file\n")])
+    command = asked_training("--config", config(tmp_path, "lr: 0.001\nnum_epochs: 5\ncomment: from file\n"))
     assert command.options == Options(lr=1e-3, num_epochs=5, comment="from file")
     assert command.given == {"lr", "num_epochs", "comment"}
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
     file = config(tmp_path, "lr: 0.001\nnum_epochs: 5\n")
-    assert read_command(["--num_epochs", "7", "--config", file]).options == Options(lr=1e-3, num_epochs=7)
+    assert asked_training("--num_epochs", 7, "--config", file).options == Options(lr=1e-3, num_epochs=7)
 
 
 # YAML 1.1 reads 1e-6 as text and 1 as an integer: a person means a number.
@@ -369,7 +465,7 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_value_in_the_file_has_the_type_of_its_setting(tmp_path: Path, line: str, name: str, value: Any) -> None:
-    found = getattr(read_command(["--config", config(tmp_path, line)]).options, name)
+    found = getattr(asked_training("--config", config(tmp_path, line)).options, name)
     assert (found, type(found)) == (value, type(value))
 
 
@@ -377,6 +473,8 @@ def test_a_value_in_the_file_has_the_type_of_its_setting(tmp_path: Path, line: s
     ("text", "words"),
     [
         ("num_epoch: 5", "unknown setting `num_epoch`: did you mean `num_epochs`?"),
+        ("epochs: 5", "unknown setting `epochs`: did you mean `num_epochs`?"),
+        ("learning-rate: 5", "unknown setting `learning-rate`: did you mean `lr`?"),
         ("warp_drive: 5", "unknown setting `warp_drive`"),
         ("resume: true", "unknown setting `resume`"),
         ("1: 5", "unknown setting `1`"),
@@ -452,3 +550,44 @@ def test_the_examples_of_the_help_are_commands_that_parse() -> None:
     assert len(examples) >= 6
     for example in examples:
         read_command(example.split())
+
+
+# The shortest command line of each verb.
+SHORTEST: list[tuple[str, type[Request]]] = [
+    ("", NewRun),
+    ("--resume --model_path a.pth", Resume),
+    ("--auto_resume", AutoResume),
+    ("--list_checkpoints", ListCheckpoints),
+    ("--inspect_checkpoint a.pth", InspectCheckpoint),
+    ("--validate_checkpoints", ValidateCheckpoints),
+    ("--export onnx --model_path a.pth", Export),
+    ("--check_data", CheckData),
+    ("--metrics s.txt", Metrics),
+    ("--eval", Evaluate),
+    ("--score a.wav", Score),
+]
+
+
+BESIDE = ["--model_path m", "--load_checkpoint_type best", "--json", "--export_path e", "--keys k", "--asv_scores a"]
+BESIDE += ["--subset all", "--plots p", "--eval_output o", "--average_checkpoints 2"]
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.parametrize(("typed", "kind"), SHORTEST, ids=[row[0] for row in SHORTEST])
+def test_a_flag_beside_any_verb_is_taken_or_refused_by_its_name(typed: str, kind: type[Request], beside: str) -> None:
+    try:
+        assert isinstance(read_command([*typed.split(), *beside.split()]), kind)
+    except UserError as refused:
+        assert beside.split(maxsplit=1)[0] in str(refused)
+
+
+def test_there_is_a_shortest_command_line_of_every_verb() -> None:
+    assert {kind for _, kind in SHORTEST} == set(get_args(Request))
+
+
+@pytest.mark.parametrize(("typed", "kind"), SHORTEST, ids=[row[0] for row in SHORTEST])
+def test_a_field_of_a_request_may_be_none_only_where_its_verb_can_do_without(typed: str, kind: type[Request]) -> None:
+    """What a verb needs is in its shortest command line; what that leaves out is None, and nothing else ever is."""
+    request = read_command(typed.split())
+    may_be_none = {name for name, hint in get_type_hints(kind).items() if type(None) in get_args(hint)}
+    assert {name for name, value in vars(request).items() if value is None} == may_be_none

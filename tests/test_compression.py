@@ -115,9 +115,9 @@ def test_a_flipped_bit_is_found_at_every_byte(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fixture", sorted((REPOSITORY / "tests/fixtures/format_1").glob("*.pth")), ids=lambda p: p.name
+    "fixture", sorted((REPOSITORY / "tests/fixtures").glob("format_*/*.pth")), ids=lambda p: f"{p.parent.name}-{p.stem}"
 )
-def test_a_file_of_format_1_holds_the_same_afterwards(tmp_path: Path, fixture: Path) -> None:
+def test_a_file_of_an_earlier_format_holds_the_same_afterwards(tmp_path: Path, fixture: Path) -> None:
     path = Path(shutil.copy(fixture, tmp_path))
     assert compress_file(path) > 0
     assert differences(torch.load(path, weights_only=True), torch.load(fixture, weights_only=True)) == []

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from main import main
+from tests.asking import asked_training
 from tests.comparing import assert_same_training
 from tests.conftest import SMALL_RUN
 from training.runs.config_file import RunConfig, run_config, settings_text, write_config
-from training.settings.command_line import read_command
 from training.settings.options import Options
 from training.settings.yaml_settings import read_settings_file
 
@@ -39,7 +39,7 @@ def in_the_workplace(workplace: Path) -> None:
 
 
 def config_of(*typed: str, **effective: Any) -> RunConfig:
-    command = read_command(typed)
+    command = asked_training(*typed)
     return run_config(command, command.options.replaced(**effective))
 
 

@@ -22,15 +22,16 @@ from pathlib import Path
 
 import pytest
 
-from main import announce, main
+from main import main
+from tests.asking import asked_training
 from tests.conftest import write_corpus
 from tests.records import record, write_checkpoint, write_foreign_weights
 from training.checkpoints.record import CheckpointRecord
+from training.commands.train import announce
 from training.planning.facts import collect_facts
 from training.planning.plan import Plan, Start, decide
 from training.runs.directory import RunDirectory
 from training.runs.survey import survey_folder
-from training.settings.command_line import read_command
 from training.settings.options import Options
 from utils.errors import UserError
 
@@ -161,7 +162,7 @@ def write_what_is_there(experiment: str | None, epochs: tuple[int, ...]) -> None
 
 
 def plan_of(arguments: list[str]) -> Plan:
-    command = read_command(arguments)
+    command = asked_training(*arguments)
     return decide(command, collect_facts(command))
 
 

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from main import main
+from tests.asking import asked
 from tests.conftest import REPOSITORY, SMALL_RUN, command_line, trained_run
+from training.settings.requests import Evaluate
 from utils.scores.score_files import read_scores
 
 
@@ -124,11 +126,10 @@ def test_scores_of_bare_weights_with_other_flags_are_not_continued(
     from training.evaluation.origin import origin_of  # noqa: PLC0415
     from training.evaluation.partial_scores import PartialScores  # noqa: PLC0415
     from training.evaluation.subject import load_subject  # noqa: PLC0415
-    from training.settings.command_line import read_command  # noqa: PLC0415
 
     torch.save(torch.load(trained, weights_only=True)["model_state_dict"], "bare.pt")
     typed = arguments(Path("bare.pt"), corpus, protocol, *SMALL_RUN)
-    subject = load_subject(read_command(typed), with_digests=True)
+    subject = load_subject(asked(Evaluate, *typed))
     part = _open_part(subject.options, None)
     names = [trial.utterance for trial in part.protocol.trials]
     PartialScores(Path("scores.txt.partial"), origin_of(subject, part).fingerprint, names).begin(["99"] * 4)

@@ -12,6 +12,7 @@ import pytest
 from main import main
 from tests.comparing import assert_same_training, log_rows
 from tests.conftest import SMALL_RUN, write_corpus
+from training.loop import trainer
 from training.tasks.detection import DetectionTask
 
 EPOCHS, STEPS_PER_EPOCH = 2, 3
@@ -44,11 +45,11 @@ def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Send this process a real signal after given training steps or validation batches (counted from the start)."""
-    plan: dict[str, list[int]] = {"training_step": [], "validation_step": []}
-    seen = {"training_step": 0, "validation_step": 0}
+    plan: dict[str, list[int]] = {"take_step": [], "validation_step": []}
+    seen = {"take_step": 0, "validation_step": 0}
 
-    def watch(name: str) -> None:
-        original = getattr(DetectionTask, name)
+    def watch(place: object, name: str) -> None:
+        original = getattr(place, name)
 
         def watched(*arguments: object) -> object:
             result = original(*arguments)
@@ -57,13 +58,13 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]
                 os.kill(os.getpid(), signal.SIGTERM)
             return result
 
-        monkeypatch.setattr(DetectionTask, name, watched)
+        monkeypatch.setattr(place, name, watched)
 
-    for name in plan:
-        watch(name)
+    watch(trainer, "take_step")
+    watch(DetectionTask, "validation_step")
 
     def arrange(steps: tuple[int, ...] = (), validation_batches: tuple[int, ...] = ()) -> None:
-        plan["training_step"][:] = steps
+        plan["take_step"][:] = steps
         plan["validation_step"][:] = validation_batches
 
     yield arrange

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from main import main
+from tests.asking import asked_training
 from tests.comparing import assert_same_training, bits, differences
 from tests.conftest import SMALL_RUN
 from tests.records import flip_a_bit, record, write_checkpoint, write_foreign_weights
@@ -18,7 +19,6 @@ from training.planning.facts import collect_facts
 from training.planning.plan import Plan, Start, decide
 from training.runs.directory import RunDirectory
 from training.runs.experiments import find_experiment, other_experiments, other_versions
-from training.settings.command_line import read_command
 from training.settings.options import Options
 from training.settings.yaml_settings import read_settings_file
 from utils.errors import UserError
@@ -36,7 +36,7 @@ def write_epoch(version: int, epoch: int, options: Options = OPTIONS, name: str 
 
 
 def plan_of(*typed: str | Path) -> Plan:
-    command = read_command([*map(str, typed)])
+    command = asked_training(*typed)
     return decide(command, collect_facts(command))
 
 

@@ -21,16 +21,17 @@ from models.detector import DetectorSettings, scores
 from models.names import FRONT_END_TYPES, MODEL_TYPES
 from tests.conftest import SMALL_RUN, write_corpus
 from tests.loading import load_payload, load_weights
-from training.checkpoints.history import StepMetrics
+from tests.records import validated
+from tests.small_audio import write_sounds
 from training.checkpoints.record import CheckpointRecord
 from training.export import onnx_file, torchscript_file
 from training.export.checking import (
     OTHER_LENGTHS,
     TOLERANCE,
-    audio_files,
     differences,
     noise,
     random_cases,
+    real_case,
     takes_any_length,
 )
 from training.export.metadata import file_metadata, val_eer_percent
@@ -183,9 +184,9 @@ def test_a_threshold_and_an_eer_are_stated_only_where_they_are_known_of_these_we
     assert isinstance(record, CheckpointRecord) and record.last is not None
     later = replace(record, validated=None, step=record.step + 1)
     for each, threshold, expected in (
-        (record, None, record.last.val_eer),
+        (record, None, record.last["val_eer"]),
         (later, 0.25, None),
-        (replace(later, validated=StepMetrics(later.step, 1, 0.1, 50.0, 12.5)), None, 12.5),
+        (replace(later, validated=validated(later.step, 1, 12.5)), None, 12.5),
     ):
         assert val_eer_percent(each) == expected
         facts = file_metadata(each, detector, any_length=False, threshold=threshold)
@@ -214,7 +215,7 @@ def test_weights_without_settings_are_refused_by_every_format(
         (["--model_path", "a.pth", "--export_path", "taken.safetensors"], "exists already: pass another name"),
         (["--model_path", "a.pth", "--export_path", "no/b.safetensors"], "there is no folder no: make it first"),
         (["--model_path", "a.pth", "--export_path", "b.bin"], "for safetensors must end in .safetensors, found b.bin"),
-        (["--model_path", "a.pth", "--database_path", "empty"], "--database_path empty holds no FLAC or WAV file"),
+        (["--model_path", "a.pth", "--database_path", "empty"], "--database_path empty holds no audio file"),
     ],
     ids=str,
 )
@@ -277,9 +278,11 @@ def test_a_length_that_is_baked_in_is_noticed_whether_it_fails_or_gives_other_va
     assert CROP_SAMPLES not in OTHER_LENGTHS
 
 
-def test_audio_is_found_in_any_layout_of_folders_in_the_order_of_names(tmp_path: Path) -> None:
-    for name in ("b/2.flac", "b/1.wav", "a/deep/3.FLAC", "a/notes.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    assert [path.name for path in audio_files(tmp_path)] == ["3.FLAC", "1.wav", "2.flac"]
-    assert list(audio_files(tmp_path / "nowhere")) == []
+def test_the_first_utterances_of_any_layout_and_format_make_the_real_case(tmp_path: Path) -> None:
+    write_sounds(tmp_path, ["b/2.flac", "b/1.aiff", "a/deep/3.FLAC", "c/4.wav", "d/never_read.wav"])
+    (tmp_path / "a" / "notes.txt").touch()
+    (tmp_path / "d" / "never_read.wav").write_bytes(b"no sound")
+    ((name, waveforms),) = real_case(tmp_path).items()
+    assert name == f"4 utterances of {tmp_path}"
+    assert waveforms.shape == (4, CROP_SAMPLES)
+    assert real_case(tmp_path / "nowhere") == {}

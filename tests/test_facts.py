@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.asking import asked_training
 from tests.records import cut, flip_a_bit, record, write_checkpoint, write_foreign_weights
 from training.checkpoints.record import CheckpointRecord, WeightsFile
 from training.planning.facts import Facts, collect_facts
@@ -13,7 +14,6 @@ from training.planning.plan import Start, decide
 from training.runs.directory import RunDirectory
 from training.runs.finding import find_source
 from training.runs.survey import RunFolder
-from training.settings.command_line import read_command
 from training.settings.options import Options
 from utils.errors import UserError
 
@@ -29,7 +29,7 @@ def write_epoch(number: int, options: Options = OPTIONS, name: str = "") -> Chec
 
 
 def facts(*arguments: str | Path) -> Facts:
-    return collect_facts(read_command([str(argument) for argument in arguments]))
+    return collect_facts(asked_training(*arguments))
 
 
 def refusal(*arguments: str | Path) -> str:
@@ -77,7 +77,7 @@ def test_a_checkpoint_of_the_run_folder_is_known_however_its_path_is_typed(typed
     written = write_epoch(3)
     Path("link").symlink_to(RUN)
     path = typed.format(absolute=written.path.absolute(), plain=written.path, name=written.path.name)
-    command = read_command(["--resume", "--model_path", path])
+    command = asked_training("--resume", "--model_path", path)
     plan = decide(command, collect_facts(command))
     assert (plan.source, plan.bring_along, plan.start) == (written, False, Start.RESUME)
     assert plan.reason == f"--resume --model_path {command.model_path}"
@@ -240,7 +240,7 @@ def test_auto_resume_with_a_model_path_starts_from_it_where_there_is_no_run() ->
 def test_auto_resume_does_not_look_at_a_model_path_that_it_does_not_use(options: Options) -> None:
     """The scheduler repeats one command; the pretrained file may be gone by then."""
     written = write_epoch(5, options)
-    command = read_command(["--auto_resume", "--model_path", "deleted.pth"])
+    command = asked_training("--auto_resume", "--model_path", "deleted.pth")
     plan = decide(command, collect_facts(command))
     assert plan.source == written
     assert "--model_path deleted.pth is not used" in plan.notes[0]
@@ -287,7 +287,7 @@ def test_resuming_with_another_detector_is_refused_by_the_name_of_model_type(
     path = Path("outputs/x/checkpoints/version_0/checkpoint_epoch_3.pth")
     write_checkpoint(path, record(path, 3, options=options))
     source = ["--model_path", str(path)] if how == "--resume" else []
-    command = read_command([how, *source, "--experiment", "x", "--model_type", *flags])
+    command = asked_training(how, *source, "--experiment", "x", "--model_type", *flags)
     with pytest.raises(UserError) as refused:
         decide(command, collect_facts(command))
     told = f"--model_type is {stored.model_type} in {path} and {flags[0]} now: that is another detector"

@@ -21,9 +21,8 @@ from tests.conftest import REPOSITORY, SMALL_RUN
 from tests.loading import load_payload, load_weights
 from tests.records import record
 from tests.test_store import flip_bit
-from training.checkpoints.frozen_reference import FrozenFile
+from training.checkpoints.frozen_reference import FROZEN_KEY, FrozenFile
 from training.checkpoints.frozen_weights import (
-    FROZEN_KEY,
     content_sha256,
     frozen_weights,
     made_whole,
@@ -33,13 +32,13 @@ from training.checkpoints.frozen_weights import (
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine, record_from_dict
 from training.checkpoints.sealed_file import BadCheckpointFileError
 from training.inference import load_detector
+from training.loop.step import take_step
 from training.runs.directory import RunDirectory
 from training.runs.names import CheckpointNames
 from training.saving.store import CheckpointStore
-from training.settings.command import EXPORT_FORMATS
 from training.settings.options import Options
+from training.settings.requests import EXPORT_FORMATS
 from training.state.random_states import seed_random_states
-from training.tasks.detection import DetectionTask
 from utils.errors import UserError
 
 SETTINGS = DetectorSettings(ssl_model="compact", freeze_ssl=True)
@@ -222,7 +221,7 @@ def test_the_best_weights_for_reuse_are_whole(run_folder: Path, workplace: Path)
 def test_a_stopped_frozen_run_resumed_ends_with_the_same_bits_and_its_front_end_is_not_written_again(
     corpus: Path, trained: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, seen, stored = DetectionTask.training_step, [0], []
+    original, seen, stored = take_step, [0], []
 
     def watched(*arguments: Any) -> Any:
         result = original(*arguments)
@@ -231,7 +230,7 @@ def test_a_stopped_frozen_run_resumed_ends_with_the_same_bits_and_its_front_end_
             os.kill(os.getpid(), signal.SIGTERM)
         return result
 
-    monkeypatch.setattr(DetectionTask, "training_step", watched)
+    monkeypatch.setattr("training.loop.trainer.take_step", watched)
     for code in (143, 143, 0):
         assert train(corpus, "--auto_resume") == code
         stored.append(blob(the_run()).stat())

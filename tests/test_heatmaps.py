@@ -18,7 +18,7 @@ from models.build import create_detector
 from models.detector import Detector, DetectorSettings
 from training.runs.directory import RunDirectory
 from training.settings.options import Options
-from training.state.train_state import TrainState, UnfinishedEpoch
+from training.tasks.detection import DetectionTask
 from training.tasks.heatmap_figures import (
     AttentionPicture,
     Verdict,
@@ -28,7 +28,7 @@ from training.tasks.heatmap_figures import (
     statistics_text,
     verdict_text,
 )
-from training.tasks.heatmaps import HeatmapWriter, Sample, choose_balanced, draw_part, write_attention_heatmaps
+from training.tasks.heatmaps import Sample, choose_balanced, draw_part, write_attention_heatmaps
 from utils.corpora import CorpusPart
 from utils.corpora.protocols import Protocol, Trial
 
@@ -106,8 +106,9 @@ def test_heatmaps_are_drawn_when_the_flags_say_so(
     wanted = {"visualize_attention": True, "viz_frequency": 2, "viz_samples": 1, "num_epochs": 5, **flags}
     options = Options(**wanted)
     run = RunDirectory.of(options)
-    writer = HeatmapWriter(options, run, detector, part, torch.device("cpu"))
-    writer.after_epoch(TrainState({}, {}, {}, UnfinishedEpoch(1), (), epoch=epoch))
+    task = DetectionTask(options, torch.device("cpu"))
+    for folder in task.folders_to_draw(epoch, run, is_last=epoch == options.num_epochs):
+        task.draw({"model": detector}, part, folder)
     found = sorted(path.name for path in run.folder.iterdir()) if run.folder.exists() else []
     assert found == expected, reason
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.records import metrics
-from training.checkpoints.history import best_epoch, is_stalled, plateau_reductions
+from training.checkpoints.history import History, UnfinishedEpoch, best_epoch, is_stalled, plateau_reductions
+from training.settings.tasks import DETECTION
+
+FIGURES = DETECTION.figures
 
 
 @pytest.mark.parametrize(
@@ -22,13 +25,13 @@ from training.checkpoints.history import best_epoch, is_stalled, plateau_reducti
 )
 def test_the_best_epoch(eers_and_losses: list[tuple[float, float]], best: int | None, why: str) -> None:
     history = [metrics(epoch, val_eer=eer, val_loss=loss) for epoch, (eer, loss) in enumerate(eers_and_losses, 1)]
-    found = best_epoch(history)
+    found = best_epoch(history, FIGURES)
     assert (found.epoch if found else None) == best, why
 
 
 def test_the_order_of_the_history_does_not_matter() -> None:
     history = [metrics(epoch, val_eer=eer) for epoch, eer in enumerate([4.0, 2.0, 2.0, 3.0], 1)]
-    assert best_epoch(history[::-1]) == best_epoch(history) == history[1]
+    assert best_epoch(history[::-1], FIGURES) == best_epoch(history, FIGURES) == history[1]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +50,9 @@ def test_the_order_of_the_history_does_not_matter() -> None:
 def test_training_ends_when_patience_does(
     epoch: int, best: int | None, patience: int, expected: bool, why: str
 ) -> None:
-    assert is_stalled(epoch, metrics(best) if best else None, patience) is expected, why
+    epochs = [metrics(best)] if best else []
+    history = History(FIGURES, UnfinishedEpoch(10), (("run-a", 0),), epoch=epoch, epochs=epochs)
+    assert is_stalled(history, patience) is expected, why
 
 
 @pytest.mark.parametrize(
@@ -67,4 +72,4 @@ def test_a_plateau_lowers_the_rate(
     eers_and_losses: list[tuple[float, float]], patience: int, expected: int, why: str
 ) -> None:
     history = [metrics(epoch, val_eer=eer, val_loss=loss) for epoch, (eer, loss) in enumerate(eers_and_losses, 1)]
-    assert plateau_reductions(history, patience) == expected, why
+    assert plateau_reductions(history, FIGURES, patience) == expected, why

@@ -12,11 +12,13 @@ import pytest
 
 from main import main
 from tests.conftest import REPOSITORY
-from tests.records import cut, metrics, record, write_checkpoint, write_foreign_weights
-from training.checkpoints.history import EpochMetrics, StepMetrics
+from tests.records import cut, metrics, record, validated, write_checkpoint, write_foreign_weights
+from tests.small_state import small_state
+from training.checkpoints.history import EpochMetrics
 from training.checkpoints.record import Kind
-from training.commands.listing import list_text
+from training.commands.list_checkpoints import list_text
 from training.reports.page.tables import checkpoint_rows
+from training.reports.story import Story
 from training.runs.directory import RunDirectory
 from training.runs.survey import survey_folder
 from training.settings.options import Options
@@ -123,7 +125,7 @@ def test_a_step_checkpoint_tells_where_in_its_epoch_it_is(
 
 
 def test_a_step_checkpoint_that_was_validated_tells_its_own_figure_too(capsys: pytest.CaptureFixture[str]) -> None:
-    figures = StepMetrics(step=3, epoch=0, val_loss=0.5, val_acc=90.0, val_eer=7.5)
+    figures = validated(step=3, epoch=0, val_eer=7.5)
     write_checkpoint(RUN.step_checkpoint(3), record("", 0, batches_done=3, validated=figures))
     assert "(3 of 10 batches of epoch 1)\n   Val EER at this step: 7.50%\n" in listed(
         capsys, "--comment", "my_experiment"
@@ -169,7 +171,7 @@ def test_a_time_that_no_clock_shows_is_not_believed(saved_at: object, capsys: py
     made = record(RUN.epoch_checkpoint(1), 1, options=OPTIONS, metadata={"saved_at": saved_at})
     write_checkpoint(RUN.epoch_checkpoint(1), made)
     assert "   checkpoint_epoch_1_my_experiment.pth" in listed(capsys, "--comment", "my_experiment")
-    (row,) = checkpoint_rows(survey_folder(RUN.folder), None)
+    (row,) = checkpoint_rows(survey_folder(RUN.folder), Story(OPTIONS, small_state().history))
     assert row.saved == "-"
 
 

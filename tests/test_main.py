@@ -33,7 +33,7 @@ def everything(folder: Path) -> list[Path]:
         (["--resume"], "error: --resume needs a checkpoint: pass --model_path FILE"),
         (["--resume", "--fresh_start"], "contradict each other"),
         (["--lr", "0"], "error: --lr must be above 0, found 0.0"),
-        (["--lerning_rate", "1"], "error: unrecognized arguments: --lerning_rate 1"),
+        (["--lerning_rate", "1"], "error: --lerning_rate is no flag: did you mean --lr?"),
         (["--config", "nowhere.yaml"], "error: --config nowhere.yaml cannot be read"),
     ],
 )

@@ -9,18 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.records import STEPS_PER_EPOCH, metrics, record
-from training.checkpoints.history import StepMetrics
+from tests.records import validated as validated_with
+from training.checkpoints.frozen_reference import FrozenReference
 from training.checkpoints.record import CheckpointRecord, Kind
-from training.runs.directory import (
-    BEST_CHECKPOINT_PREFIX,
-    BEST_WEIGHTS_PREFIX,
-    LAST_CHECKPOINT_PREFIX,
-    RunDirectory,
-)
+from training.runs.directory import RunDirectory
 from training.runs.names import CheckpointNames
 from training.settings.command_line import read_command
-from training.settings.name_template import FIELDS, RESERVED_PREFIXES, SUFFIXES
+from training.settings.name_template import CHECKPOINT_SUFFIXES, COUNTERS, TEXTS, reserved_names
 from training.settings.options import Options, options_from_record
+from training.settings.tasks import DETECTION
 from utils.atomic_files import atomic_write
 from utils.errors import EXIT_USAGE, UserError
 
@@ -32,8 +29,11 @@ def epoch(number: int, val_eer: float = 5.0, val_loss: float = 0.5) -> Checkpoin
 def step(number: int, val_loss: float | None = None) -> CheckpointRecord:
     """Return the record of a step checkpoint, validated if there is a loss."""
     completed = (number - 1) // STEPS_PER_EPOCH
-    validated = StepMetrics(number, completed, val_loss, 90.0, 5.25) if val_loss is not None else None
+    validated = validated_with(number, completed, 5.25, val_loss) if val_loss is not None else None
     return record("unnamed", completed, batches_done=number - completed * STEPS_PER_EPOCH, validated=validated)
+
+
+FIELDS = (*COUNTERS, *(figure.name for figure in DETECTION.figures.of_validation), *TEXTS)
 
 
 def name(template: str | None, made: CheckpointRecord, **settings: object) -> str:
@@ -164,11 +164,17 @@ def test_the_template_comes_back_from_a_checkpoint() -> None:
 
 
 def test_every_name_that_the_program_gives_to_other_files_is_reserved() -> None:
-    own = (BEST_CHECKPOINT_PREFIX, BEST_WEIGHTS_PREFIX, LAST_CHECKPOINT_PREFIX)
-    assert [prefix for prefix in own if not prefix.startswith(RESERVED_PREFIXES)] == []
+    run = RunDirectory(Path("models/run"))
+    own = (
+        run.best_checkpoint.name,
+        run.best_weights.name,
+        run.last_checkpoint.name,
+        FrozenReference.of("ab" * 32, 4).file,
+    )
+    assert [name for name in own if not name.startswith(reserved_names(run.task))] == []
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", CHECKPOINT_SUFFIXES)
 def test_each_suffix_is_left_as_it_is(suffix: str) -> None:
     assert name(f"{{epoch}}{suffix}", epoch(3)) == f"3{suffix}"
 

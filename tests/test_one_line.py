@@ -20,14 +20,17 @@ from tests.conftest import SMALL_RUN, write_corpus
 from tests.html_pages import read
 from tests.loading import load_payload
 from training.checkpoints.record import CheckpointRecord, examine
-from training.reports.curves import EPOCH_SCALARS, STEP_SCALARS, TIME_SCALARS
+from training.loop.step import take_step
+from training.reports.curves import TIME_SCALARS
 from training.reports.wandb_files import next_point, note_first_point, points_in_file, records_in
 from training.runs.directory import RunDirectory
+from training.settings.tasks import DETECTION
 from training.tasks import heatmaps
-from training.tasks.detection import DetectionTask
 from training.tasks.heatmap_figures import layer_importance_figure
 
 EPOCHS, VAL_INTERVAL = 3, 3
+FIGURES = DETECTION.figures
+STEP_TAGS = [f"val_step/{one.scalar}" for one in FIGURES.of_validation]
 STOPS = (1, 2, 3, 4, 5)  # of 6 steps: after the last of an epoch too, and where a validation is due
 VALIDATED = [3, 6]
 DRAWN = [2]
@@ -44,7 +47,7 @@ def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunDirecto
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         patched.setenv("HOME", str(folder))  # W&B keeps notes there
-        steps, original = count(1), DetectionTask.training_step
+        steps, original = count(1), take_step
 
         def step_and_stop(*arguments: object) -> object:
             result = original(*arguments)  # type: ignore[arg-type]
@@ -52,7 +55,7 @@ def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunDirecto
                 os.kill(os.getpid(), signal.SIGTERM)
             return result
 
-        patched.setattr(DetectionTask, "training_step", step_and_stop)
+        patched.setattr("training.loop.trainer.take_step", step_and_stop)
         patched.setattr(heatmaps, "_CLASS_FIGURES", {"layer_importance": layer_importance_figure})  # the quickest
         patched.setattr(heatmaps, "DOTS_PER_INCH", 40)
         typed = [*SMALL_RUN, "--database_path", str(corpus), *FLAGS, *DRAWING, *WANDB]
@@ -74,9 +77,9 @@ def test_tensorboard_has_each_point_and_each_image_once(stopped_run: RunDirector
     values = [(event.step, value) for event in EventFileLoader(str(path)).Load() for value in event.summary.value]
     points = Counter((value.tag, step) for step, value in values)
     assert set(points.values()) == {1}
-    epoch_tags = [*EPOCH_SCALARS, *TIME_SCALARS]
+    epoch_tags = [*(f"{one.part}/{one.scalar}" for one in FIGURES.all), "train/learning_rate", *TIME_SCALARS]
     expected = {(tag, epoch) for tag in epoch_tags for epoch in range(1, EPOCHS + 1)}
-    expected |= {(tag, step) for tag in STEP_SCALARS for step in VALIDATED}
+    expected |= {(tag, step) for tag in STEP_TAGS for step in VALIDATED}
     images = {point for point in points if point[0].startswith("attention")}
     assert set(points) - images == expected
     assert sorted({epoch for _, epoch in images}) == DRAWN

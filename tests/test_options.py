@@ -315,3 +315,31 @@ def test_a_setting_that_did_not_exist_when_the_checkpoint_was_saved_has_its_defa
 def test_a_setting_of_a_later_version_is_refused_by_its_name() -> None:
     with pytest.raises(UserError, match=r"does not know \(warp_drive\).*update this one"):
         options_from_record(Options().as_dict() | {"warp_drive": 9})
+
+
+OF_ANOTHER_TYPE = [
+    ("lr", "1e-3", "--lr must be a number, found '1e-3'"),
+    ("lr", True, "--lr must be a number, found True"),
+    ("lr", 10**400, "--lr must be a number, found 1"),
+    ("num_epochs", 2.5, "--num_epochs must be a whole number, found 2.5"),
+    ("seed", None, "--seed must be a whole number, found None"),
+    ("comment", 5, "--comment must be text, found 5"),
+    ("balanced_batches", 1, "--balanced_batches must be true or false, found 1"),
+    ("milestones", 10, "--milestones must be whole numbers, as [10, 25, 50], found 10"),
+    ("class_weights", ["0.1", "0.9"], "--class_weights must be numbers, as [0.1, 0.9], found ['0.1', '0.9']"),
+    ("wandb_tags", "adapter", "--wandb_tags must be a list of words, as [adapter, training], found 'adapter'"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), OF_ANOTHER_TYPE)
+def test_a_value_of_another_type_is_refused_wherever_it_comes_from(name: str, value: object, words: str) -> None:
+    """Flags and YAML are read into the right types; a checkpoint's record may hold anything that JSON can."""
+    for made_of in (lambda settings: Options(**settings), options_from_record):
+        with pytest.raises(UserError) as refused:
+            made_of({name: value})
+        assert str(refused.value).startswith(words)
+
+
+def test_a_whole_number_is_a_number_and_a_list_from_json_a_tuple() -> None:
+    options = options_from_record({"lr": 1, "milestones": [2, 1], "wandb_tags": ["a"]})
+    assert (options.lr, options.milestones, options.wandb_tags) == (1, (1, 2), ("a",))

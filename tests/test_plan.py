@@ -15,8 +15,8 @@ from training.planning.refusals import refuse_changed_data
 from training.runs.directory import RunDirectory
 from training.runs.survey import Candidates, RunFolder
 from training.settings.changes import Change
-from training.settings.command import Action, Command
 from training.settings.options import Options
+from training.settings.requests import AutoResume, NewRun, Resume, Train
 from utils.errors import UserError
 
 RUN = RunDirectory.of(Options()).folder
@@ -36,7 +36,7 @@ WEIGHTS = WeightsFile(Path("models/pretrained/best_model_eer.pth"), 1)
 @dataclass(frozen=True)
 class Row:
     why: str
-    action: Action
+    flag: str
     facts: Facts
     start: Start
     source: CheckpointRecord | WeightsFile | None = None
@@ -51,6 +51,15 @@ def facts(run: RunFolder = NOTHING, **found: object) -> Facts:
     return Facts(Options(), run, **found)  # type: ignore[arg-type]
 
 
+def request(flag: str, model_path: Path | None) -> Train:
+    if flag == "--resume":
+        assert model_path
+        return Resume(options=Options(), model_path=model_path)
+    if flag == "--auto_resume":
+        return AutoResume(options=Options(), model_path=model_path)
+    return NewRun(options=Options(), model_path=model_path, fresh_start=flag == "--fresh_start")
+
+
 def of_experiment(run: RunFolder, **found: object) -> Facts:
     return Facts(Options(experiment="x"), run, **found)  # type: ignore[arg-type]
 
@@ -60,36 +69,34 @@ def from_file(source: CheckpointRecord | WeightsFile, run: RunFolder) -> Facts:
 
 
 TABLE = [
-    Row("no flag, nothing there: epoch 1", Action.DEFAULT, facts(), Start.FRESH),
+    Row("no flag, nothing there: epoch 1", "", facts(), Start.FRESH),
     Row(
         "no flag, a run is there: it is moved aside, and how to resume it is told",
-        Action.DEFAULT,
+        "",
         facts(TRAINED),
         Start.FRESH,
         moved=TRAINED.entries,
         says=(f"--resume --model_path {RUN}/version_1/checkpoint_epoch_5.pth",),
     ),
-    Row("--fresh_start, nothing there: epoch 1", Action.FRESH_START, facts(), Start.FRESH),
+    Row("--fresh_start, nothing there: epoch 1", "--fresh_start", facts(), Start.FRESH),
     Row(
         "--fresh_start, a run is there: as without a flag",
-        Action.FRESH_START,
+        "--fresh_start",
         facts(TRAINED),
         Start.FRESH,
         moved=TRAINED.entries,
     ),
-    Row(
-        "--auto_resume, nothing there: epoch 1", Action.AUTO_RESUME, facts(), Start.FRESH, says=("found no checkpoint",)
-    ),
+    Row("--auto_resume, nothing there: epoch 1", "--auto_resume", facts(), Start.FRESH, says=("found no checkpoint",)),
     Row(
         "--auto_resume, nothing there: runs that differ in little are named",
-        Action.AUTO_RESUME,
+        "--auto_resume",
         facts(similar=(Path("models/near"),)),
         Start.FRESH,
         says=("models/near differs only",),
     ),
     Row(
         "--auto_resume, nothing there, a run differs in nothing but --num_epochs: continue from it, into this folder",
-        Action.AUTO_RESUME,
+        "--auto_resume",
         facts(other_length=Candidates(ELSEWHERE, ()), other_length_folder=OTHER_FOLDER),
         Start.RESUME,
         ELSEWHERE,
@@ -98,14 +105,14 @@ TABLE = [
     ),
     Row(
         "--auto_resume: the latest usable one",
-        Action.AUTO_RESUME,
+        "--auto_resume",
         facts(TRAINED, candidates=Candidates(EPOCH_5, ())),
         Start.RESUME,
         EPOCH_5,
     ),
     Row(
         "--auto_resume past a damaged file: it is named, with the reason",
-        Action.AUTO_RESUME,
+        "--auto_resume",
         facts(TRAINED, candidates=Candidates(EPOCH_4, (UnusableFile(EPOCH_5.path, "its checksum does not match"),))),
         Start.RESUME,
         EPOCH_4,
@@ -114,7 +121,7 @@ TABLE = [
     ),
     Row(
         "--auto_resume --model_path P, a run is there: P is not used, and that is said",
-        Action.AUTO_RESUME,
+        "--auto_resume",
         facts(TRAINED, candidates=Candidates(EPOCH_5, ())),
         Start.RESUME,
         EPOCH_5,
@@ -123,7 +130,7 @@ TABLE = [
     ),
     Row(
         "--auto_resume --model_path P, nothing there: weights of P",
-        Action.AUTO_RESUME,
+        "--auto_resume",
         facts(source=WEIGHTS),
         Start.FROM_WEIGHTS,
         WEIGHTS,
@@ -131,7 +138,7 @@ TABLE = [
     ),
     Row(
         "--resume FILE, the latest of its folder: nothing moves",
-        Action.RESUME,
+        "--resume",
         from_file(EPOCH_5, TRAINED),
         Start.RESUME,
         EPOCH_5,
@@ -139,7 +146,7 @@ TABLE = [
     ),
     Row(
         "--resume FILE, an older one: what lies past it is moved aside with the log",
-        Action.RESUME,
+        "--resume",
         from_file(EPOCH_4, TRAINED),
         Start.RESUME,
         EPOCH_4,
@@ -149,7 +156,7 @@ TABLE = [
     ),
     Row(
         "--resume FILE into another folder: FILE comes along",
-        Action.RESUME,
+        "--resume",
         from_file(ELSEWHERE, NOTHING),
         Start.RESUME,
         ELSEWHERE,
@@ -158,7 +165,7 @@ TABLE = [
     ),
     Row(
         "--resume FILE into the folder of another run: that run is moved aside whole",
-        Action.RESUME,
+        "--resume",
         from_file(ELSEWHERE, TRAINED),
         Start.RESUME,
         ELSEWHERE,
@@ -168,7 +175,7 @@ TABLE = [
     ),
     Row(
         "--resume FOLDER: the reason says which checkpoint was taken",
-        Action.RESUME,
+        "--resume",
         from_file(EPOCH_5, TRAINED),
         Start.RESUME,
         EPOCH_5,
@@ -177,7 +184,7 @@ TABLE = [
     ),
     Row(
         "--model_path P alone: weights",
-        Action.DEFAULT,
+        "",
         facts(source=WEIGHTS),
         Start.FROM_WEIGHTS,
         WEIGHTS,
@@ -185,7 +192,7 @@ TABLE = [
     ),
     Row(
         "--fresh_start --model_path P: weights, even of a full checkpoint; the earlier run is moved aside",
-        Action.FRESH_START,
+        "--fresh_start",
         facts(TRAINED, source=ELSEWHERE),
         Start.FROM_WEIGHTS,
         ELSEWHERE,
@@ -194,14 +201,14 @@ TABLE = [
     ),
     Row(
         "an experiment's new run: a folder that must not exist yet",
-        Action.DEFAULT,
+        "",
         of_experiment(RunFolder(VERSION_2), is_new_version=True),
         Start.FRESH,
         is_new_version=True,
     ),
     Row(
         "--auto_resume of an experiment: its newest version with a checkpoint, naming the newer without",
-        Action.AUTO_RESUME,
+        "--auto_resume",
         of_experiment(
             RunFolder(VERSION_2, (IN_VERSION_2,), entries=("checkpoint_epoch_5.pth",)),
             candidates=Candidates(IN_VERSION_2, ()),
@@ -213,7 +220,7 @@ TABLE = [
     ),
     Row(
         "--resume FILE from elsewhere into an experiment: FILE comes along into a new version",
-        Action.RESUME,
+        "--resume",
         of_experiment(RunFolder(VERSION_2), source=ELSEWHERE, is_new_version=True),
         Start.RESUME,
         ELSEWHERE,
@@ -226,7 +233,7 @@ TABLE = [
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.why)
 def test_a_run_starts_as_the_table_says(row: Row) -> None:
-    plan = decide(Command(Options(), action=row.action, model_path=row.model_path), row.facts)
+    plan = decide(request(row.flag, row.model_path), row.facts)
     assert (plan.start, plan.source, plan.move_aside, plan.bring_along) == (
         row.start,
         row.source,
@@ -241,19 +248,19 @@ def test_a_run_starts_as_the_table_says(row: Row) -> None:
 
 def test_resuming_weights_alone_is_refused_with_the_reason() -> None:
     with pytest.raises(UserError, match=r"weights only.*no optimizer.*drop --resume"):
-        decide(Command(Options(), action=Action.RESUME, model_path=WEIGHTS.path), from_file(WEIGHTS, NOTHING))
+        decide(Resume(options=Options(), model_path=WEIGHTS.path), from_file(WEIGHTS, NOTHING))
 
 
 def test_auto_resume_with_nothing_but_damaged_files_names_each_and_offers_a_fresh_start() -> None:
     damaged = tuple(UnusableFile(r.path, "cut short") for r in (EPOCH_5, EPOCH_4))
     with pytest.raises(UserError, match=r"checkpoint_epoch_5.*checkpoint_epoch_4.*--fresh_start"):
-        decide(Command(Options(), action=Action.AUTO_RESUME), facts(TRAINED, candidates=Candidates(None, damaged)))
+        decide(AutoResume(options=Options()), facts(TRAINED, candidates=Candidates(None, damaged)))
 
 
 def test_a_finished_run_has_nothing_to_train_and_moves_nothing() -> None:
     done = record(RUN / "checkpoint_epoch_100.pth", 100)
     run = RunFolder(RUN, (done,), entries=("checkpoint_epoch_100.pth",))
-    plan = decide(Command(Options(), action=Action.AUTO_RESUME), facts(run, candidates=Candidates(done, ())))
+    plan = decide(AutoResume(options=Options()), facts(run, candidates=Candidates(done, ())))
     assert (plan.start, plan.move_aside) == (Start.REACHED, ())
 
 
@@ -271,7 +278,7 @@ def test_a_run_at_the_end_of_its_patience_is_finished(patience: int, batches_don
     newest = record(RUN / "checkpoint_epoch_5.pth", 5, best_epoch=2, batches_done=batches_done)
     run = RunFolder(RUN, (newest,), entries=(newest.path.name,))
     found = Facts(Options(patience=patience), run, candidates=Candidates(newest, ()))
-    assert decide(Command(Options(), action=Action.AUTO_RESUME), found).start is start, why
+    assert decide(AutoResume(options=Options()), found).start is start, why
 
 
 def test_a_finished_run_goes_on_with_more_epochs_in_the_folder_that_names_them() -> None:
@@ -279,7 +286,7 @@ def test_a_finished_run_goes_on_with_more_epochs_in_the_folder_that_names_them()
     longer = Options(num_epochs=150)
     run = RunFolder(RunDirectory.of(longer).folder)
     found = Facts(longer, run, done)
-    plan = decide(Command(longer, frozenset({"num_epochs"}), Action.RESUME, done.path), found)
+    plan = decide(Resume(options=longer, given=frozenset({"num_epochs"}), model_path=done.path), found)
     assert (plan.start, plan.bring_along) == (Start.RESUME, True)
     assert plan.changes == (Change("num_epochs", 100, 150),)
     assert "_150_" in plan.run.folder.name
@@ -317,7 +324,7 @@ def test_a_changed_setting_is_refused_or_reported_by_what_it_does(
     source = record(RUN / "c.pth", 5, batches_done=3 if mid_epoch else 0)
     options = Options(**{name: new})  # type: ignore[arg-type]
     found = Facts(options, RunFolder(RunDirectory.of(options).folder), source)
-    command = Command(options, frozenset({name}), Action.RESUME, source.path)
+    command = Resume(options=options, given=frozenset({name}), model_path=source.path)
     if refusal:
         with pytest.raises(UserError, match=refusal):
             decide(command, found)
@@ -330,7 +337,7 @@ def test_a_setting_without_effect_on_the_results_is_not_reported(setting: str) -
     new = {"num_workers": 0, "device": "cpu", "database_path": "/data/LA", "comment": "x", "viz_samples": 3}[setting]
     options = Options(ssl_model="compact", **{setting: new})  # type: ignore[arg-type]
     found = Facts(options, NOTHING, EPOCH_5)
-    assert decide(Command(options, action=Action.RESUME, model_path=EPOCH_5.path), found).changes == ()
+    assert decide(Resume(options=options, model_path=EPOCH_5.path), found).changes == ()
 
 
 def test_other_data_is_reported_between_epochs() -> None:
@@ -350,7 +357,7 @@ def test_the_same_data_elsewhere_is_the_same_data() -> None:
 def test_a_best_checkpoint_from_beyond_the_resumed_epoch_moves_with_its_weights() -> None:
     names = ("best_checkpoint_eer.pth", "best_model_eer.pth", "checkpoint_epoch_4.pth", "checkpoint_epoch_5.pth")
     best = record(RUN / names[0], 5)
-    weights = WeightsFile(RUN / names[1], 1, epoch=5)
+    weights = WeightsFile(RUN / names[1], 1, record(RUN / names[1], 5))
     run = RunFolder(RUN, (EPOCH_4, EPOCH_5), best, (weights,), entries=names)
     assert entries_past(EPOCH_4, run) == ("best_checkpoint_eer.pth", "best_model_eer.pth", "checkpoint_epoch_5.pth")
 
@@ -359,7 +366,9 @@ def test_a_best_checkpoint_from_before_the_resumed_epoch_stays() -> None:
     names = ("best_checkpoint_eer.pth", "best_model_eer.pth", "checkpoint_epoch_4.pth", "checkpoint_epoch_5.pth")
     source = record(RUN / names[2], 4, best_epoch=2)
     best = record(RUN / names[0], 2)
-    run = RunFolder(RUN, (source, EPOCH_5), best, (WeightsFile(RUN / names[1], 1, epoch=2),), entries=names)
+    run = RunFolder(
+        RUN, (source, EPOCH_5), best, (WeightsFile(RUN / names[1], 1, record(RUN / names[1], 2)),), entries=names
+    )
     assert entries_past(source, run) == ("checkpoint_epoch_5.pth",)
 
 

@@ -99,7 +99,10 @@ def broken_stream(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         (Standing("a", 120, 0, 100, 1600, 50.0, 0.12346), "a  100/120 batches  loss 0.1235  32.0 utt/s  0:00:10 left"),
         # Taken up at batch 90: these 10 took 50 s, so 20 more take 100 s.
         (Standing("b", 120, 90, 100, 160, 50.0, 0.5), "b  100/120 batches  loss 0.5000  3.2 utt/s  0:01:40 left"),
-        (Standing("val", 2, 0, 2, 8, 2.0, None, 12.346), "val  2/2 batches  EER 12.35 %  4.0 utt/s  0:00:00 left"),
+        (
+            Standing("val", 2, 0, 2, 8, 2.0, None, "EER 12.35 %"),
+            "val  2/2 batches  EER 12.35 %  4.0 utt/s  0:00:00 left",
+        ),
         # Nothing is done yet, so nothing is known.
         (Standing("train", 120, 90, 90), "train  90/120 batches"),
         (Standing("train", 2, 0, 1, 8, 0.0, float("nan")), "train  1/2 batches  loss nan  0:00:00 left"),
@@ -141,16 +144,16 @@ def test_in_the_first_epoch_the_others_are_taken_to_be_as_long_as_this_one() -> 
 def test_an_eer_that_costs_time_is_computed_seldom_enough_to_cost_a_hundredth() -> None:
     stream, clock, computed = io.StringIO(), SetClock(), 0
 
-    def running_eer() -> float | None:
+    def running_figure() -> str:
         nonlocal computed
         computed += 1
         clock.now_s += 0.1
-        return None if computed == 1 else float(computed)
+        return "" if computed == 1 else f"EER {computed:.2f} %"
 
     with progress("train", 1000, stream=stream, line_every_s=0.0, clock=clock) as shown:
         for _ in range(250):
             clock.now_s += 0.1
-            shown.advance(utterances=1, running_eer=running_eer)
+            shown.advance(utterances=1, running_figure=running_figure)
     assert computed == 3  # after 0.1 s, then 10 s later each time
     lines = stream.getvalue().splitlines()
     assert "EER" not in lines[0]
@@ -176,7 +179,7 @@ def test_a_terminal_shows_one_bar_with_every_measure(terminal: Terminal) -> None
         terminal.written()
         clock.now_s += 60.0
         threading.Event().wait(0.11)  # tqdm draws again after a tenth of a second of its own
-        shown.advance(utterances=16, loss=0.1234, running_eer=lambda: 7.5)
+        shown.advance(utterances=16, loss=0.1234, running_figure=lambda: "EER 7.50 %")
         bar = terminal.written()
     assert bar.startswith("\repoch 3/100   50% |")
     assert bar.rstrip().endswith("| 50/100, loss 0.1234  EER 7.50 %  0.3 utt/s  0:50:00 left, run 243:20:00")

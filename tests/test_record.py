@@ -11,15 +11,26 @@ import pytest
 import torch
 
 from tests.conftest import REPOSITORY
-from tests.records import metrics, record
-from training.checkpoints.history import StepMetrics
-from training.checkpoints.record import CheckpointRecord, Kind, UnusableFile, WeightsFile, examine, record_from_dict
-from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal
+from tests.records import metrics, record, validated
+from training.checkpoints.checking import Verdict, check_file
+from training.checkpoints.frozen_reference import FrozenFile
+from training.checkpoints.record import (
+    FORMAT,
+    CheckpointRecord,
+    Kind,
+    UnusableFile,
+    WeightsFile,
+    examine,
+    record_from_dict,
+)
+from training.checkpoints.sealed_file import BadCheckpointFileError
 from training.saving.store import save_checkpoint
 from training.settings.options import Options
+from training.settings.tasks import DETECTION
 
 PATH = Path("models/run/checkpoint_epoch_3.pth")
 OF_FORMAT_1 = sorted((REPOSITORY / "tests/fixtures/format_1").glob("*.pth"))
+OF_EARLIER_FORMATS = sorted((REPOSITORY / "tests/fixtures").glob("format_*/*.pth"))
 AWKWARD = metrics(3, val_eer=0.1 + 0.2, val_loss=1e-323)
 
 
@@ -38,7 +49,7 @@ def stored(**changes: Any) -> dict[str, Any]:
         record(PATH, 0, batches_done=4),
         record(PATH, 3, batches_done=10, lineage=(("a", 0), ("b", 12))),
         record(PATH, 3, last=AWKWARD, best=AWKWARD, learning_rate=1 / 3),
-        record(PATH, 3, name="ep3.pt", validated=StepMetrics(30, 3, 0.1 + 0.2, 90.0, 1 / 3)),
+        record(PATH, 3, name="ep3.pt", validated=validated(30, 3, 1 / 3, 0.1 + 0.2)),
         record(PATH, 3, options=Options(milestones=(10, 25), save_interval=0)),
         record(PATH, 3, options=Options(lr=3e-7, comment="été 📦", use_contrastive=True, num_examples=50)),
         record(PATH, 3, kind=Kind.WEIGHTS, metadata={"git_commit": None, "saved_at": 1790000000.123456}),
@@ -63,9 +74,9 @@ def test_the_record_says_nothing_about_where_the_file_lies() -> None:
     assert not {"path", "bytes_on_disk"} & set(record(PATH, 3).as_dict())
 
 
-@pytest.mark.parametrize("format_number", [3, 99, None, "1", 1.0])
+@pytest.mark.parametrize("format_number", [4, 99, None, "1", 1.0])
 def test_a_format_that_is_newer_or_none_is_refused(format_number: object) -> None:
-    with pytest.raises(BadCheckpointFileError, match="this version reads up to 2: update bonafide"):
+    with pytest.raises(BadCheckpointFileError, match="this version reads up to 3: update bonafide"):
         record_from_dict(stored(format=format_number), PATH, 1)
 
 
@@ -98,6 +109,13 @@ def test_a_missing_key_is_named(key: str) -> None:
         ("options", {"milestones": 5}),
         ("options", {"checkpoint_name": 5}),
         ("data", "here"),
+        ("task", 5),
+        ("figures", []),
+        ("figures", [5]),
+        ("figures", [{"part": "val", "key": "eer", "short": "EER", "rank": 2}]),
+        ("parts", "model_state_dict"),
+        ("weights", None),
+        ("decision", {"threshold": "high"}),
         ("metadata", None),
     ],
 )
@@ -106,16 +124,21 @@ def test_a_value_of_another_kind_is_damage(key: str, value: object) -> None:
         record_from_dict(stored(**{key: value}), PATH, 1)
 
 
-def test_every_kind_of_file_of_format_1_is_among_the_fixtures() -> None:
-    found = [examine(path) for path in OF_FORMAT_1]
+@pytest.mark.parametrize("number", range(1, FORMAT))
+def test_every_kind_of_file_of_every_earlier_format_is_among_the_fixtures(number: int) -> None:
+    found = [examine(path) for path in OF_EARLIER_FORMATS if path.parent.name == f"format_{number}"]
     kinds = [file.kind if isinstance(file, CheckpointRecord) else type(file) for file in found]
     assert kinds == [WeightsFile, Kind.EPOCH, Kind.STEP]
 
 
-@pytest.mark.parametrize("path", OF_FORMAT_1, ids=lambda path: path.name)
-def test_a_file_of_format_1_is_whole_and_usable(path: Path) -> None:
-    assert not isinstance(examine(path), UnusableFile)
-    assert broken_seal(path) is None
+@pytest.mark.parametrize("path", OF_EARLIER_FORMATS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_file_of_an_earlier_format_is_whole_usable_and_of_a_detector(path: Path) -> None:
+    found = examine(path)
+    assert not isinstance(found, UnusableFile | FrozenFile)
+    record = found if isinstance(found, CheckpointRecord) else found.record
+    assert record is not None
+    assert (record.task, record.figures) == ("detection", DETECTION.figures)
+    assert check_file(path).verdict in (Verdict.OK, Verdict.WEIGHTS_ONLY)
 
 
 @pytest.mark.parametrize("path", OF_FORMAT_1[1:], ids=lambda path: path.name)
@@ -208,7 +231,7 @@ def test_a_file_is_judged_by_its_record_and_not_by_its_name(tmp_path: Path) -> N
         save_checkpoint(path, {"model_state_dict": {}}, replace(made, kind=kind))
         size = path.stat().st_size
         expected = replace(made, kind=kind, bytes_on_disk=size)
-        weights = WeightsFile(path, size, epoch=3, val_eer=AWKWARD.val_eer, options=made.options)
+        weights = WeightsFile(path, size, expected)
         assert examine(path) == (weights if kind is Kind.WEIGHTS else expected)
 
 

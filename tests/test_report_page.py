@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,18 +20,21 @@ from PIL import Image
 from main import main
 from tests.conftest import DuringStep
 from tests.html_pages import Page, read
-from tests.records import STEPS_PER_EPOCH, metrics, record
+from tests.records import STEPS_PER_EPOCH, metrics, record, validated
 from tests.small_state import OPTIONS, complete_epoch, small_state, train
-from training.checkpoints.history import EpochTime, Session, StepMetrics
+from training.checkpoints.history import EpochTime, History, Session, UnfinishedEpoch
 from training.reports.page.pictures import read_heatmaps
 from training.reports.page.report import report_html
-from training.reports.page.story import Story, interrupted_story, story_in, story_of
 from training.reports.page.wording import state_text
 from training.reports.page.writing import RunPage
+from training.reports.reporting import Reports
+from training.reports.story import Moment, Story, story_in, story_of
 from training.runs.directory import RunDirectory
 from training.runs.survey import RunFolder, survey_folder
 from training.settings.options import Options
-from training.state.last_validation import LastValidation
+from training.settings.tasks import DETECTION
+from training.tasks.detection import DetectionTask
+from training.tasks.task import Scores
 
 RUN = RunDirectory(Path("models/run"))
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -42,25 +46,31 @@ def session(step: int, **changes: list[object]) -> Session:
     return Session(1_790_000_060.0 + step, step, source, saved_at, environment, dict(changes))
 
 
-def story(epochs: int = 4, sessions: Sequence[Session] = (session(0),), **changes: object) -> Story:
-    """Return a run of `epochs` completed epochs of 10 steps, the second of them the best."""
+def story(epochs: int = 4, sessions: Sequence[Session] = (session(0),), **changes: Any) -> Story:
+    """Return a run of `epochs` completed epochs of 10 steps, the second of them the best.
+
+    `changes` are those of its history and of what stands beside it.
+    """
     scores = torch.linspace(-4, 4, 200)
-    made = Story(
-        options=OPTIONS.replaced(num_epochs=max(epochs, 1)),
+    history = History(
+        DETECTION.figures,
+        UnfinishedEpoch(STEPS_PER_EPOCH),
+        (("run-a", 0),),
         epoch=epochs,
         step=epochs * STEPS_PER_EPOCH,
-        batches_done=0,
-        batches_per_epoch=STEPS_PER_EPOCH,
-        history=[metrics(epoch, val_eer=2.0 if epoch == 2 else 5.0 + epoch) for epoch in range(1, epochs + 1)],
+        epochs=[metrics(epoch, val_eer=2.0 if epoch == 2 else 5.0 + epoch) for epoch in range(1, epochs + 1)],
         times=[EpochTime(epoch, 1_790_000_000.0 + 60 * epoch, 12.5) for epoch in range(1, epochs + 1)],
-        validations=[],
-        sessions=sessions,
-        lost_epochs=[],
-        last_validation=LastValidation(epochs * STEPS_PER_EPOCH, scores, torch.arange(200) % 7 > 3),
+        sessions=list(sessions),
         training_seconds=3725.0,
+    )
+    of_history = {name: changes.pop(name) for name in list(changes) if hasattr(history, name)}
+    made = Story(
+        OPTIONS.replaced(num_epochs=max(epochs, 1)),
+        replace(history, **of_history),
+        [Scores(epochs * STEPS_PER_EPOCH, scores, torch.arange(200) % 7 > 3)],
         num_parameters=1234,
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)
 
 
 def page_of(told: Story, folder: RunFolder | None = None) -> Page:
@@ -73,7 +83,7 @@ def test_each_epoch_stands_in_the_table_exactly_once_however_often_the_run_was_s
 
 
 def test_validations_within_epochs_stand_between_the_epochs() -> None:
-    validations = [StepMetrics(15, 1, 0.5, 90.0, 7.25), StepMetrics(25, 2, 0.5, 90.0, 6.75)]
+    validations = [validated(15, 1, 7.25, 0.5, 90.0), validated(25, 2, 6.75, 0.5, 90.0)]
     rows = page_of(story(3, validations=validations)).elements
     marks = [element.attributes.get("data-step") or element.attributes.get("data-epoch") for element in rows]
     assert [mark for mark in marks if mark] == ["3", "25", "2", "15", "1"]
@@ -92,7 +102,7 @@ def test_a_run_that_was_never_stopped_has_no_mark() -> None:
 
 
 def test_a_stop_within_an_epoch_is_marked_on_the_page_that_is_written_then() -> None:
-    told = interrupted_story(story(2, step=24, batches_done=4, options=OPTIONS), "by SIGTERM")
+    told = story(2, step=24, under_way=UnfinishedEpoch(10, 4), options=OPTIONS).told_by("by SIGTERM")
     page = page_of(told)
     assert page.values("data-at") == ["2.4000"] * 5
     assert "Stopped in epoch 3 of 4, after 4 of 10 batches: by SIGTERM." in page.elements[0].text
@@ -114,8 +124,8 @@ def test_settings_other_than_the_default_say_what_it_is() -> None:
 
 def test_checkpoints_are_listed_newest_first_with_the_best_and_the_last_marked() -> None:
     told = story(3)
-    best = told.best
-    found = [record(RUN.folder / f"e{n}.pth", n, last=told.history[n - 1], best=best) for n in (1, 2, 3)]
+    best = told.history.best
+    found = [record(RUN.folder / f"e{n}.pth", n, last=told.history.epochs[n - 1], best=best) for n in (1, 2, 3)]
     page = page_of(told, RunFolder(RUN.folder, tuple(found), best=replace(found[1], path=RUN.best_checkpoint)))
     assert page.values("data-checkpoint") == ["e3.pth", "e2.pth", "e1.pth"]
     rows = [page.text_of("data-checkpoint", f"e{n}.pth") for n in (1, 2, 3)]
@@ -125,7 +135,7 @@ def test_checkpoints_are_listed_newest_first_with_the_best_and_the_last_marked()
 @pytest.mark.parametrize("harm", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ story }}"])
 def test_text_of_others_is_shown_and_never_taken_for_markup(harm: str) -> None:
     told = story(2, [session(0), replace(session(10), source=harm)], options=Options(checkpoint_name=None, comment="c"))
-    told = replace(interrupted_story(told, harm), options=told.options.replaced(database_path=harm))
+    told = replace(told.told_by(harm), options=told.options.replaced(database_path=harm))
     page = page_of(told, RunFolder(Path("models", harm.replace("/", "|"))))
     assert not [element for element in page.elements if element.tag in ("script", "img")]
     assert page.text_of("data-setting", "database_path").startswith(harm)
@@ -141,9 +151,9 @@ def test_the_page_needs_no_other_file_and_runs_nothing() -> None:
 
 def test_a_figure_that_is_no_number_leaves_a_gap_in_its_curve_alone() -> None:
     told = story(4)
-    told = replace(
-        told, history=[replace(row, val_loss=float("nan") if row.epoch == 2 else 0.5) for row in told.history]
-    )
+    for number, row in enumerate(told.history.epochs):
+        loss = float("nan") if row.epoch == 2 else 0.5
+        told.history.epochs[number] = replace(row, figures={**row.figures, "val_loss": loss})
     page = page_of(told)
     assert "nan" in page.text_of("data-epoch", "2")
     drawn = [str(e.attributes["points"]) for e in page.elements if e.tag == "polyline"]
@@ -152,7 +162,7 @@ def test_a_figure_that_is_no_number_leaves_a_gap_in_its_curve_alone() -> None:
 
 
 def test_a_run_that_has_no_epoch_yet_has_a_page_that_says_so() -> None:
-    page = page_of(story(0, last_validation=None))
+    page = page_of(story(0, exhibits=()))
     assert "No epoch is completed yet." in page.elements[0].text
     assert page.values("data-epoch") == []
 
@@ -176,16 +186,18 @@ def test_one_sentence_says_where_the_run_stands(told: Story, state: str, sentenc
 
 def test_a_page_from_a_checkpoint_tells_what_the_page_of_its_run_told() -> None:
     state = small_state(OPTIONS)
-    state.sessions.append(session(0))
+    state.history.sessions.append(session(0))
     train(state, 10)
-    state.last_validation = LastValidation(10, torch.linspace(-1, 1, 50), torch.arange(50) % 2 == 1)
+    scores, is_bona_fide = torch.linspace(-1, 1, 50), torch.arange(50) % 2 == 1
+    state.kept["last_validation"] = {"step": 10, "scores": scores, "is_bona_fide": is_bona_fide}
     complete_epoch(state)
     folder = RunFolder(RUN.folder)
-    payload = {**state.to_payload(), "metadata": {"num_parameters": story_of(state, OPTIONS).num_parameters}}
-    pages = [report_html(told, folder, None, 0.0) for told in (story_of(state, OPTIONS), story_in(payload, OPTIONS))]
+    task = DetectionTask(OPTIONS, torch.device("cpu"))
+    payload = {**state.to_payload(), "metadata": {"num_parameters": state.num_parameters}}
+    pages = [report_html(told, folder, None, 0.0) for told in (story_of(state, task), story_in(payload, task))]
     assert pages[0] == pages[1]
     del payload["sessions"], payload["last_validation"]
-    assert "Not recorded" in read(report_html(story_in(payload, OPTIONS), folder, None)).elements[0].text
+    assert "Not recorded" in read(report_html(story_in(payload, task), folder, None)).elements[0].text
 
 
 def test_heatmaps_are_made_small_and_what_is_no_picture_is_left_out(tmp_path: Path) -> None:
@@ -206,13 +218,18 @@ def test_heatmaps_are_made_small_and_what_is_no_picture_is_left_out(tmp_path: Pa
 
 
 def test_a_folder_that_is_gone_costs_a_warning_and_no_run(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    RunPage(RUN, OPTIONS).tell(small_state(OPTIONS))
-    assert f"[WARNING] {RUN.report} could not be written: No such file or directory" in capsys.readouterr().out
+    reports = Reports([RunPage(RUN)], lambda: story(2))
+    for _ in range(3):
+        reports.tell(Moment.EPOCH_DRAWN)
+    assert f"[WARNING] {RUN.report} could not be written: No such file or directory" in (
+        said := capsys.readouterr().out
+    )
+    assert said.count("[WARNING]") == 1
 
 
 def test_the_page_belongs_to_the_run_and_moves_with_it(workplace: Path) -> None:
     RUN.folder.mkdir(parents=True)
-    RunPage(RUN, OPTIONS).write(story(3))
+    RunPage(RUN).tell(story(3))
     found = survey_folder(RUN.folder)
     assert (found.entries, found.reported_epochs) == (("report.html",), 3)
 

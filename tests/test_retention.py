@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.records import STEPS_PER_EPOCH, metrics, record
-from training.checkpoints.history import EpochMetrics, StepMetrics
+from tests.records import validated as a_validation
+from training.checkpoints.history import EpochMetrics
 from training.checkpoints.record import CheckpointRecord, Kind
 from training.runs.directory import RunDirectory
 from training.runs.retention import RetentionPolicy, files_to_prune, own_records, retained
@@ -272,7 +273,7 @@ def test_every_reason_is_given_and_every_other_file_goes(policy: RetentionPolicy
 
 def test_of_two_checkpoints_of_one_step_the_validated_one_stays_and_they_count_as_one() -> None:
     """A run that is stopped between a step and its validation saves that step again once it is validated."""
-    figures = StepMetrics(step=3, epoch=0, val_loss=0.5, val_acc=90.0, val_eer=5.0)
+    figures = a_validation(step=3, epoch=0)
     named = RUN.folder / "s003-eer_5.00.ckpt"
     validated = step(3, path=named, name=named.name, validated=figures)
     records = [*files("s1 s2 s3 s4"), validated]

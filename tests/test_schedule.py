@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +13,17 @@ from torch import nn
 from tests.comparing import differences
 from tests.records import metrics
 from tests.small_state import OPTIONS, seed_everything, small_state, train
+from training.checkpoints.history import EpochMetrics, History, UnfinishedEpoch
+from training.settings.tasks import DETECTION
 from training.state.train_state import TrainState
 from training.tasks.schedule import apply_rates, base_rate, learning_rate_factor, make_schedule, planned_steps
 
 HALF_COSINE = [1.0, 0.5 + math.sqrt(0.5) / 2, 0.5, 0.5 - math.sqrt(0.5) / 2, 0.0]
+
+
+def history(rows: list[EpochMetrics], step: int = 0, epoch: int = 0, batches_done: int = 0) -> History:
+    under_way = UnfinishedEpoch(10, batches_done)
+    return History(DETECTION.figures, under_way, (("run-a", 0),), epoch=epoch, step=step, epochs=rows)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,7 @@ def test_more_epochs_stretch_the_schedule_from_where_it_stands(scheduler: str, e
     longer = make_schedule(extended, options, 40)
     extended.load_state_dict(first.state_dict())
     longer.load_state_dict(schedule.state_dict())
-    apply_rates(extended, longer, options, [])
+    apply_rates(extended, longer, options, history([]))
     assert extended.param_groups[0]["lr"] == pytest.approx(0.5 * expected)
     extended.step()
     longer.step()
@@ -78,9 +86,8 @@ def test_more_epochs_stretch_the_schedule_from_where_it_stands(scheduler: str, e
 def test_the_planned_steps_do_not_depend_on_where_a_run_was_stopped(
     step: int, epoch: int, batches_done: int, batches_per_epoch_now: int, expected: int, why: str
 ) -> None:
-    under_way = {"batches_per_epoch": 10, "batches_done": batches_done}
-    payload = {"step": step, "epoch": epoch, "unfinished_epoch": under_way}
-    assert planned_steps(4, batches_per_epoch_now, payload) == expected, why
+    past = history([], step=step, epoch=epoch, batches_done=batches_done)
+    assert planned_steps(4, batches_per_epoch_now, past) == expected, why
 
 
 @pytest.mark.parametrize(
@@ -94,9 +101,8 @@ def test_the_planned_steps_do_not_depend_on_where_a_run_was_stopped(
 def test_the_last_step_of_an_epoch_may_have_fewer_batches(
     step: int, epoch: int, batches_done: int, expected: int, why: str
 ) -> None:
-    under_way = {"batches_per_epoch": 10, "batches_done": batches_done}
-    payload = {"step": step, "epoch": epoch, "unfinished_epoch": under_way} if step else None
-    assert planned_steps(4, 10, payload, batches_per_step=4) == expected, why
+    past = history([], step=step, epoch=epoch, batches_done=batches_done) if step else None
+    assert planned_steps(4, 10, past, batches_per_step=4) == expected, why
 
 
 def restored(lr: float, weight_decay: float) -> tuple[TrainState, TrainState]:
@@ -105,9 +111,9 @@ def restored(lr: float, weight_decay: float) -> tuple[TrainState, TrainState]:
     seed_everything(3)
     train(state, 7)
     other = small_state()
-    other.restore(copy.deepcopy(state.to_payload()))  # its tensors are the live ones
+    other.restore(copy.deepcopy(state.to_payload()), Path("a.pth"))  # its tensors are the live ones
     options = OPTIONS.replaced(lr=lr, weight_decay=weight_decay)
-    apply_rates(other.optimizers["optimizer"], other.schedulers["scheduler"], options, [])  # type: ignore[arg-type]
+    apply_rates(other.optimizers["optimizer"], other.schedulers["scheduler"], options, other.history)  # type: ignore[arg-type]
     return state, other
 
 
@@ -131,11 +137,11 @@ def test_a_changed_learning_rate_counts_from_the_next_step_on() -> None:
 
 def test_a_plateau_multiplies_the_rate_once_for_each_wait() -> None:
     options = OPTIONS.replaced(scheduler="plateau", lr=0.5, plateau_patience=2, plateau_factor=0.1)
-    history = [metrics(epoch) for epoch in range(1, 6)]  # the first is the best
-    assert [base_rate(options, history[:epochs]) for epochs in range(6)] == pytest.approx(
+    rows = [metrics(epoch) for epoch in range(1, 6)]  # the first is the best
+    assert [base_rate(options, history(rows[:epochs])) for epochs in range(6)] == pytest.approx(
         [0.5, 0.5, 0.5, 0.05, 0.05, 0.005]
     )
-    assert base_rate(options.replaced(scheduler="cosine"), history) == 0.5
+    assert base_rate(options.replaced(scheduler="cosine"), history(rows)) == 0.5
 
 
 def test_a_plateau_counts_from_the_next_step_on_and_keeps_the_warm_up() -> None:

@@ -13,7 +13,7 @@ import torch
 from main import main
 from tests.conftest import SMALL_RUN, write_corpus
 from training.inference import load_detector
-from training.tasks.detection import DetectionTask
+from training.loop.step import take_step
 
 
 @pytest.fixture(autouse=True)
@@ -154,13 +154,13 @@ def test_audio_that_goes_away_in_mid_run_stops_it_with_all_that_was_trained_save
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = write_corpus(tmp_path / "corpus")
-    step = DetectionTask.training_step
+    step = take_step
 
     def training_step(*arguments: Any) -> Any:
         (corpus / "ASVspoof2019_LA_dev" / "flac" / "LA_D_0000005.flac").unlink(missing_ok=True)
         return step(*arguments)
 
-    monkeypatch.setattr(DetectionTask, "training_step", training_step)
+    monkeypatch.setattr("training.loop.trainer.take_step", training_step)
     assert train(corpus) == 1
     message = capsys.readouterr().err
     assert "LA_D_0000005.flac" in message and "--auto_resume goes on from" in message
@@ -173,7 +173,7 @@ def test_audio_that_goes_away_in_mid_run_stops_it_with_all_that_was_trained_save
 def test_a_worker_that_dies_is_told_in_a_sentence(
     corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = DetectionTask.training_step
+    step = take_step
 
     def training_step(*arguments: Any) -> Any:
         for worker in multiprocessing.active_children():
@@ -181,7 +181,7 @@ def test_a_worker_that_dies_is_told_in_a_sentence(
             worker.join()
         return step(*arguments)
 
-    monkeypatch.setattr(DetectionTask, "training_step", training_step)
+    monkeypatch.setattr("training.loop.trainer.take_step", training_step)
     assert train(corpus, "--num_workers", "2", epochs=30) == 1
     assert "a process that reads audio died" in capsys.readouterr().err
 

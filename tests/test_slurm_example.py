@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training.settings.command_line import read_command
+from tests.asking import asked_training
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "train.sbatch"
 
@@ -44,5 +44,5 @@ def test_the_job_is_queued_again_only_where_sigterm_stopped_the_training(
 def test_the_flags_in_the_script_exist() -> None:
     (line,) = [line for line in SCRIPT.read_text().splitlines() if line.startswith("srun")]
     words = shlex.split(line)
-    command = read_command(words[words.index("main.py") + 1 :])
+    command = asked_training(*words[words.index("main.py") + 1 :])
     assert command.options.comment == "xlsr"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,12 @@ import torch
 
 from tests.comparing import differences
 from tests.small_state import complete_epoch, seed_everything, small_state, train
+from training.checkpoints.history import UnfinishedEpoch
 from training.state.random_states import random_states, restore_random_states
-from training.state.train_state import TrainState, UnfinishedEpoch
+from training.state.train_state import TrainState
+from utils.errors import UserError
+
+FILE = Path("a.pth")
 
 
 def through_a_file(payload: dict[str, Any]) -> dict[str, Any]:
@@ -31,7 +36,7 @@ def trained_state(steps: int) -> TrainState:
     train(state, 10)
     complete_epoch(state)
     train(state, steps)
-    state.training_seconds, state.seconds_in_epoch = 34.5, 2.25
+    state.history.training_seconds, state.history.seconds_in_epoch = 34.5, 2.25
     return state
 
 
@@ -41,7 +46,7 @@ def test_a_payload_restores_to_the_same_payload(steps: int) -> None:
     before = through_a_file(state.to_payload())
     other = small_state(weights_seed=99)
     seed_everything(2)
-    other.restore(before)
+    other.restore(before, FILE)
     assert differences(through_a_file(other.to_payload()), before) == []
 
 
@@ -56,7 +61,7 @@ def test_training_on_after_a_restore_gives_the_bits_of_never_stopping(steps: int
 
     resumed = small_state(weights_seed=99)
     seed_everything(2)
-    resumed.restore(saved)
+    resumed.restore(saved, FILE)
     train(resumed, 10 - steps)
     complete_epoch(resumed)
     train(resumed, 7)
@@ -68,37 +73,38 @@ def test_restoring_twice_in_a_row_loses_no_bit() -> None:
     first = through_a_file(state.to_payload())
     for _ in range(2):
         state = small_state(weights_seed=99)
-        state.restore(first)
+        state.restore(first, FILE)
         assert differences(through_a_file(state.to_payload()), first) == []
 
 
 def test_the_loss_and_scores_of_an_unfinished_epoch_go_on_after_a_restore() -> None:
     state = trained_state(4)
     resumed = small_state()
-    resumed.restore(through_a_file(state.to_payload()))
+    resumed.restore(through_a_file(state.to_payload()), FILE)
     for one in (state, resumed):
-        one.unfinished.add(0.25, torch.tensor([1.0, -1.0]), torch.tensor([1, 0]))
-    assert resumed.unfinished.utterances == 22
-    assert resumed.unfinished.batches_done == 5
-    assert resumed.unfinished.mean_loss == state.unfinished.mean_loss
-    assert torch.equal(resumed.unfinished.all_scores(), state.unfinished.all_scores())
-    assert torch.equal(resumed.unfinished.all_labels(), state.unfinished.all_labels())
+        one.history.under_way.add(0.25, 2)
+        one.observed.add({"scores": torch.tensor([1.0, -1.0]), "labels": torch.tensor([1, 0])})
+    assert resumed.history.under_way.utterances == 22
+    assert resumed.history.under_way.batches_done == 5
+    assert resumed.history.under_way.mean_loss == state.history.under_way.mean_loss
+    for name, values in state.observed.joined().items():
+        assert torch.equal(resumed.observed.joined()[name], values)
 
 
 def test_between_epochs_the_length_of_the_epoch_ahead_is_that_of_the_present_data() -> None:
     """A changed batch size is allowed there, so the length in the payload may be out of date."""
     resumed = small_state()
-    resumed.unfinished = UnfinishedEpoch(25)
-    resumed.restore(through_a_file(trained_state(0).to_payload()))
-    assert resumed.unfinished.batches_per_epoch == 25
+    resumed.history.under_way = UnfinishedEpoch(25)
+    resumed.restore(through_a_file(trained_state(0).to_payload()), FILE)
+    assert resumed.history.under_way.batches_per_epoch == 25
 
 
 def test_inside_an_epoch_its_length_is_that_of_the_payload() -> None:
     resumed = small_state()
-    resumed.unfinished = UnfinishedEpoch(25)
-    resumed.restore(through_a_file(trained_state(10).to_payload()))
-    assert resumed.unfinished.batches_per_epoch == 10
-    assert resumed.unfinished.is_trained
+    resumed.history.under_way = UnfinishedEpoch(25)
+    resumed.restore(through_a_file(trained_state(10).to_payload()), FILE)
+    assert resumed.history.under_way.batches_per_epoch == 10
+    assert resumed.history.under_way.is_trained
 
 
 @pytest.mark.parametrize(
@@ -122,14 +128,14 @@ def test_a_missing_key_is_never_replaced_by_a_default(key: str) -> None:
     payload = through_a_file(trained_state(2).to_payload())
     del payload[key]
     with pytest.raises(KeyError, match=key):
-        small_state().restore(payload)
+        small_state().restore(payload, FILE)
 
 
 def test_weights_that_do_not_fit_are_refused() -> None:
     payload = through_a_file(trained_state(2).to_payload())
     payload["model_state_dict"]["0.weight"] = torch.zeros(9, 9)
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        small_state().restore(payload)
+    with pytest.raises(UserError, match="1 layers of another size"):
+        small_state().restore(payload, FILE)
 
 
 def test_every_network_optimizer_and_schedule_is_in_the_payload_under_its_name() -> None:
@@ -152,7 +158,7 @@ def test_the_best_so_far_is_a_query_over_the_history() -> None:
     state = small_state()
     for val_eer in (7.0, 3.0, 4.0):
         complete_epoch(state, val_eer)
-    assert state.best == state.history[1]
+    assert state.history.best == state.history.epochs[1]
     payload = state.to_payload()
     assert (payload["best_val_eer"], payload["val_eer"], payload["epoch"]) == (3.0, 4.0, 3)
 
@@ -181,7 +187,7 @@ def test_looking_at_the_random_states_draws_nothing() -> None:
 
 
 def test_an_epoch_without_a_batch_yet_has_no_scores() -> None:
-    empty = UnfinishedEpoch(3)
-    assert empty.all_scores().shape == (0,)
-    assert empty.all_labels().dtype == torch.int64
-    assert not empty.is_trained
+    state = small_state()
+    assert state.observed.joined()["scores"].shape == (0,)
+    assert state.observed.joined()["labels"].dtype == torch.int64
+    assert not state.history.under_way.is_trained

@@ -15,6 +15,7 @@ from tests.comparing import assert_same_training, bits, differences, log_rows
 from tests.conftest import SMALL_RUN
 from training.checkpoints.record import CheckpointRecord, examine
 from training.checkpoints.sealed_file import broken_seal
+from training.loop.step import take_step
 from training.runs.survey import survey_folder
 from training.tasks.detection import DetectionTask
 
@@ -55,7 +56,7 @@ def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def after_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[int, Callable[[], object]]], None]]:
     """Do something right after given training steps, counted from the start of the test."""
     events: dict[int, Callable[[], object]] = {}
-    original, seen = DetectionTask.training_step, [0]
+    original, seen = take_step, [0]
 
     def watched(*arguments: object) -> object:
         result = original(*arguments)  # type: ignore[arg-type]
@@ -63,7 +64,7 @@ def after_step(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[int, 
         events.get(seen[0], lambda: None)()
         return result
 
-    monkeypatch.setattr(DetectionTask, "training_step", watched)
+    monkeypatch.setattr("training.loop.trainer.take_step", watched)
     yield events.update
 
 

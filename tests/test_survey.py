@@ -119,13 +119,13 @@ def test_weights_alone_are_no_checkpoints() -> None:
     write_foreign_weights(RUN / "pretrained.pth")
     run = survey_folder(RUN)
     assert run.all_checkpoints == ()
+    record = run.weights[0].record
+    assert record and (record.epoch, record.last, record.options) == (4, metrics(4), Options())
     assert run.weights == (
         WeightsFile(
             RUN / "best_model_eer.pth",
             (RUN / "best_model_eer.pth").stat().st_size,
-            epoch=4,
-            val_eer=metrics(4).val_eer,
-            options=Options(),
+            run.weights[0].record,
         ),
         WeightsFile(RUN / "pretrained.pth", (RUN / "pretrained.pth").stat().st_size),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ from torch import Tensor, nn
 
 from models.detector import Detector, DetectorOutput, DetectorSettings
 from tests.comparing import differences
+from training.checkpoints.history import History, UnfinishedEpoch
 from training.data.loading import Batch
+from training.loop.step import take_step
 from training.settings.options import Options
-from training.state.train_state import TrainState, UnfinishedEpoch
+from training.settings.tasks import DETECTION
+from training.state.train_state import TrainState
 from training.tasks.detection import DetectionTask
 from training.tasks.losses import margin_contrastive_loss, supervised_contrastive_loss, weighted_cross_entropy
 from training.tasks.schedule import make_schedule
@@ -49,9 +53,23 @@ def make_state(options: Options = OPTIONS, dropout: float = 0.0) -> TrainState:
     detector = SmallDetector(dropout)
     optimizer = torch.optim.Adam(detector.parameters(), lr=options.lr)
     schedule = make_schedule(optimizer, options, 100)
-    return TrainState(
-        {"model": detector}, {"optimizer": optimizer}, {"scheduler": schedule}, UnfinishedEpoch(10), (("a", 0),)
-    )
+    history = History(DETECTION.figures, UnfinishedEpoch(10), (("a", 0),))
+    return TrainState({"model": detector}, {"optimizer": optimizer}, {"scheduler": schedule}, history)
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """What a step gave, its batches joined."""
+
+    loss: float
+    scores: Tensor
+    labels: Tensor
+
+
+def step(task: DetectionTask, state: TrainState, *batches: Batch) -> Taken:
+    result = take_step(state, task, batches)
+    scores, labels = (torch.cat([seen[name] for seen in result.observed]) for name in ("scores", "labels"))
+    return Taken(result.loss, scores, labels)
 
 
 def batch(size: int = 6, seed: int = 1) -> Batch:
@@ -74,7 +92,7 @@ def test_a_step_returns_the_loss_and_log_odds_of_before_the_step() -> None:
     state = make_state()
     given = batch()
     expected = output(state, given)
-    result = DetectionTask(OPTIONS, CPU).training_step(state, given)
+    result = step(DetectionTask(OPTIONS, CPU), state, given)
     assert result.loss == weighted_cross_entropy(expected.log_probabilities, given.labels).item()
     assert torch.equal(result.scores, expected.log_probabilities[:, 1] - expected.log_probabilities[:, 0])
     assert torch.equal(result.labels, given.labels)
@@ -84,15 +102,15 @@ def test_a_step_returns_the_loss_and_log_odds_of_before_the_step() -> None:
 def test_a_step_moves_weights_and_schedule_once() -> None:
     state = make_state()
     before = parts(state)
-    DetectionTask(OPTIONS, CPU).training_step(state, batch())
+    step(DetectionTask(OPTIONS, CPU), state, batch())
     assert differences(parts(state)[0], before[0]) != []
     assert state.learning_rate == pytest.approx(OPTIONS.lr * 2 / 4)  # the second step of the warm-up comes next
-    assert state.step == 0, "counting is the loop's part"
+    assert state.step == 1
 
 
 def test_steps_lower_the_loss() -> None:
     state, task = make_state(), DetectionTask(OPTIONS, CPU)
-    losses = [task.training_step(state, batch()).loss for _ in range(40)]
+    losses = [step(task, state, batch()).loss for _ in range(40)]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -109,13 +127,14 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_before_anything_changes(
 ) -> None:
     state, task = make_state(), DetectionTask(OPTIONS, CPU)
     for _ in range(steps_before):
-        task.training_step(state, batch())
-    state.step, state.epoch, state.unfinished.batches_done = 20 + steps_before, 2, steps_before
+        step(task, state, batch())
+    history = state.history
+    history.step, history.epoch, history.under_way.batches_done = 20 + steps_before, 2, steps_before
     before = parts(state)
     spoiled = batch()
     spoiled.waveforms[2, 3] = value
     with pytest.raises(UserError, match=f"training diverged: {what} at step") as raised:
-        task.training_step(state, spoiled)
+        step(task, state, spoiled)
     assert f"at step {21 + steps_before}, batch {1 + steps_before} of epoch 3" in str(raised.value)
     assert "--lr" in str(raised.value)
     assert differences(parts(state), before) == []
@@ -126,17 +145,17 @@ def test_gradients_of_an_earlier_step_do_not_add_up() -> None:
     task = DetectionTask(OPTIONS, CPU)
     weighted_cross_entropy(output(twice, batch(seed=5)).log_probabilities, batch(seed=5).labels).backward()  # type: ignore[no-untyped-call]
     for state in (once, twice):
-        task.training_step(state, batch())
+        step(task, state, batch())
     assert differences(parts(once), parts(twice)) == []
 
 
 def test_dropout_depends_on_seed_and_step_alone() -> None:
-    def loss(seed: int, step: int, drawn_before: int) -> float:
+    def loss(seed: int, at: int, drawn_before: int) -> float:
         options = OPTIONS.replaced(seed=seed)
         state = make_state(options, dropout=0.5)
-        state.step = step
+        state.history.step = at
         torch.rand(drawn_before)
-        return DetectionTask(options, CPU).training_step(state, batch()).loss
+        return step(DetectionTask(options, CPU), state, batch()).loss
 
     assert loss(1, 7, 0) == loss(1, 7, 13)
     assert len({loss(1, 7, 0), loss(1, 8, 0), loss(2, 7, 0)}) == 3
@@ -153,7 +172,7 @@ def test_the_contrastive_terms_enter_the_loss_with_their_weights() -> None:
     assert supervised > 0
 
     def loss(**settings: Any) -> float:
-        return DetectionTask(OPTIONS.replaced(**settings), CPU).training_step(make_state(), given).loss
+        return step(DetectionTask(OPTIONS.replaced(**settings), CPU), make_state(), given).loss
 
     assert loss() == plain.item()
     assert loss(contrastive_weight=9.0) == plain.item(), "without --use_contrastive the weights mean nothing"
@@ -168,7 +187,7 @@ def test_the_contrastive_terms_move_the_weights() -> None:
     for weight in (0.0, 1.0):
         state = make_state()
         options = OPTIONS.replaced(use_contrastive=True, contrastive_weight=weight, supcon_weight=weight)
-        DetectionTask(options, CPU).training_step(state, batch())
+        step(DetectionTask(options, CPU), state, batch())
         optimizer_state = state.optimizers["optimizer"].state_dict()["state"]
         moved.append(optimizer_state[0]["exp_avg"])
     assert not torch.equal(*moved)
@@ -188,7 +207,7 @@ def test_accumulated_steps_are_those_of_one_large_batch(loss: str) -> None:
     made = []
     for group in groups:
         state, task = make_state(options), DetectionTask(options, CPU)
-        results = [task.training_step(state, *group) for _ in range(5)]
+        results = [step(task, state, *group) for _ in range(5)]
         made.append((state.networks["model"].state_dict(), results))
     (weights, large), (accumulated_weights, accumulated) = made
     torch.testing.assert_close(accumulated_weights, weights, rtol=1e-5, atol=1e-6)
@@ -209,13 +228,13 @@ def test_contrastive_terms_of_accumulated_batches_count_by_their_share_of_the_ut
         assert made.embedding is not None and made.projection is not None
         margin = margin_contrastive_loss(made.embedding, part.labels).item()
         terms.append(2.0 * margin + 0.5 * supervised_contrastive_loss(made.projection, part.labels).item())
-    found = DetectionTask(options, CPU).training_step(make_state(options), *parts_of_it).loss
+    found = step(DetectionTask(options, CPU), make_state(options), *parts_of_it).loss
     assert found == pytest.approx(plain + terms[0] / 3 + 2 * terms[1] / 3, rel=1e-5)
 
 
 def test_each_of_the_accumulated_batches_has_its_own_dropout() -> None:
     def scores_of(*batches: Batch) -> Tensor:
-        return DetectionTask(OPTIONS, CPU).training_step(make_state(dropout=0.5), *batches).scores
+        return step(DetectionTask(OPTIONS, CPU), make_state(dropout=0.5), *batches).scores
 
     first, second = scores_of(batch(), batch()).reshape(2, 6)
     assert not torch.equal(first, second)
@@ -226,16 +245,16 @@ def test_a_loss_that_is_not_finite_names_the_batches_of_its_step() -> None:
     spoiled = batch()
     spoiled.waveforms[2, 3] = math.nan
     state = make_state()
-    state.unfinished.batches_done = 4
+    state.history.under_way.batches_done = 4
     with pytest.raises(UserError, match=r"at step 1, batches 5 to 6 of epoch 1.*the audio of those batches"):
-        DetectionTask(OPTIONS, CPU).training_step(state, batch(), spoiled)
+        step(DetectionTask(OPTIONS, CPU), state, batch(), spoiled)
 
 
 @pytest.mark.parametrize(("limit", "is_shorter"), [(1e-3, True), (1e3, False)])
 def test_a_gradient_is_clipped_to_the_given_norm_where_it_is_longer(limit: float, is_shorter: bool) -> None:
     def gradient(options: Options) -> Tensor:
         state = make_state(options)
-        DetectionTask(options, CPU).training_step(state, batch())
+        step(DetectionTask(options, CPU), state, batch())
         return torch.cat([p.grad.flatten() for p in state.networks["model"].parameters() if p.grad is not None])
 
     whole, clipped = gradient(OPTIONS), gradient(OPTIONS.replaced(clip_grad_norm=limit))
@@ -255,11 +274,12 @@ def test_the_validation_loss_does_not_depend_on_the_batch_size(batch_size: int) 
         for start in range(0, 11, batch_size)
     ]
     results = [task.validation_step(state, part) for part in parts_of_it]
-    loss = sum(r.loss_sum for r in results) / sum(r.weight_sum for r in results)
+    joined = {name: torch.cat([seen[name] for seen in results]) for name in results[0]}
+    loss = task.validated(0, joined)[0]["val_loss"]
     expected = weighted_cross_entropy(output(state, whole).log_probabilities.double(), whole.labels).item()
     assert loss == pytest.approx(expected, rel=1e-6)
-    assert torch.equal(torch.cat([r.scores for r in results]), task.validation_step(state, whole).scores)
-    assert torch.equal(torch.cat([r.labels for r in results]), whole.labels)
+    assert torch.equal(joined["scores"], task.validation_step(state, whole)["scores"])
+    assert torch.equal(joined["labels"], whole.labels)
 
 
 def test_validation_changes_nothing_and_draws_nothing() -> None:
@@ -269,7 +289,7 @@ def test_validation_changes_nothing_and_draws_nothing() -> None:
     result = DetectionTask(OPTIONS, CPU).validation_step(state, batch())
     assert differences(parts(state), before) == []
     assert torch.equal(torch.get_rng_state(), drawn)
-    assert not result.scores.requires_grad
+    assert not result["scores"].requires_grad
 
 
 def test_the_validation_loss_leaves_the_contrastive_terms_out() -> None:
@@ -278,12 +298,12 @@ def test_the_validation_loss_leaves_the_contrastive_terms_out() -> None:
         DetectionTask(OPTIONS.replaced(use_contrastive=flag), CPU).validation_step(make_state(), batch())
         for flag in (False, True)
     ]
-    assert results[0].loss_sum == results[1].loss_sum
+    assert torch.equal(results[0]["loss_sums"], results[1]["loss_sums"])
 
 
 def test_bf16_keeps_weights_and_scores_in_float32() -> None:
     options = OPTIONS.replaced(precision="bf16")
     state = make_state(options)
-    result = DetectionTask(options, CPU).training_step(state, batch())
+    result = step(DetectionTask(options, CPU), state, batch())
     assert result.scores.dtype == torch.float32
     assert {p.dtype for p in state.networks["model"].parameters()} == {torch.float32}

@@ -11,12 +11,14 @@ import pytest
 from main import main
 from tests.conftest import write_corpus
 from tests.loading import load_payload
+from tests.records import STEPS_PER_EPOCH, record
 from tests.test_logs import RUN, complete, state_after
-from training.reports.curves import Curves
+from training.reports.story import Moment, Story
 from training.reports.wandb_files import points_in_file, records_in
 from training.reports.wandb_run import WandbRun
 from training.settings.options import Options
 from training.settings.wandb import WandbIdentity, refuse_missing_package
+from training.state.train_state import TrainState
 from utils.errors import UserError
 
 OFFLINE = Options(wandb=True, wandb_mode="offline")
@@ -62,10 +64,15 @@ def test_a_missing_package_is_a_sentence_that_says_what_to_install(
         refuse_missing_package()
 
 
+def tell(run: WandbRun, state: TrainState, moment: Moment) -> None:
+    saved = record("last.pth", state.epoch, step=state.epoch * STEPS_PER_EPOCH)
+    run.tell(Story(OFFLINE, state.history, moment=moment, saved=saved))
+
+
 def test_without_a_login_the_points_go_into_files(capsys: pytest.CaptureFixture[str]) -> None:
     state = state_after(2)
     run = WandbRun(RUN, Options(wandb=True, wandb_mode="online", wandb_project="speech"), None)
-    run.start(Curves.of(state))
+    tell(run, state, Moment.BEGUN)
     said = capsys.readouterr().out
     assert "[WARNING] W&B cannot be used online (RuntimeError: no login: run `wandb login`" in said
     assert (
@@ -78,9 +85,9 @@ def test_without_a_login_the_points_go_into_files(capsys: pytest.CaptureFixture[
 def test_a_run_that_was_logged_elsewhere_goes_on_and_a_failure_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     state = state_after(2)
     run = WandbRun(RUN, OFFLINE, KNOWN)
-    run.start(Curves.of(state))
+    tell(run, state, Moment.BEGUN)
     complete(state)
-    run.write(Curves.of(state))
+    tell(run, state, Moment.SAVED)
     run._run.finish()  # as if W&B had ended
     until = time.monotonic() + 10
     while points() != {"abc12345": [2]} and time.monotonic() < until:
@@ -88,7 +95,7 @@ def test_a_run_that_was_logged_elsewhere_goes_on_and_a_failure_is_said_once(caps
     capsys.readouterr()
     for _ in range(2):
         complete(state)
-        run.write(Curves.of(state))
+        tell(run, state, Moment.SAVED)
     run.close()
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("[WARNING] W&B failed (UsageError: ")
@@ -97,7 +104,7 @@ def test_a_run_that_was_logged_elsewhere_goes_on_and_a_failure_is_said_once(caps
 
 def test_going_on_from_an_older_checkpoint_begins_a_new_run_offline(capsys: pytest.CaptureFixture[str]) -> None:
     run = WandbRun(RUN, OFFLINE, KNOWN, left_later=True)
-    run.start(Curves.of(state_after(2)))
+    tell(run, state_after(2), Moment.BEGUN)
     run.close()
     assert run.identity.run_id != KNOWN.run_id
     assert "abc12345 has epochs that come after this checkpoint" in capsys.readouterr().out

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.asking import asked_training
 from tests.conftest import REPOSITORY
-from training.settings.command import Action, Command
 from training.settings.command_line import read_command
 from training.settings.options import SETTINGS, Options
+from training.settings.requests import AutoResume, ListCheckpoints, NewRun, Request, Resume, Train, ValidateCheckpoints
 from training.settings.yaml_settings import read_settings_file
 from utils.errors import EXIT_USAGE, UserError
 
@@ -58,9 +59,9 @@ def in_the_workplace(workplace: Path) -> None:
     """Run in an empty folder."""
 
 
-def command(text: str, *typed: str) -> Command:
+def command(text: str, *typed: str) -> Train:
     Path("settings.yaml").write_text(text, encoding="utf-8")
-    return read_command(["--config", "settings.yaml", *typed])
+    return asked_training("--config", "settings.yaml", *typed)
 
 
 def refusal(text: str) -> str:
@@ -85,7 +86,7 @@ def test_a_documented_example_is_read(text: str) -> None:
         log_model=expected["log_model"],
         log_audio=expected.get("log_audio", False),
     )
-    assert (read.action, read.model_path) == (Action.DEFAULT, None)
+    assert isinstance(read, NewRun) and read.model_path is None
 
 
 @pytest.mark.parametrize(
@@ -207,24 +208,26 @@ def test_a_bad_value_is_refused_naming_section_and_key(text: str, words: str) ->
 # resume_from
 
 RESUMES = "checkpoint:\n  resume_from: exp/checkpoint_5k.pt\n"
-ROWS: list[tuple[list[str], Action, str | None]] = [
-    ([], Action.RESUME, "exp/checkpoint_5k.pt"),
-    (["--lr", "1"], Action.RESUME, "exp/checkpoint_5k.pt"),
-    (["--auto_resume"], Action.AUTO_RESUME, None),
-    (["--fresh_start"], Action.FRESH_START, None),
-    (["--list_checkpoints"], Action.LIST_CHECKPOINTS, None),
-    (["--model_path", "a.pth"], Action.DEFAULT, "a.pth"),
-    (["--resume", "--model_path", "a.pth"], Action.RESUME, "a.pth"),
-    (["--validate_checkpoints"], Action.DEFAULT, None),
+ROWS: list[tuple[list[str], type[Request], str | None]] = [
+    ([], Resume, "exp/checkpoint_5k.pt"),
+    (["--lr", "1"], Resume, "exp/checkpoint_5k.pt"),
+    (["--auto_resume"], AutoResume, None),
+    (["--fresh_start"], NewRun, None),
+    (["--list_checkpoints"], ListCheckpoints, None),
+    (["--model_path", "a.pth"], NewRun, "a.pth"),
+    (["--resume", "--model_path", "a.pth"], Resume, "a.pth"),
+    (["--validate_checkpoints"], ValidateCheckpoints, None),
 ]
 
 
-@pytest.mark.parametrize(("typed", "action", "model_path"), ROWS, ids=str)
+@pytest.mark.parametrize(("typed", "kind", "model_path"), ROWS, ids=str)
 def test_resume_from_resumes_unless_a_checkpoint_flag_or_a_path_was_typed(
-    typed: list[str], action: Action, model_path: str | None
+    typed: list[str], kind: type[Request], model_path: str | None
 ) -> None:
-    read = command(RESUMES, *typed)
-    assert (read.action, read.model_path) == (action, Path(model_path) if model_path else None)
+    Path("settings.yaml").write_text(RESUMES, encoding="utf-8")
+    read = read_command(["--config", "settings.yaml", *typed])
+    paths = [value for value in vars(read).values() if isinstance(value, Path)]
+    assert (type(read), paths) == (kind, [Path(model_path)] if model_path else [])
 
 
 def test_the_file_is_kept_as_it_was_read() -> None:
@@ -236,7 +239,7 @@ def test_the_file_is_kept_as_it_was_read() -> None:
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_files_in_configs_can_be_used(path: Path) -> None:
-    assert read_command(["--config", str(path)]).given
+    assert asked_training("--config", path).given
 
 
 def test_every_kind_of_setting_can_be_read() -> None:

@@ -2,7 +2,7 @@
 
     with progress("epoch 3/100  train", total_batches=1587, first_batch=119, epochs_after=97) as shown:
         for batch in batches:
-            shown.advance(utterances=16, loss=mean_loss, running_eer=eer_so_far)
+            shown.advance(utterances=16, loss=mean_loss, running_figure=eer_so_far)
 
     epoch 3/100  train  120/1587 batches  loss 0.1234  EER 3.21 %  31.4 utt/s  0:07:12 left, run 17:40:02
 
@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TextIO
 
 LINE_EVERY_S = 10.0
-EER_EVERY_S = 1.0
+FIGURE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Standing:
     """How far an epoch has come. Batches count from the epoch's start, utterances and seconds from this process's.
 
     `unit` is the word for batches, or for what else is gone through, which then counts as utterances too. `loss` and
-    `eer_percent` are shown as they are given; None shows nothing. `epochs_after` are those that follow this one, None
-    where that is nobody's question; `seconds_of_epoch` is what one takes, None where it is not known yet: then as long
-    as this one, without validation.
+    `figure`, a figure with its name, are shown as they are given; None and "" show nothing. `epochs_after` are those
+    that follow this one, None where that is nobody's question; `seconds_of_epoch` is what one takes, None where it is
+    not known yet: then as long as this one, without validation.
 
     >>> Standing("train", 1587, first_batch=100, batches=120, utterances=320, elapsed_s=10.0, loss=0.5).line()
     'train  120/1587 batches  loss 0.5000  32.0 utt/s  0:12:14 left'
@@ -45,7 +45,7 @@ class Standing:
     utterances: int = 0
     elapsed_s: float = 0.0
     loss: float | None = None
-    eer_percent: float | None = None
+    figure: str = ""
     unit: str = "batches"
     epochs_after: int | None = None
     seconds_of_epoch: float | None = None
@@ -55,12 +55,12 @@ class Standing:
         return "  ".join([self.label, f"{self.batches}/{self.total_batches} {self.unit}", *self.measures()])
 
     def measures(self) -> list[str]:
-        """Return loss, EER, rate and time left, without those that are not known."""
+        """Return loss, figure, rate and time left, without those that are not known."""
         texts = []
         if self.loss is not None:
             texts.append(f"loss {self.loss:.4f}")
-        if self.eer_percent is not None:
-            texts.append(f"EER {self.eer_percent:.2f} %")
+        if self.figure:
+            texts.append(self.figure)
         if self.elapsed_s > 0:
             what = "utt" if self.unit == "batches" else self.unit
             texts.append(f"{self.utterances / self.elapsed_s:.1f} {what}/s")
@@ -100,19 +100,19 @@ class Progress:
         self._display = display
         self._clock = clock
         self._started_s = clock()
-        self._next_eer_s = 0.0
+        self._next_figure_s = 0.0
 
     def advance(
         self,
         utterances: int,
         loss: float | None = None,
-        running_eer: Callable[[], float | None] | None = None,
+        running_figure: Callable[[], str] | None = None,
         batches: int = 1,
     ) -> None:
         """Count batches of so many utterances in all, and show them with the loss; never raises for the stream.
 
-        `running_eer` gives the EER so far in percent, None where there is none yet. Sorting all scores for every batch
-        would slow training down, so it is called now and then, for less than a hundredth of the time.
+        `running_figure` gives a figure of the epoch so far, "" where there is none yet. To compute it for every batch
+        may slow training down, so it is called now and then, for less than a hundredth of the time.
         """
         elapsed_s = self._clock() - self._started_s
         self._standing = replace(
@@ -122,10 +122,10 @@ class Progress:
             elapsed_s=elapsed_s,
             loss=loss,
         )
-        if running_eer and elapsed_s >= self._next_eer_s:
-            self._standing = replace(self._standing, eer_percent=running_eer())
+        if running_figure and elapsed_s >= self._next_figure_s:
+            self._standing = replace(self._standing, figure=running_figure())
             cost_s = self._clock() - self._started_s - elapsed_s
-            self._next_eer_s = elapsed_s + max(EER_EVERY_S, 100 * cost_s)
+            self._next_figure_s = elapsed_s + max(FIGURE_EVERY_S, 100 * cost_s)
         self._display.show(self._standing)
 
     def make_way(self) -> None:

@@ -12,7 +12,6 @@ from typing import NoReturn, TypeVar
 from utils.errors import UserError
 
 _Value = TypeVar("_Value")
-_AUDIO_SUFFIXES = (".flac", ".wav", ".mp3", ".m4a", ".ogg", ".opus")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,15 +140,6 @@ def shortened(columns: Sequence[str]) -> str:
     """Return a line as a message shows it, 80 characters at most."""
     line = " ".join(columns)
     return line if len(line) <= 80 else f"{line[:77]}..."
-
-
-def bare_name(utterance: str) -> str:
-    """Return an utterance without the suffix of an audio file: score files and keys differ in writing it.
-
-    >>> bare_name("0.wav"), bare_name("LA_E_2834763")
-    ('0', 'LA_E_2834763')
-    """
-    return utterance.rpartition(".")[0] if utterance.lower().endswith(_AUDIO_SUFFIXES) else utterance
 
 
 def few(names: Sequence[str]) -> str:

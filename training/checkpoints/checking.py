@@ -13,14 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from training.checkpoints.frozen_reference import FrozenFile, FrozenReference, broken_frozen
+from training.checkpoints.frozen_reference import WEIGHTS_KEY, FrozenFile, FrozenReference, broken_frozen
 from training.checkpoints.inspection import code_complaints
-from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
+from training.checkpoints.record import STATE_DICT, CheckpointRecord, UnusableFile, WeightsFile, examine
 from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal
 from training.checkpoints.tensor_table import TensorTable, read_tensor_table
 from utils.terminal_text import printable
-
-WEIGHTS_KEY = "model_state_dict"
 
 
 class Verdict(enum.Enum):
@@ -143,8 +141,10 @@ def _missing_parts(found: CheckpointRecord | WeightsFile | FrozenFile, table: Te
     """Return what a file of its kind should hold and this one does not."""
     if isinstance(found, WeightsFile) and found.epoch is None:
         return [] if table.tensors else ["it holds no tensor"]
-    required = found.required_keys if isinstance(found, CheckpointRecord) else (WEIGHTS_KEY,)
+    record = found if isinstance(found, CheckpointRecord) else found.record if isinstance(found, WeightsFile) else None
+    required = record.required_keys if record else (WEIGHTS_KEY,)
     missing = [key for key in required if key not in table.keys]
     if missing:
         return [f"it lacks {', '.join(missing)}"]
-    return [] if table.under(WEIGHTS_KEY) else [f"its {WEIGHTS_KEY} is empty"]
+    weights = [key for key in record.weights if key.endswith(STATE_DICT)] if record else [WEIGHTS_KEY]
+    return [f"its {key} is empty" for key in weights if not table.under(key)]

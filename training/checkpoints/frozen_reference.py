@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal, read_record
+from training.settings.name_template import FROZEN
 from utils.terminal_text import bytes_text
 
 FROZEN_KIND = "frozen"
+WEIGHTS_KEY, FROZEN_KEY = "model_state_dict", "frozen_weights"
+"""The keys of a payload under which its weights are, and its reference to those that are in another file."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -37,7 +40,7 @@ class FrozenReference:
         """Return the reference to weights with this content; raises ValueError where that is no hash."""
         if not _SHA256.fullmatch(sha256):
             raise ValueError(f"no SHA-256: {sha256!r}")
-        return cls(f"frozen_{sha256[:16]}.pth", sha256, int(size))
+        return cls(f"{FROZEN}{sha256[:16]}.pth", sha256, int(size))
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> FrozenReference:

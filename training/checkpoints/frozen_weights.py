@@ -19,14 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from models.front_end import SelfSupervisedFrontEnd
-from training.checkpoints.frozen_reference import FrozenFile, FrozenReference
+from training.checkpoints.frozen_reference import FROZEN_KEY, WEIGHTS_KEY, FrozenFile, FrozenReference
 from training.checkpoints.sealed_file import BadCheckpointFileError
 from training.checkpoints.verified_file import VerifiedFile, open_frozen
 from training.checkpoints.verified_load import load_verified
 from utils.errors import UserError
-
-WEIGHTS_KEY = "model_state_dict"
-FROZEN_KEY = "frozen_weights"
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,41 +1,61 @@
-"""What a run's past is, as plain facts: figures and times of epochs and validations, sessions, what is best.
+"""Everything that a run's past is, as plain facts: figures and times of epochs and validations, sessions, what is best.
 
-All that is asked of it are queries, never saved opinions, so that a stop cannot change an answer. Checkpoints carry
-the sessions, so that the run page can mark every stop and resume. A process that saves nothing leaves no entry, as it
-leaves no step.
+A state has it, a payload holds it and a record sums it up; all of them are read here. What is asked of it are queries,
+never saved opinions, so that a stop cannot change an answer. No torch needed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
+from typing import Any, Protocol, Self
+
+from training.settings.tasks import Figures
+
+Lineage = tuple[tuple[str, int], ...]
+"""Pairs of a run's id and the step that it began at; see `CheckpointRecord`."""
 
 
 @dataclass(frozen=True)
-class EpochMetrics:
-    """The figures of one completed epoch. Losses are means, EERs and accuracy are in percent."""
+class _Row:
+    """Figures by name, and the counts that say of when they are; files hold all of it side by side."""
 
     epoch: int
     step: int
-    train_loss: float
-    train_eer: float
-    val_loss: float
-    val_acc: float
-    val_eer: float
+    figures: Mapping[str, float]
+
+    def __getitem__(self, name: str) -> float:
+        """Return a figure, as `row["val_eer"]`; raises KeyError where the task has none of that name."""
+        return self.figures[name]
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Self:
+        """Rebuild what `as_dict` gave; raises TypeError where a count is missing."""
+        counts = {f.name for f in fields(cls)} - {"figures"}
+        figures = {name: value for name, value in stored.items() if name not in counts}
+        return cls(figures=figures, **{name: value for name, value in stored.items() if name in counts})
+
+
+@dataclass(frozen=True)
+class EpochMetrics(_Row):
+    """The figures of one completed epoch, of training and of validation. What they are is said by the task."""
+
     learning_rate: float
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as files hold it."""
+        return {"epoch": self.epoch, "step": self.step, **self.figures, "learning_rate": self.learning_rate}
+
 
 @dataclass(frozen=True)
-class StepMetrics:
+class StepMetrics(_Row):
     """The validation figures after one step, within an epoch or at its end; `epoch` counts completed epochs then."""
 
-    step: int
-    epoch: int
-    val_loss: float
-    val_acc: float
-    val_eer: float
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as files hold it."""
+        return {"step": self.step, "epoch": self.epoch, **self.figures}
 
 
 @dataclass(frozen=True)
@@ -74,9 +94,8 @@ class Session:
 
     `started_at` is in seconds since 1970 and `step` the number of steps done before. `source` is the checkpoint that it
     went on from, saved at `source_saved_at`; None for the first process of a run, whose `source` is the file that its
-    weights came from, "" for none. `environment` is what
-    `utils.machine.describe_environment` gives, and `changes` has name -> [old, new] for each setting, and each part
-    of the data, that was another one before.
+    weights came from, "" for none. `environment` is what `utils.machine.describe_environment` gives, and `changes` has
+    name -> [old, new] for each setting, and each part of the data, that was another one before.
     """
 
     started_at: float
@@ -86,67 +105,197 @@ class Session:
     environment: dict[str, Any]
     changes: dict[str, list[Any]]
 
+
+@dataclass
+class UnfinishedEpoch:
+    """What the epoch under way has gathered so far, so that its training loss is exact after a resume.
+
+    `loss_sum` is the sum of the steps' losses, each times its number of utterances.
+    """
+
+    batches_per_epoch: int
+    batches_done: int = 0
+    utterances: int = 0
+    loss_sum: float = 0.0
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the epoch's last batch is done."""
+        return self.batches_done == self.batches_per_epoch
+
+    @property
+    def is_half_done(self) -> bool:
+        """Whether the epoch was begun and its last batch is not done."""
+        return 0 < self.batches_done < self.batches_per_epoch
+
+    @property
+    def mean_loss(self) -> float:
+        """The mean over utterances of the loss of their step."""
+        return self.loss_sum / self.utterances
+
+    def add(self, loss: float, utterances: int, num_batches: int = 1) -> None:
+        """Take in one step over one batch or several, whose `loss` is a mean over their utterances."""
+        self.batches_done += num_batches
+        self.utterances += utterances
+        self.loss_sum += loss * utterances
+
+
+class Standing(Protocol):
+    """Where a run stands: what a History and a CheckpointRecord both say."""
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are completed."""
+
+    @property
+    def best(self) -> EpochMetrics | None:
+        """The best epoch so far, of those whose checkpoint could be saved."""
+
+
+def is_stalled(standing: Standing, patience: int) -> bool:
+    """Whether training should end here: the last `patience` epochs gave no new best one (0: never)."""
+    best = standing.best
+    return patience > 0 and standing.epoch - (best.epoch if best else 0) >= patience
+
+
+@dataclass
+class History:
+    """The past of one run.
+
+    `figures` say what its epochs give and which is the best. `epoch` counts completed epochs, `step` the steps since
+    the run began, and `under_way` is the epoch ahead. `epochs` has the figures of every completed epoch, `validations`
+    those that --val_interval asked for, `lost_epochs` are those whose checkpoint a full disk refused. `times`,
+    `validation_times`, `pace` and the seconds say when and how long, and `sessions` which processes trained: they
+    differ from machine to machine. All the rest is the same however often the run was stopped.
+    """
+
+    figures: Figures
+    under_way: UnfinishedEpoch
+    lineage: Lineage
+    epoch: int = 0
+    step: int = 0
+    epochs: list[EpochMetrics] = field(default_factory=list)
+    validations: list[StepMetrics] = field(default_factory=list)
+    lost_epochs: list[int] = field(default_factory=list)
+    times: list[EpochTime] = field(default_factory=list)
+    validation_times: list[float] = field(default_factory=list)
+    sessions: list[Session] = field(default_factory=list)
+    pace: Pace = field(default_factory=Pace)
+    training_seconds: float = 0.0
+    seconds_in_epoch: float = 0.0
+
+    @property
+    def last(self) -> EpochMetrics | None:
+        """The epoch that was completed last."""
+        return self.epochs[-1] if self.epochs else None
+
+    @property
+    def best(self) -> EpochMetrics | None:
+        """The best epoch so far, of those whose checkpoint could be saved; of equal ones the earliest."""
+        return best_epoch([row for row in self.epochs if row.epoch not in self.lost_epochs], self.figures)
+
+    @property
+    def validated(self) -> StepMetrics | None:
+        """The validation figures of the weights as they are now; None where they were not validated."""
+        last = self.last
+        if last and last.step == self.step:
+            of_validation = {figure.name: last[figure.name] for figure in self.figures.of_validation}
+            return StepMetrics(last.epoch, last.step, of_validation)
+        return next((row for row in self.validations[-1:] if row.step == self.step), None)
+
+    @property
+    def position(self) -> float:
+        """How many epochs are trained, the one under way as a fraction."""
+        under_way = self.under_way
+        return self.epoch + (under_way.batches_done / under_way.batches_per_epoch if under_way.batches_done else 0.0)
+
+    def epochs_at(self, step: int) -> float:
+        """Return how many epochs were trained after `step` steps, the one under way as a fraction.
+
+        Between the epochs' ends, whose steps are known, steps count alike; so they do beyond the last one.
+        """
+        known = [(0, 0.0), *((row.step, float(row.epoch)) for row in self.epochs)]
+        if self.position > self.epoch and self.step > known[-1][0]:
+            known.append((self.step, self.position))
+        for (first, before), (last, after) in pairwise(known):
+            if step <= last:
+                return before + (after - before) * (step - first) / max(1, last - first)
+        return known[-1][1]
+
+    def complete_epoch(self, row: EpochMetrics, batches_per_epoch: int) -> None:
+        """Close the epoch under way, whose figures and times are known now, and begin the next one."""
+        self.epoch = row.epoch
+        self.epochs.append(row)
+        self.times.append(self.pace.end_epoch(row.epoch, self.seconds_in_epoch))
+        self.seconds_in_epoch, self.pace = 0.0, Pace()
+        self.under_way = UnfinishedEpoch(batches_per_epoch)
+
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for payloads."""
-        return asdict(self)
+        """Return what a payload holds of it, but for `unfinished_epoch`, which has tensors too."""
+        last, best = self.last, self.best
+        named = {figure.name: last[figure.name] if last else None for figure in self.figures.all}
+        first = self.figures.first.name
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            **named,
+            "metrics": named,
+            f"best_{first}": best[first] if best else None,
+            "history": [row.as_dict() for row in self.epochs],
+            "validations": [row.as_dict() for row in self.validations],
+            "lost_epochs": list(self.lost_epochs),
+            "lineage": [list(part) for part in self.lineage],
+            "times": [asdict(row) for row in self.times],
+            "validation_times": list(self.validation_times),
+            "pace": asdict(self.pace),
+            "training_seconds": self.training_seconds,
+            "seconds_in_epoch": self.seconds_in_epoch,
+            "sessions": [asdict(session) for session in self.sessions],
+        }
+
+    @classmethod
+    def in_payload(cls, payload: Mapping[str, Any], figures: Figures) -> History:
+        """Return what the payload of a checkpoint holds, of any format.
+
+        What an earlier version did not keep is empty; validations that it did not time seem to end now. Raises KeyError
+        and TypeError where something else is missing.
+        """
+        ahead = payload["unfinished_epoch"]
+        validations = [StepMetrics.from_dict(row) for row in payload["validations"]]
+        return cls(
+            figures=figures,
+            under_way=UnfinishedEpoch(**{f.name: ahead[f.name] for f in fields(UnfinishedEpoch)}),
+            lineage=tuple((run_id, step) for run_id, step in payload["lineage"]),
+            epoch=payload["epoch"],
+            step=payload["step"],
+            epochs=[EpochMetrics.from_dict(row) for row in payload["history"]],
+            validations=validations,
+            lost_epochs=list(payload["lost_epochs"]),
+            times=[EpochTime(**row) for row in payload["times"]],
+            validation_times=list(payload.get("validation_times", [])) or [time.time()] * len(validations),
+            sessions=[Session(**entry) for entry in payload.get("sessions", [])],
+            pace=Pace(**payload.get("pace", {})),
+            training_seconds=payload["training_seconds"],
+            seconds_in_epoch=payload["seconds_in_epoch"],
+        )
 
 
-def history_in(payload: Mapping[str, Any]) -> list[EpochMetrics]:
-    """Return the figures of the epochs in a payload."""
-    return [EpochMetrics(**row) for row in payload["history"]]
+def best_epoch(epochs: Sequence[EpochMetrics], figures: Figures) -> EpochMetrics | None:
+    """Return the best epoch by the figures that rank, of equal ones the earliest; None for no epoch."""
+    return min(epochs, key=lambda row: rank(row, figures), default=None)
 
 
-def times_in(payload: Mapping[str, Any]) -> list[EpochTime]:
-    """Return when the epochs in a payload ended, and how long they took."""
-    return [EpochTime(**row) for row in payload["times"]]
-
-
-def validation_times_in(payload: Mapping[str, Any]) -> list[float]:
-    """Return when the validations in a payload ended; those that an earlier version did not time seem to end now."""
-    known = list(payload.get("validation_times", []))
-    return known or [time.time()] * len(payload["validations"])
-
-
-def sessions_in(payload: Mapping[str, Any]) -> list[Session]:
-    """Return the entries in a payload; none in checkpoints of earlier versions."""
-    return [Session(**entry) for entry in payload.get("sessions", [])]
-
-
-def best_epoch(history: Sequence[EpochMetrics]) -> EpochMetrics | None:
-    """Return the epoch with the lowest validation EER; ties go to the lower validation loss, then to the earlier epoch.
-
-    The validation EER on ASVspoof 2019 LA is near 0 for large models from the first epoch on, so ties are the rule.
-
-    >>> best_epoch([]) is None
-    True
-    """
-    return min(history, key=rank, default=None)
-
-
-def rank(row: EpochMetrics) -> tuple[float, float, int]:
+def rank(row: EpochMetrics, figures: Figures) -> tuple[float, ...]:
     """Return what sorts epochs from the best on; see `best_epoch`."""
-    return row.val_eer, row.val_loss, row.epoch
+    return *figures.order(row.figures), row.epoch
 
 
-def is_stalled(epoch: int, best: EpochMetrics | None, patience: int) -> bool:
-    """Whether training should end after `epoch` epochs: the last `patience` of them gave no new best one (0: never).
-
-    >>> is_stalled(3, None, patience=0)
-    False
-    """
-    return patience > 0 and epoch - (best.epoch if best else 0) >= patience
-
-
-def plateau_reductions(history: Sequence[EpochMetrics], patience: int) -> int:
-    """Return how often `patience` epochs in a row gave no new best one; each time the count starts anew.
-
-    >>> plateau_reductions([], patience=3)
-    0
-    """
+def plateau_reductions(epochs: Sequence[EpochMetrics], figures: Figures, patience: int) -> int:
+    """Return how often `patience` epochs in a row gave no new best one; each time the count starts anew."""
     reductions = waited = 0
     best: EpochMetrics | None = None
-    for row in history:
-        if best is None or rank(row) < rank(best):
+    for row in epochs:
+        if best is None or rank(row, figures) < rank(best, figures):
             best, waited = row, 0
         else:
             waited += 1

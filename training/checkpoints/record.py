@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from training.checkpoints.decision import Decision
 from training.checkpoints.frozen_reference import (
@@ -16,19 +16,22 @@ from training.checkpoints.frozen_reference import (
     find_frozen,
     frozen_file_from_dict,
 )
-from training.checkpoints.history import EpochMetrics, StepMetrics
+from training.checkpoints.history import EpochMetrics, Lineage, StepMetrics
 from training.checkpoints.sealed_file import BadCheckpointFileError, read_record
 from training.settings.options import Options, options_from_record
+from training.settings.tasks import DETECTION, Figure, Figures, TaskDescription
 from utils.errors import UserError
 
 _YEAR_3000_S = 32_503_680_000
-FORMAT = 2
-"""2 has `name`, `validated` and `frozen` in records and `validations` in payloads, which 1 had not."""
-# The keys without which a file cannot be resumed, whatever its record says.
-REQUIRED_KEYS = (
-    "model_state_dict",
-    "optimizer_state_dict",
-    "scheduler_state_dict",
+STATE_DICT = "_state_dict"
+"""How the keys of a payload end under which a network, an optimizer or a schedule is."""
+FORMAT = 3
+"""2 has `name`, `validated` and `frozen` in records and `validations` in payloads, which 1 had not.
+3 has `task`, `figures`, `parts` and `weights` in records: the earlier ones are all of detectors."""
+_PARTS_OF_DETECTION = ("model_state_dict", "optimizer_state_dict", "scheduler_state_dict", "front_end_config")
+_WEIGHTS_OF_DETECTION = ("model_state_dict", "front_end_config")
+# The keys without which a file cannot be resumed, beside those of its task's parts.
+_REQUIRED_KEYS = (
     "epoch",
     "step",
     "metrics",
@@ -43,8 +46,10 @@ REQUIRED_KEYS = (
     "random_states",
     "args",
     "config",
-    "front_end_config",
 )
+REQUIRED_KEYS = (*_PARTS_OF_DETECTION, *_REQUIRED_KEYS)
+"""The keys of a detector's checkpoint, which are those of a file that does not say what it is of."""
+_NOT_STORED = ("path", "bytes_on_disk", "kept")
 _NEW_KEYS_OF_FORMAT_2 = ("validations",)
 # What the JSON of a record must hold, beside what is checked where it is taken apart.
 _STORED_TYPES: Mapping[str, type | tuple[type, ...]] = {
@@ -57,10 +62,11 @@ _STORED_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "options": dict,
     "data": dict,
     "metadata": dict,
+    "task": str,
+    "figures": list,
+    "parts": list,
+    "weights": list,
 }
-
-
-Lineage = tuple[tuple[str, int], ...]
 
 
 class Kind(enum.Enum):
@@ -84,14 +90,16 @@ class CheckpointRecord:
 
     `epoch` counts completed epochs and `step` the steps since the run began; `batches_done` of `batches_per_epoch` are
     done in epoch `epoch + 1`. `last` are the figures of epoch `epoch` (None before the first is complete) and `best`
-    those of the epoch with the lowest validation EER so far; `validated` are the validation figures of exactly these
-    weights, None where they were not validated. `data` names the contents of the protocols by hash.
-    `name` is the file name it was saved under, "" where that is unknown: names are for people, but only a file that
-    still has the name which the program gave it may be deleted by the program.
-    `decision` is the threshold of exactly these weights, None where they were not validated or by an earlier version.
-    `frozen` says which weights are in a file of their own, since training does not change them; None for a whole file.
-    `lineage` are pairs (run id, step it began at): a run that was resumed from an older checkpoint, leaving later ones
-    behind, goes on under a new id, so that the two futures of one past are told apart.
+    those of the best epoch so far; `validated` are the validation figures of exactly these weights, None where they
+    were not validated. `task` is the name of what is trained, `figures` say what its epochs give, which of it ranks
+    them and what the best file is called, and `parts` are the keys of the file that hold the task's networks,
+    optimizers and schedules, and what builds them: all of them belong together, and all are required. `weights` are
+    those of the parts that a file of weights for reuse has. `kept` is what the task says of exactly these weights, by
+    name. `data` names the contents of the protocols by hash. `name` is the file name it was saved under, "" where that
+    is unknown: names are for people, but only a file that still has the name which the program gave it may be deleted
+    by the program. `frozen` says which weights are in a file of their own, since training does not change them; None
+    for a whole file. `lineage` are pairs (run id, step it began at): a run that was resumed from an older checkpoint,
+    leaving later ones behind, goes on under a new id, so that the two futures of one past are told apart.
     """
 
     path: Path
@@ -111,7 +119,11 @@ class CheckpointRecord:
     validated: StepMetrics | None = None
     name: str = ""
     frozen: FrozenReference | None = None
-    decision: Decision | None = None
+    task: str = DETECTION.name
+    figures: Figures = DETECTION.figures
+    parts: tuple[str, ...] = _PARTS_OF_DETECTION
+    weights: tuple[str, ...] = _WEIGHTS_OF_DETECTION
+    kept: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     @property
@@ -129,9 +141,21 @@ class CheckpointRecord:
 
     @property
     def required_keys(self) -> tuple[str, ...]:
-        """The keys without which a file of this format cannot be resumed."""
+        """The keys without which a file of this kind and format is not whole."""
+        if self.kind is Kind.WEIGHTS:
+            return tuple(key for key in self.weights if key.endswith(STATE_DICT))
         missing = _NEW_KEYS_OF_FORMAT_2 if self.format < 2 else ()
-        return tuple(key for key in REQUIRED_KEYS if key not in missing)
+        return (*self.parts, *(key for key in _REQUIRED_KEYS if key not in missing))
+
+    @property
+    def description(self) -> TaskDescription:
+        """What the record says of what is trained."""
+        return TaskDescription(self.task, self.figures)
+
+    @property
+    def decision(self) -> Decision | None:
+        """The threshold of exactly these weights, where a task keeps one; none before they were validated."""
+        return Decision.from_dict(self.kept.get("decision"))
 
     @property
     def run_id(self) -> str:
@@ -173,14 +197,17 @@ class CheckpointRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what is written into the file as JSON: all but what the file system knows."""
-        stored = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("path", "bytes_on_disk")}
+        stored = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_STORED}
         stored |= {
+            **self.kept,
             "kind": self.kind.value,
-            "last": asdict(self.last) if self.last else None,
-            "best": asdict(self.best) if self.best else None,
-            "validated": asdict(self.validated) if self.validated else None,
+            "last": self.last.as_dict() if self.last else None,
+            "best": self.best.as_dict() if self.best else None,
+            "validated": self.validated.as_dict() if self.validated else None,
+            "figures": self.figures.as_list(),
+            "parts": list(self.parts),
+            "weights": list(self.weights),
             "frozen": self.frozen.as_dict() if self.frozen else None,
-            "decision": self.decision.as_dict() if self.decision else None,
             "options": self.options.as_dict(),
             "data": dict(self.data),
             "metadata": dict(self.metadata),
@@ -190,13 +217,26 @@ class CheckpointRecord:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file that can start a run and not resume one; epoch, EER and options are known if bonafide wrote it."""
+    """A file that can start a run and not resume one; its record is known if bonafide wrote it."""
 
     path: Path
     bytes_on_disk: int
-    epoch: int | None = None
-    val_eer: float | None = None
-    options: Options | None = None
+    record: CheckpointRecord | None = None
+
+    @property
+    def is_best(self) -> bool:
+        """Whether this is the file with the best weights of a run."""
+        return self.record is not None and self.path.name.startswith(self.record.description.best_weights_name)
+
+    @property
+    def epoch(self) -> int | None:
+        """The completed epochs, None where that is not known."""
+        return self.record.epoch if self.record else None
+
+    @property
+    def options(self) -> Options | None:
+        """The settings that its weights were trained with, None where they are not known."""
+        return self.record.options if self.record else None
 
 
 @dataclass(frozen=True)
@@ -231,10 +271,7 @@ def facts_of(stored: Mapping[str, Any] | None, path: Path, size: int) -> Checkpo
     record = record_from_dict(stored, path, size)
     if record.frozen:
         find_frozen(path, record.frozen)
-    if record.kind is Kind.WEIGHTS:
-        val_eer = record.last.val_eer if record.last else None
-        return WeightsFile(path, size, record.epoch, val_eer, record.options)
-    return record
+    return WeightsFile(path, size, record) if record.kind is Kind.WEIGHTS else record
 
 
 def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) -> CheckpointRecord:
@@ -245,8 +282,11 @@ def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) 
         )
     if stored["format"] == 1:
         stored = {**stored, "name": "", "validated": None, "frozen": None}
-    stored = {"decision": None, **stored}  # earlier versions wrote none, and pass it over where there is one
-    known = {f.name for f in fields(CheckpointRecord)} - {"path", "bytes_on_disk"}
+    if stored["format"] < 3:
+        parts = _WEIGHTS_OF_DETECTION if stored.get("kind") == Kind.WEIGHTS.value else _PARTS_OF_DETECTION
+        of_detection = {"parts": list(parts), "weights": list(_WEIGHTS_OF_DETECTION)}
+        stored = {**stored, "task": DETECTION.name, "figures": DETECTION.figures.as_list(), **of_detection}
+    known = {f.name for f in fields(CheckpointRecord)} - set(_NOT_STORED)
     missing = sorted(known - set(stored))
     if missing:
         raise BadCheckpointFileError(f"its record lacks {', '.join(missing)}")
@@ -254,26 +294,46 @@ def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) 
     if odd or not stored["lineage"]:
         raise BadCheckpointFileError(f"its record is damaged (it has no sensible {', '.join(odd) or 'lineage'})")
     try:
+        figures = Figures.from_list(stored["figures"])
         values = {name: stored[name] for name in known} | {
             "kind": Kind(stored["kind"]),
             "lineage": tuple((str(run_id), int(step)) for run_id, step in stored["lineage"]),
-            "last": EpochMetrics(**stored["last"]) if stored["last"] else None,
-            "best": EpochMetrics(**stored["best"]) if stored["best"] else None,
-            "validated": StepMetrics(**stored["validated"]) if stored["validated"] else None,
+            "last": _row(EpochMetrics, stored["last"], figures.all),
+            "best": _row(EpochMetrics, stored["best"], figures.all),
+            "validated": _row(StepMetrics, stored["validated"], figures.of_validation),
             "name": str(stored["name"]),
             "frozen": FrozenReference.from_dict(stored["frozen"]) if stored["frozen"] else None,
-            "decision": Decision.from_dict(stored["decision"]),
             "options": options_from_record(stored["options"]),
+            "figures": figures,
+            "parts": tuple(str(part) for part in stored["parts"]),
+            "weights": tuple(str(part) for part in stored["weights"]),
+            "kept": {name: value for name, value in stored.items() if name not in known},
         }
+        Decision.from_dict(values["kept"].get("decision"))  # whoever asks for it later need not doubt it
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise BadCheckpointFileError(f"its record is damaged ({error})") from error
     return CheckpointRecord(path=path, bytes_on_disk=bytes_on_disk, **values)
+
+
+_AnyRow = TypeVar("_AnyRow", EpochMetrics, StepMetrics)
+
+
+def _row(kind: type[_AnyRow], stored: Any, figures: Sequence[Figure]) -> _AnyRow | None:
+    """Return a row of figures; None for none. Raises TypeError where it is not what the task's figures say."""
+    if not stored:
+        return None
+    row = kind.from_dict(stored)
+    names = [figure.name for figure in figures]
+    if sorted(row.figures) != sorted(names) or not all(isinstance(row[name], int | float) for name in names):
+        raise TypeError(f"figures {', '.join(names)} expected, found {', '.join(row.figures)}")
+    return row
 
 
 def record_document(record: CheckpointRecord) -> dict[str, Any]:
     """Return all that a record says: `path`, `bytes`, and the keys of the JSON record inside the file.
 
     Those are kind, lineage, epoch, step, batches_done, batches_per_epoch, learning_rate, last, best, options, data,
-    metadata, validated, name, frozen, decision and format; see CheckpointRecord for what they mean.
+    metadata, validated, name, frozen, task, figures, parts, weights and format, and what the task keeps of these
+    weights, such as `decision`; see CheckpointRecord for what they mean.
     """
     return {"path": str(record.path), "bytes": record.bytes_on_disk, **record.as_dict()}

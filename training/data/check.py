@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.data.database import database_folder, demo_to_make
 from training.settings.options import DEMO_DATABASE
 from utils.audio.checking import CheckedAudio, check_audio
-from utils.corpora.demo_corpus import demo_corpus_location
 from utils.corpora.finding import find_all_layouts
 from utils.corpora.parts import FoundCorpus, PartSource
 from utils.corpora.trials import ScannedProtocol
 from utils.corpora.utterance_files import AudioFiles
-from utils.errors import EXIT_INTERRUPTED, EXIT_USAGE, UserError
+from utils.errors import EXIT_INTERRUPTED, UserError
 from utils.progress import progress
 
 _FILES_OF_A_TASK = 16
@@ -60,24 +60,14 @@ class CheckedCorpus:
     parts: tuple[CheckedPart, ...]
 
 
-def database_to_check(path: Path | None, database_path: str, was_typed: bool) -> Path:
-    """Return the path behind --check_data, or else the database; raises UserError for both, and for no demo corpus."""
-    if path is not None:
-        if was_typed:
-            raise UserError(
-                f"--check_data {path} and --database_path {database_path} both name a corpus: pass one of them",
-                EXIT_USAGE,
-            )
-        return path
-    if database_path != DEMO_DATABASE:
-        return Path(database_path)
-    location = demo_corpus_location()
-    if not location.is_dir():
+def demo_corpus() -> Path:
+    """Return where the demo corpus is; raises UserError where it is not made yet."""
+    if location := demo_to_make(DEMO_DATABASE):
         raise UserError(
             f"the demo corpus is not made yet, the first training makes it in {location}: to check a corpus of yours, "
             "pass --check_data PATH"
         )
-    return location
+    return database_folder(DEMO_DATABASE)
 
 
 def check_data(database: Path, protocols: Path | None, num_threads: int) -> list[CheckedCorpus]:

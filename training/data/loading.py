@@ -45,6 +45,10 @@ class Batch:
     labels: torch.Tensor
     indices: torch.Tensor
 
+    def __len__(self) -> int:
+        """Return the number of utterances."""
+        return len(self.labels)
+
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on `device`; the copy from pinned memory does not wait."""
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))

@@ -23,7 +23,7 @@ def epochs_to_average(records: Iterable[CheckpointRecord], number: int, which: s
     """
     epochs = [(record, record.last) for record in records if record.kind is Kind.EPOCH and record.last]
     if which == "best":
-        chosen = sorted(epochs, key=lambda pair: rank(pair[1]))[:number]
+        chosen = sorted(epochs, key=lambda pair: rank(pair[1], pair[0].figures))[:number]
     else:
         chosen = sorted(epochs, key=lambda pair: pair[0].position)[-number:]
     return sorted((record for record, _ in chosen), key=lambda record: record.position)

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from training.data.database import database_folder
 from training.evaluation.score_report import ScoreReport, measure
 from training.evaluation.scoring import score_part
 from training.evaluation.subject import Subject, load_subject
-from training.runs.directory import CHECKPOINT_SUFFIXES
-from training.settings.command import Command
-from training.settings.options import DEMO_DATABASE, Options
+from training.settings.name_template import CHECKPOINT_SUFFIXES
+from training.settings.options import Options
+from training.settings.requests import Evaluate
 from utils.console import say
 from utils.corpora import CorpusPart, find_evaluation_part
-from utils.corpora.demo_corpus import demo_corpus_folder
 from utils.corpora.trials import UNKNOWN, Trial
 from utils.errors import EXIT_USAGE, UserError
 from utils.interruption import stop_on_signals
@@ -37,14 +37,14 @@ class Evaluated:
     exit_code: int = 0
 
 
-def evaluate(command: Command) -> Evaluated:
+def evaluate(command: Evaluate) -> Evaluated:
     """Score the evaluation set with the detector that the command names; raises UserError where that is impossible."""
-    subject = load_subject(command, with_digests=True)
-    part = _open_part(subject.options, command.metrics_flags.subset)
+    subject = load_subject(command)
+    part = _open_part(subject.options, command.subset)
     output = command.eval_output or _default_output(subject.sources, command.load_checkpoint_type, part)
     _refuse_to_overwrite(output)
-    if command.metrics_flags.asv_scores:  # what is wrong with it is said now, not after hours of scoring
-        read_asv_error_rates(command.metrics_flags.asv_scores, part.subset)
+    if command.asv_scores:  # what is wrong with it is said now, not after hours of scoring
+        read_asv_error_rates(command.asv_scores, part.subset)
     if not command.as_json:
         say(f"Evaluating on {len(part):,} trials of {part.protocol.path} ({part.layout}, subset {part.subset})")
         mean = f"the mean of the weights of {len(subject.sources)} epochs: " if len(subject.sources) > 1 else ""
@@ -60,15 +60,13 @@ def evaluate(command: Command) -> Evaluated:
         with redirect_stdout(sys.stderr) if command.as_json else nullcontext():
             _draw_heatmaps(subject, part, output)
     keys = _keys_of(part)
-    report = measure(read_scores(output), keys, command.metrics_flags.asv_scores, part.subset) if keys else None
+    report = measure(read_scores(output), keys, command.asv_scores, part.subset) if keys else None
     return Evaluated(output, report)
 
 
 def _open_part(options: Options, subset: str | None) -> CorpusPart:
-    is_demo = options.database_path == DEMO_DATABASE
-    folder = demo_corpus_folder() if is_demo else Path(options.database_path)
     protocols = Path(options.protocols_path) if options.protocols_path else None
-    return find_evaluation_part(folder, protocols, options.track, subset)
+    return find_evaluation_part(database_folder(options.database_path), protocols, options.track, subset)
 
 
 def _default_output(sources: Sequence[Path], which: str, part: CorpusPart) -> Path:

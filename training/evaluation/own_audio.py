@@ -5,7 +5,7 @@ from __future__ import annotations
 from training.evaluation.file_scores import FileScore, count_windows, score_files
 from training.evaluation.score_table import ScoreTable, head_text, score_document, summary_text
 from training.evaluation.subject import load_subject
-from training.settings.command import Command
+from training.settings.requests import Score
 from utils.audio.finding import FoundAudio
 from utils.console import say
 from utils.errors import EXIT_FAILURE, EXIT_INTERRUPTED
@@ -13,7 +13,7 @@ from utils.json_text import json_text
 from utils.progress import progress
 
 
-def score_own_audio(command: Command, found: FoundAudio) -> int:
+def score_own_audio(command: Score, found: FoundAudio) -> int:
     """Score the files with the command's detector and return the exit code: 1 if one has no score, 130 after Ctrl-C.
 
     Ctrl-C ends it at once; what is scored by then has been printed, or is in the JSON. Raises UserError where there is

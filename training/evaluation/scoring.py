@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from models.detector import scores as log_odds
+from models.precision import autocast, log_odds
 from training.data.batches import Batch, ValidationBatches
 from training.evaluation.finished_scores import Found, look_at, write_finished
 from training.evaluation.origin import Origin, origin_of
@@ -111,10 +111,9 @@ def _score_rest(
 
 def score_waveforms(subject: Subject, waveforms: torch.Tensor) -> list[float]:
     """Return the log-odds, float32, of `waveforms` (batch, samples) at 16 kHz; what is not finite stays so."""
-    use_bf16 = subject.options.precision == "bf16"
-    with torch.inference_mode(), torch.autocast(subject.device.type, dtype=torch.bfloat16, enabled=use_bf16):
+    with torch.inference_mode(), autocast(subject.device, subject.options.precision):
         output = subject.detector.analyse(waveforms.to(subject.device, non_blocking=True))
-    values: list[float] = log_odds(output.log_probabilities.float()).cpu().tolist()
+    values: list[float] = log_odds(output).tolist()
     return values
 
 

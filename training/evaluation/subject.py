@@ -15,10 +15,11 @@ from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX, metadata_i
 from training.checkpoints.verified_file import VerifiedFile
 from training.checkpoints.weights import load_into, load_weights, taken_text
 from training.evaluation.averaging import find_epochs_to_average, mean_of_weights
+from training.planning.refusals import refuse_verb
 from training.runs.experiments import run_to_look_at
 from training.runs.finding import find_source
-from training.settings.command import Command
 from training.settings.options import SETTINGS, Options
+from training.settings.requests import Evaluate, Scoring
 from training.settings.setting import OnChange
 from training.tasks.detectors import detector_in, detector_settings, empty_detector, trained_detector
 from utils.console import say
@@ -33,7 +34,7 @@ class Subject:
 
     `sources` are one checkpoint or file of weights, or those whose mean the detector is, oldest first. `decision` is
     the threshold that was stored for exactly these weights; where there is none, `why_undecided` says why. `digests`
-    are the SHA-256 of the sources, where they were asked for.
+    are the SHA-256 of the sources, for --eval alone.
     """
 
     sources: tuple[Path, ...]
@@ -45,7 +46,7 @@ class Subject:
     digests: tuple[str, ...] = ()
 
 
-def load_subject(command: Command, *, with_digests: bool = False) -> Subject:
+def load_subject(command: Scoring) -> Subject:
     """Load what --model_path names, or the checkpoint of the run that the flags name.
 
     Settings come from the file; only those of data and machine that were given win over it. Raises UserError where
@@ -53,9 +54,10 @@ def load_subject(command: Command, *, with_digests: bool = False) -> Subject:
     """
     place = command.model_path or _run_of_the_flags(command)
     if command.average_checkpoints:
-        return _mean_of_epochs(command, place, command.average_checkpoints, with_digests=with_digests)
+        return _mean_of_epochs(command, place, command.average_checkpoints)
     opened = find_source(place, command.load_checkpoint_type)
-    digests = (opened.sha256(),) if with_digests else ()  # now, since loading gives the bytes back
+    refuse_verb(command.flag, opened.path, opened.source.options)
+    digests = _digests(command, opened)
     options = _settings(command, opened.path, opened.source.options)
     device = _prepared_device(options, opened.source)
     if opened.record() is None:
@@ -63,6 +65,11 @@ def load_subject(command: Command, *, with_digests: bool = False) -> Subject:
     trained = detector_in(opened, device)
     why = "" if trained.decision else NO_THRESHOLD
     return Subject((opened.path,), trained.detector, options, device, trained.decision, why, digests)
+
+
+def _digests(command: Scoring, opened: VerifiedFile) -> tuple[str, ...]:
+    """Return the SHA-256 of a file for score files, which say what they were made of; loading gives its bytes back."""
+    return (opened.sha256(),) if isinstance(command, Evaluate) else ()
 
 
 def _prepared_device(options: Options, found: CheckpointRecord | WeightsFile) -> torch.device:
@@ -86,17 +93,18 @@ def _of_bare_weights(
     return Subject((opened.path,), detector.to(device).eval(), options, device, decision, why, digests)
 
 
-def _mean_of_epochs(command: Command, folder: Path, number: int, *, with_digests: bool) -> Subject:
+def _mean_of_epochs(command: Scoring, folder: Path, number: int) -> Subject:
     """Load the mean of several epochs, whose files are opened one after the other; settings are those of the last."""
     epochs = find_epochs_to_average(folder, number, command.load_checkpoint_type)
     paths, last = tuple(record.path for record in epochs), epochs[-1]
+    refuse_verb(command.flag, last.path, last.options)
     options = _settings(command, last.path, last.options)
     device = _prepared_device(options, last)
     digests: list[str] = []
 
     def open_file(path: Path) -> VerifiedFile:
         opened = find_source(path, command.load_checkpoint_type)
-        digests.extend([opened.sha256()] if with_digests else [])
+        digests.extend(_digests(command, opened))
         return opened
 
     detector = trained_detector(last, mean_of_weights(paths, open_file), device).detector
@@ -121,18 +129,17 @@ def _exported_decision(opened: VerifiedFile) -> Decision | None:
         raise UserError(f"{path}: the threshold in its header cannot be read ({error}): export it again") from error
 
 
-def _run_of_the_flags(command: Command) -> Path:
-    assert command.look is not None
+def _run_of_the_flags(command: Scoring) -> Path:
     run = run_to_look_at(command.options)
     if not run.all_checkpoints and not run.unusable:
         raise UserError(
-            f"{command.look.value}: there is no checkpoint in {run.folder}, the run that these flags name: pass "
+            f"{command.flag}: there is no checkpoint in {run.folder}, the run that these flags name: pass "
             "--model_path PATH, or the flags that the run was started with"
         )
     return run.folder
 
 
-def _settings(command: Command, path: Path, stored_options: Options | None) -> Options:
+def _settings(command: Scoring, path: Path, stored_options: Options | None) -> Options:
     given = {name: getattr(command.options, name) for name in command.given}
     if stored_options is None:
         return command.options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from training.export.scored_detector import Score
+from utils.audio.finding import files_below, is_audio
 from utils.audio.waveforms import CROP_SAMPLES, fit_length, read_waveform
 
 TOLERANCE = 1e-4
@@ -23,7 +24,6 @@ OTHER_LENGTHS = (32_300, 97_001)
 A traced or converted detector may have a count of frames or nodes baked in that is right for lengths nearby.
 """
 REAL_UTTERANCES = 4
-AUDIO_SUFFIXES = (".flac", ".wav")
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,11 @@ def noise(batch_size: int, samples: int) -> Tensor:
 
 def real_case(folder: Path) -> dict[str, Tensor]:
     """Return the first utterances found in `folder`, cut or repeated to 64,600 samples; {} where it has no audio."""
-    paths = list(itertools.islice(audio_files(folder), REAL_UTTERANCES))
+    if not folder.is_dir():
+        return {}
+    found = (Path(parent, name) for parent, names in files_below(folder) for name in names if is_audio(name))
+    paths = list(itertools.islice(filter(Path.is_file, found), REAL_UTTERANCES))  # not all of a large corpus first
     if not paths:
         return {}
     waveforms = np.stack([fit_length(read_waveform(path)) for path in paths])
     return {f"{len(paths)} utterances of {folder}": torch.from_numpy(waveforms)}
-
-
-def audio_files(folder: Path) -> Iterator[Path]:
-    """Yield FLAC and WAV files in and under `folder`, by name, without reading all of a large corpus first."""
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    yield from (path for path in entries if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
-    for path in entries:
-        if path.is_dir() and not path.is_symlink():
-            yield from audio_files(path)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.verified_file import VerifiedFile
+from training.data.database import database_folder
 from training.export import onnx_file, torchscript_file, weights_file
 from training.export.checking import TOLERANCE, Difference, differences, random_cases, real_case, takes_any_length
 from training.export.metadata import file_metadata
@@ -23,7 +24,6 @@ from training.export.whole_checkpoint import require_free
 from training.settings.options import DEMO_DATABASE
 from training.tasks.detectors import TrainedDetector, detector_in
 from utils.atomic_files import atomic_write
-from utils.corpora.demo_corpus import demo_corpus_folder
 from utils.errors import UserError
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".torchscript", "safetensors": ".safetensors"}
@@ -92,13 +92,10 @@ def _free_target(source: Path, format_name: str, target: Path | None) -> Path:
 
 
 def _real_case(asked_for: str | None, trained_on: str) -> dict[str, Tensor]:
-    if asked_for not in (None, DEMO_DATABASE):
-        found = real_case(Path(asked_for))
-        if not found:
-            raise UserError(f"--database_path {asked_for} holds no FLAC or WAV file: pass a folder to check with")
-        return found
-    found = real_case(Path(trained_on)) if asked_for is None and trained_on != DEMO_DATABASE else {}
-    return found or real_case(demo_corpus_folder())
+    found = real_case(database_folder(asked_for or trained_on))
+    if asked_for and not found:
+        raise UserError(f"--database_path {asked_for} holds no audio file: pass a folder to check with")
+    return found or real_case(database_folder(DEMO_DATABASE))
 
 
 def _make(format_name: str, detector: ScoredDetector) -> _Format:

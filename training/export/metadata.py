@@ -48,5 +48,5 @@ def file_metadata(
 def val_eer_percent(record: CheckpointRecord) -> float | None:
     """Return the validation EER of exactly the weights in the file, None where they were not validated."""
     if record.validated:
-        return record.validated.val_eer
-    return record.last.val_eer if record.last and record.last.step == record.step else None
+        return record.validated["val_eer"]
+    return record.last["val_eer"] if record.last and record.last.step == record.step else None

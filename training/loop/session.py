@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from models.detector import Detector
 from training.checkpoints.frozen_reference import find_frozen
-from training.checkpoints.frozen_weights import frozen_weights
 from training.checkpoints.record import CheckpointRecord, examine
 from training.checkpoints.verified_file import open_verified
-from training.data.augmentation import rawboost_of
-from training.data.batches import Crop, TrainingBatches, ValidationBatches
+from training.data.batches import TrainingBatches, ValidationBatches
+from training.data.database import database_folder, demo_to_make
 from training.loop.preparation import make_run_folder, prepare_folder
-from training.loop.starting_state import build_detector, starting_state
+from training.loop.starting_state import build, starting_state, trained_networks
 from training.loop.trainer import Trainer
 from training.planning.announcements import (
     changes_text,
@@ -32,10 +30,11 @@ from training.planning.announcements import (
 from training.planning.plan import Plan, Start
 from training.planning.refusals import refuse_changed_data
 from training.planning.sessions import begin_session
-from training.reports.curves import Curves
-from training.reports.page.story import story_in
-from training.reports.page.writing import RunPage, after_each_epoch, run_page
-from training.reports.run_logs import RunLogs
+from training.reports.csv_table import CsvTable
+from training.reports.page.writing import RunPage
+from training.reports.reporting import Reporter, Reports
+from training.reports.story import Moment, Story, story_in, story_of
+from training.reports.tensorboard_file import TensorBoardFile
 from training.reports.wandb_run import WandbRun
 from training.runs.config_file import write_config
 from training.runs.directory import logs_folder_of
@@ -51,23 +50,18 @@ from training.saving.background_saving import (
 )
 from training.saving.commit import Committer, Outcome
 from training.saving.store import CheckpointStore, load_payload
-from training.settings.options import DEMO_DATABASE, Options
+from training.settings.options import Options
 from training.settings.wandb import WandbIdentity, refuse_missing_package
 from training.state.snapshot import RunFacts
 from training.state.train_state import TrainState
-from training.tasks.audio_examples import audio_examples
-from training.tasks.detection import DetectionTask
+from training.tasks.registry import make_task
+from training.tasks.task import Built, Task
 from utils.console import say
 from utils.corpora import Corpus, CorpusPart, find_corpus, limit_examples
-from utils.corpora.demo_corpus import demo_corpus_folder, demo_corpus_location
 from utils.errors import EXIT_FAILURE, UserError
 from utils.interruption import stop_on_signals
-from utils.machine import (
-    choose_device,
-    describe_environment,
-    differences_that_may_change_bits,
-    make_deterministic,
-)
+from utils.machine import choose_device, describe_environment, differences_that_may_change_bits, make_deterministic
+from utils.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -78,65 +72,62 @@ class _Data:
     identity: dict[str, str]
 
 
-def carry_out(plan: Plan) -> int:
+def carry_out(plan: Plan, ranks: Ranks) -> int:
     """Train as planned and return the exit code; nothing in the run folder changes before every check has passed."""
     options = plan.options
     if options.logs_to_wandb:
         refuse_missing_package()
-    device = choose_device(options.device)
-    make_deterministic(plan.checkpoint.num_threads if plan.checkpoint else None)
-    data = _open_data(options, device)
+    task = _task_of(plan)
+    data = _open_data(options, task)
     changed = refuse_changed_data(plan.checkpoint, data.identity) if plan.checkpoint else ()
     if changed:
         say(changes_text(changed))
-    detector, payload = build_detector(plan)
-    state = starting_state(plan, detector.to(device), payload, data.training.num_batches_per_epoch)
-    frozen = frozen_weights(detector)
-    facts = RunFacts(options, data.identity, detector.front_end_config, describe_environment(device), frozen)
+    start = build(plan, task)
+    state = starting_state(plan, task, start, data.training.num_batches_per_epoch)
+    facts = _facts(plan, task, start.built, data)
     if plan.checkpoint:
         differing = differences_that_may_change_bits(plan.checkpoint.metadata, facts.environment)
         if differing:
             say(f"[NOTE] Not the machine or torch of before ({', '.join(differing)}): the last bits may differ.")
     weights = plan.source.path if plan.source else None
-    state.sessions.append(begin_session(plan.checkpoint, options, facts.environment, changed, weights))
+    state.history.sessions.append(begin_session(plan.checkpoint, options, facts.environment, changed, weights))
     lock = RunLock(plan.run.lock)
-    store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, frozen)
+    store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, facts.frozen)
     with (
-        _prepared(plan, store, lock, state, payload) as logs,
-        run_page(plan.run, options, state) as page,
+        _prepared(plan, store, lock, start.payload),
+        _told(plan, task, state, data.validation_part) as reports,
         stop_on_signals() as stop,
-        _saving(plan, store, state, device) as saver,
+        _saving(plan, store, state, task.device) as saver,
     ):
         trainer = Trainer(
             state=state,
-            task=DetectionTask(options, device),
+            task=task,
             training=data.training,
             validation=data.validation,
             saver=saver,
-            logs=logs,
+            reports=reports,
             facts=facts,
             stop=stop,
             last_saved=plan.checkpoint.path if plan.checkpoint else None,
-            after_epoch=after_each_epoch(page, _heatmap_drawing(plan, detector, data.validation_part, device)),
+            draw=lambda is_last: _draw(plan, task, state, data.validation_part, is_last=is_last),
+            ranks=ranks,
         )
-        say(training_text(options, sum(p.numel() for p in detector.parameters()), facts.environment))
+        say(training_text(options, state.num_parameters, facts.environment))
         trainer.train()
         if stop.signal is not None and not trainer.is_done:
-            page.stopped_by = f"by {stop.signal.name}"
+            reports.interrupted = f"by {stop.signal.name}"
         if trainer.is_done and not trainer.not_saved:
-            logs.training_completed(
-                lambda: _model_files(plan), lambda: audio_examples(detector, data.validation_part, device)
-            )
+            reports.tell(Moment.COMPLETED)
     if trainer.not_saved:
         raise UserError(unsaved_text(trainer.not_saved, trainer.last_saved), stop.exit_code or EXIT_FAILURE)
+    history = state.history
     if not trainer.is_done:
         assert stop.signal is not None
-        say(stopped_text(stop.signal.name, state.epoch, state.unfinished.batches_done, trainer.last_saved))
+        say(stopped_text(stop.signal.name, history.epoch, history.under_way.batches_done, trainer.last_saved))
         return stop.exit_code
-    assert state.best is not None
-    if state.epoch < options.num_epochs:
-        say(stalled_text(state.epoch, state.best, options.patience))
-    say(ended_text(state.epoch, state.training_seconds, state.best, plan.run.best_checkpoint))
+    if history.epoch < options.num_epochs:
+        say(stalled_text(history, history.figures.first, options.patience))
+    say(ended_text(history, plan.run.best_checkpoint))
     return 0
 
 
@@ -146,37 +137,53 @@ def finish(plan: Plan) -> None:
     payload = load_payload(plan.opened or open_verified(plan.checkpoint.path))
     lock = RunLock(plan.run.lock)
     store = CheckpointStore(plan.run, CheckpointNames.of(plan.options), lock)
+    story = story_in(payload, make_task(plan.options, torch.device("cpu")))
     try:
         with lock:
             prepare_folder(replace(plan, start=Start.RESUME), store, payload)
             wandb = _wandb_run(plan, WandbIdentity.in_payload(payload))
-            RunLogs(plan.run, Curves.in_payload(payload), wandb).close()
-            RunPage(plan.run, plan.options).write(story_in(payload, plan.options))
+            reports = Reports(_reporters(plan, wandb), lambda: story)
+            reports.tell(Moment.BEGUN)
+            reports.end()
     except OSError as error:
         raise _cannot_write(plan, error) from error
 
 
 def draw_heatmaps(plan: Plan) -> None:
     """Draw the attention of the plan's checkpoint, beside it, without training."""
-    from training.tasks.heatmaps import HeatmapWriter  # noqa: PLC0415  (matplotlib)
-
     assert plan.checkpoint is not None
-    device = choose_device(plan.options.device)
-    make_deterministic(plan.checkpoint.num_threads)
-    detector, _ = build_detector(plan)
-    validation_part = _open_corpus(plan.options).dev
+    task = _task_of(plan)
+    networks = trained_networks(plan, task)
+    part = _open_corpus(plan.options).dev
     folder = plan.checkpoint.path.parent / plan.run.attention_folder(plan.checkpoint.epoch).name
     try:
-        HeatmapWriter(plan.options, plan.run, detector.to(device), validation_part, device).draw(folder)
+        task.draw(networks, part, folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}): mend that and try again") from error
 
 
+def _task_of(plan: Plan) -> Task:
+    """Return what the plan trains, on its device, which is told to give the same bits each time."""
+    device = choose_device(plan.options.device)
+    make_deterministic(plan.checkpoint.num_threads if plan.checkpoint else None)
+    return make_task(plan.options, device)
+
+
+def _facts(plan: Plan, task: Task, built: Built, data: _Data) -> RunFacts:
+    return RunFacts(
+        options=plan.options,
+        data=data.identity,
+        builds=built.builds,
+        environment=describe_environment(task.device),
+        frozen=task.frozen(built.networks),
+        reused=built.reused,
+        recorded=task.recorded,
+    )
+
+
 @contextmanager
-def _prepared(
-    plan: Plan, store: CheckpointStore, lock: RunLock, state: TrainState, payload: dict[str, Any] | None
-) -> Iterator[RunLogs]:
-    """Hold the run folder's lock, the folder being as the plan wants it, and yield the run's logs.
+def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock, payload: Mapping[str, Any] | None) -> Iterator[None]:
+    """Hold the run folder's lock, the folder being as the plan wants it.
 
     Raises UserError where the disk refuses before training has begun.
     """
@@ -186,16 +193,50 @@ def _prepared(
             held.enter_context(lock)
             prepare_folder(plan, store, payload)
             _write_config(plan)
-            wandb = _wandb_run(plan, state.wandb)
-            logs = RunLogs(plan.run, Curves.of(state), wandb)
         except OSError as error:
             raise _cannot_write(plan, error) from error
-        held.callback(logs.close)
-        if wandb and wandb.is_logging:
-            state.wandb = wandb.identity
-        if not plan.options.save_wandb_metadata:
-            state.wandb = None
-        yield logs
+        yield
+
+
+@contextmanager
+def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart) -> Iterator[Reports]:
+    """Yield the run's reports, told now and once more on the way out, also after an error, which they then tell."""
+    wandb = _wandb_run(plan, state.wandb)
+
+    def story() -> Story:
+        return replace(
+            story_of(state, task),
+            checkpoints=lambda: _model_files(plan),
+            audio_examples=lambda: task.audio_examples(state.networks, part),
+        )
+
+    reports = Reports(_reporters(plan, wandb), story)
+    reports.tell(Moment.BEGUN)
+    if wandb and wandb.is_logging:
+        state.wandb = wandb.identity
+    if not plan.options.save_wandb_metadata:
+        state.wandb = None
+    try:
+        yield reports
+    except BaseException as error:
+        reports.interrupted = "stopped at once" if isinstance(error, KeyboardInterrupt) else str(error) or repr(error)
+        raise
+    finally:
+        reports.end()
+
+
+def _reporters(plan: Plan, wandb: WandbRun | None) -> list[Reporter]:
+    own: list[Reporter] = [TensorBoardFile(plan.run), CsvTable(plan.run.training_log), RunPage(plan.run)]
+    return [*own, wandb] if wandb else own
+
+
+def _draw(plan: Plan, task: Task, state: TrainState, part: CorpusPart, *, is_last: bool) -> None:
+    """Draw what is due after an epoch; a disk that refuses a picture costs a warning, since it can be drawn later."""
+    for folder in task.folders_to_draw(state.epoch, plan.run, is_last=is_last):
+        try:
+            task.draw(state.networks, part, folder)
+        except OSError as error:
+            say(f"[WARNING] No attention heatmaps in {folder}: {error.strerror or error}")
 
 
 def _wandb_run(plan: Plan, stored: WandbIdentity | None) -> WandbRun | None:
@@ -258,46 +299,20 @@ def _cannot_write(plan: Plan, error: OSError) -> UserError:
     )
 
 
-def _open_data(options: Options, device: torch.device) -> _Data:
+def _open_data(options: Options, task: Task) -> _Data:
     corpus = _open_corpus(options)
     train = corpus.train
     identity = {"train": train.protocol.content_sha256, "dev": corpus.dev.protocol.content_sha256}
     if options.num_examples:
         train = limit_examples(train, options.num_examples, options.seed)
-    pin = device.type == "cuda"
-    training = TrainingBatches(
-        train,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        balanced=options.balanced_batches,
-        crop=cast(Crop, options.crop),
-        augmentation=rawboost_of(options),
-        num_workers=options.num_workers,
-        pin_memory=pin,
-    )
-    validation = ValidationBatches(
-        corpus.dev, batch_size=options.batch_size, num_workers=options.num_workers, pin_memory=pin
-    )
+    training, validation = task.batches(corpus, train)
     say(data_text(len(train), len(corpus.dev), corpus.folder, corpus.layout, corpus.division))
     return _Data(training, validation, corpus.dev, identity)
 
 
 def _open_corpus(options: Options) -> Corpus:
     """Find the corpus, every file of it, or make the demo corpus on its first use."""
-    folder = Path(options.database_path)
-    if options.database_path == DEMO_DATABASE:
-        if not demo_corpus_location().exists():
-            say(f"Making the demo corpus in {demo_corpus_location()} (once, some seconds)")
-        folder = demo_corpus_folder()
+    if location := demo_to_make(options.database_path):
+        say(f"Making the demo corpus in {location} (once, some seconds)")
+    folder = database_folder(options.database_path)
     return find_corpus(folder, Path(options.protocols_path) if options.protocols_path else None)
-
-
-def _heatmap_drawing(
-    plan: Plan, detector: Detector, part: CorpusPart, device: torch.device
-) -> Callable[[TrainState], None]:
-    """Return what is to be drawn after each epoch; matplotlib is imported only if something is."""
-    if not plan.options.visualize_attention:
-        return lambda _state: None
-    from training.tasks.heatmaps import HeatmapWriter  # noqa: PLC0415
-
-    return HeatmapWriter(plan.options, plan.run, detector, part, device).after_epoch

@@ -1,68 +1,78 @@
-"""The detector and the TrainState a run starts with: new, from the weights of a file, or from a checkpoint."""
+"""The TrainState that a run starts with: new, from the weights of a file, or from a checkpoint."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from models.build import create_detector, rebuild_detector
-from models.detector import Detector
-from training.checkpoints.foreign_weights import adapted_from_photographs, renamed_from_fairseq
+from training.checkpoints.history import History, UnfinishedEpoch
+from training.checkpoints.record import STATE_DICT
 from training.checkpoints.verified_file import open_verified
-from training.checkpoints.weights import Weights, load_into, load_weights, taken_text
+from training.checkpoints.weights import Weights, load_into, load_weights
 from training.planning.plan import Plan
 from training.saving.store import load_payload
 from training.state.random_states import seed_random_states
-from training.state.train_state import TrainState, UnfinishedEpoch
-from training.tasks.detectors import detector_settings, empty_detector
-from training.tasks.schedule import apply_rates, make_schedule, planned_steps
+from training.state.train_state import Observations, TrainState
+from training.tasks.schedule import planned_steps
+from training.tasks.task import Built, Networks, Task
 from utils.console import say
 
 
-def build_detector(plan: Plan) -> tuple[Detector, dict[str, Any] | None]:
-    """Return the detector on the CPU with the weights to start from, and the payload of the checkpoint to continue.
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Networks on their device, and the payload of the checkpoint to go on from; None for a new run."""
+
+    built: Built
+    payload: Mapping[str, Any] | None
+
+
+def build(plan: Plan, task: Task) -> Start:
+    """Return the networks to start with; of a checkpoint to continue they get their weights with the state.
 
     Raises UserError where weights cannot be had, are damaged, or do not fit.
     """
-    settings = detector_settings(plan.options)
     seed_random_states(plan.options.seed)
-    if plan.source is None:
-        return create_detector(settings), None
-    opened = plan.opened or open_verified(plan.source.path)
-    if plan.checkpoint:
-        payload = load_payload(opened)
-        detector = rebuild_detector(settings, payload["front_end_config"])
-        load_into(detector, Weights(plan.source.path, payload["model_state_dict"], payload))
-        return detector, payload
-    weights = load_weights(opened)
-    detector = empty_detector(settings, weights)
-    weights = adapted_from_photographs(renamed_from_fairseq(weights, detector), detector)
-    say(taken_text(weights, load_into(detector, weights)))
-    return detector, None
+    opened = plan.opened or (open_verified(plan.source.path) if plan.source else None)
+    payload = load_payload(opened) if opened and plan.checkpoint else None
+    weights = load_weights(opened) if opened and not plan.checkpoint else None
+    built = task.build(payload if payload is not None else weights)
+    if built.remark:
+        say(built.remark)
+    for network in built.networks.values():
+        network.to(task.device)
+    return Start(built, payload)
 
 
-def starting_state(
-    plan: Plan, detector: Detector, payload: dict[str, Any] | None, batches_per_epoch: int
-) -> TrainState:
-    """Return the state to go on from; the detector must be on its device already, since Adam's moments follow it."""
-    options = plan.options
-    optimizer = torch.optim.Adam(detector.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    total_steps = planned_steps(
-        options.num_epochs, batches_per_epoch, payload, batches_per_step=options.accumulate_steps
-    )
-    schedule = make_schedule(optimizer, options, total_steps)
+def starting_state(plan: Plan, task: Task, start: Start, batches_per_epoch: int) -> TrainState:
+    """Return the state to go on from; the networks must be on their device, since what optimizers hold follows them."""
+    options, figures = plan.options, task.description.figures
+    past = History.in_payload(start.payload, figures) if start.payload else None
+    total_steps = planned_steps(options.num_epochs, batches_per_epoch, past, batches_per_step=options.accumulate_steps)
+    optimizers = task.optimizers(start.built.networks)
     state = TrainState(
-        {"model": detector},
-        {"optimizer": optimizer},
-        {"scheduler": schedule},
-        UnfinishedEpoch(batches_per_epoch),
-        ((secrets.token_hex(8), 0),),
+        start.built.networks,
+        optimizers,
+        task.schedules(optimizers, total_steps),
+        History(figures, UnfinishedEpoch(batches_per_epoch), ((secrets.token_hex(8), 0),)),
+        Observations(task.nothing_observed),
+        dict.fromkeys(task.keeps),
     )
-    if payload:
-        state.restore(payload)
-        apply_rates(optimizer, schedule, options, state.history)
-    if payload and (plan.move_aside or plan.bring_along):
-        state.lineage += ((secrets.token_hex(8), state.step),)
+    if start.payload is not None:
+        assert plan.source is not None
+        state.restore(start.payload, plan.source.path)
+        task.history_restored(state)
+        if plan.move_aside or plan.bring_along:
+            state.history.lineage += ((secrets.token_hex(8), state.step),)
     return state
+
+
+def trained_networks(plan: Plan, task: Task) -> Networks:
+    """Return the networks of the plan's checkpoint with their weights, on their device, and nothing else of it."""
+    assert plan.source is not None
+    start = build(plan, task)
+    assert start.payload is not None
+    for name, network in start.built.networks.items():
+        load_into(network, Weights(plan.source.path, start.payload[f"{name}{STATE_DICT}"], start.payload))
+    return start.built.networks

@@ -13,22 +13,23 @@ from pathlib import Path
 
 import torch
 
-from training.checkpoints.history import EpochMetrics, Pace, StepMetrics, is_stalled
+from training.checkpoints.history import EpochMetrics, History, StepMetrics, is_stalled
 from training.checkpoints.record import Kind
-from training.data.batches import Batch, TrainingBatches, ValidationBatches
-from training.reports.run_logs import RunLogs
+from training.data.batches import TrainingBatches, ValidationBatches
+from training.data.loading import Batch
+from training.loop.step import take_step
+from training.reports.reporting import Reports
+from training.reports.story import Moment
 from training.saving.background_saving import Saver
 from training.saving.commit import Outcome
-from training.state.last_validation import LastValidation
 from training.state.snapshot import RunFacts, take_snapshot
-from training.state.train_state import TrainState, UnfinishedEpoch
-from training.tasks.decision import decision_from
-from training.tasks.detection import DetectionTask, ValidationResult
+from training.state.train_state import Observed, TrainState
+from training.tasks.task import Task
 from utils.console import say
 from utils.errors import UserError
 from utils.interruption import StopRequest
 from utils.progress import progress
-from utils.scores.metrics import accuracy_percent, equal_error_rate
+from utils.ranks import Alone, Ranks
 
 
 class _DataError(UserError):
@@ -53,21 +54,22 @@ def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
 class Trainer:
     """Everything one run needs while it trains.
 
-    `last_saved` is the checkpoint that the state came from or was last written to, None before the first; `after_epoch`
-    is called at the end of each epoch. A disk that refuses a checkpoint does not end the run: `not_saved` then says why
-    the newest checkpoint is on no disk, and the next save tries again.
+    `last_saved` is the checkpoint that the state came from or was last written to, None before the first; `draw` is
+    called at the end of each epoch, and told whether it is the last one. A disk that refuses a checkpoint does not end
+    the run: `not_saved` then says why the newest checkpoint is on no disk, and the next save tries again.
     """
 
     state: TrainState
-    task: DetectionTask
+    task: Task
     training: TrainingBatches
     validation: ValidationBatches
     saver: Saver[Outcome]
-    logs: RunLogs
+    reports: Reports
     facts: RunFacts
     stop: StopRequest
     last_saved: Path | None
-    after_epoch: Callable[[TrainState], None]
+    draw: Callable[[bool], None]
+    ranks: Ranks = field(default_factory=Alone)
     not_saved: str = ""
     _began_at: int = 0
     _saved_at: tuple[int, int] | None = None
@@ -77,9 +79,14 @@ class Trainer:
     @property
     def is_done(self) -> bool:
         """Whether --num_epochs are completed, or --patience is at an end; an epoch that was begun is completed."""
-        state, options = self.state, self.facts.options
-        stalled = is_stalled(state.epoch, state.best, options.patience) and not state.unfinished.batches_done
-        return state.epoch >= options.num_epochs or stalled
+        history, options = self.state.history, self.facts.options
+        stalled = is_stalled(history, options.patience) and not history.under_way.batches_done
+        return history.epoch >= options.num_epochs or stalled
+
+    @property
+    def _is_to_stop(self) -> bool:
+        """Whether a stop was asked for in any process of the run."""
+        return self.ranks.any(self.stop.requested)
 
     def train(self) -> None:
         """Train until `is_done` or a stop is asked for; then `last_saved` is the state as it is.
@@ -91,10 +98,10 @@ class Trainer:
         try:
             if self._was_stopped_before_validation():
                 self._after_step()
-            while not self.is_done and not self.stop.requested:
-                if not self.state.unfinished.is_trained:
+            while not self.is_done and not self._is_to_stop:
+                if not self.state.history.under_way.is_trained:
                     self._train_epoch()
-                if not self.stop.requested:
+                if not self._is_to_stop:
                     self._validate_and_commit()
         except _DataError as error:
             self._save_where_it_stands()
@@ -108,14 +115,14 @@ class Trainer:
                 f"a process that reads audio died, most likely for want of memory ({str(error).splitlines()[0]}): "
                 f"pass a lower --num_workers. {self._what_is_saved()}"
             ) from error
-        if self.stop.requested:
+        if self._is_to_stop:
             self._save_where_it_stands()
         self._take_in(self.saver.wait())
 
     def _save_where_it_stands(self) -> None:
         """Put the state as it is on disk, unless it is there already, and wait until it is."""
         self._take_in(self.saver.wait())
-        if self.state.unfinished.batches_done:
+        if self.state.history.under_way.batches_done:
             if self._saved_at != (self.state.step, self.state.epoch) or self.not_saved:
                 self._save(Kind.STEP)
         elif self.not_saved:
@@ -128,48 +135,57 @@ class Trainer:
         return f"{self.not_saved + '. ' if self.not_saved else ''}--auto_resume goes on from {self.last_saved}"
 
     def _train_epoch(self) -> None:
-        state, under_way = self.state, self.state.unfinished
+        state, history, under_way = self.state, self.state.history, self.state.history.under_way
         num_epochs = self.facts.options.num_epochs
         with progress(
-            f"epoch {state.epoch + 1}/{num_epochs}",
+            f"epoch {history.epoch + 1}/{num_epochs}",
             under_way.batches_per_epoch,
             under_way.batches_done,
-            epochs_after=num_epochs - state.epoch - 1,
-            seconds_of_epoch=state.times[-1].seconds if state.times else None,
+            epochs_after=num_epochs - history.epoch - 1,
+            seconds_of_epoch=history.times[-1].seconds if history.times else None,
         ) as bar:
             began = self._unblocked_clock()
-            batches = _read(self.training.batches(state.epoch + 1, under_way.batches_done))
+            batches = _read(self.training.batches(history.epoch + 1, under_way.batches_done))
             for group in _grouped(batches, self.facts.options.accumulate_steps):
-                state.networks["model"].train()
-                result = self.task.training_step(state, *group)
-                state.step += 1
-                state.pace.steps += 1
-                state.pace.step_seconds += self._unblocked_clock() - began
-                if state.step == self._began_at + 1:  # only now do the optimizers have their moments
+                for network in state.networks.values():
+                    network.train()
+                result = take_step(state, self.task, group)
+                history.pace.steps += 1
+                history.pace.step_seconds += self._unblocked_clock() - began
+                if history.step == self._began_at + 1:  # only now do the optimizers have their moments
                     self.saver.prepare()
-                under_way.add(result.loss, result.scores, result.labels, len(group))
-                bar.advance(len(result.labels), under_way.mean_loss, under_way.eer_percent, len(group))
+                under_way.add(result.loss, result.utterances, len(group))
+                for observed in result.observed:
+                    state.observed.add(observed)
+                bar.advance(result.utterances, under_way.mean_loss, self._running_figure, len(group))
                 self._report(self.saver.collect())
-                if not self.stop.requested:
+                if not self._is_to_stop:
                     self._after_step()
-                if self.stop.requested:
+                if self._is_to_stop:
                     return
                 began = self._unblocked_clock()
 
+    def _running_figure(self) -> str:
+        return self.task.running_figure(self.state.observed.joined)
+
     def _after_step(self) -> None:
         """Validate and save within the epoch, where this step is one at which that was asked for."""
-        if self._step_is_due("val_interval"):
+        history, options = self.state.history, self.facts.options
+        if _is_due(history.step, options.val_interval):
             figures = self._validate()
             if figures is None:
                 return
-            self.state.validations.append(figures)
-            self.state.validation_times.append(time.time())
-            self.logs.step_validated(self.state)
-        asked_for = self.stop.take_save_request()
-        if asked_for or self._step_is_due("save_interval"):
+            history.validations.append(figures)
+            history.validation_times.append(time.time())
+            self.reports.tell(Moment.STEP_VALIDATED)
+        asked_for = self._is_asked_to_save()
+        if asked_for or _is_due(history.step, options.save_interval):
             self._save(Kind.STEP)
         if asked_for:
             self._tell_where_it_is_saved()
+
+    def _is_asked_to_save(self) -> bool:
+        return self.ranks.any(self.stop.take_save_request())
 
     def _tell_where_it_is_saved(self) -> None:
         """Answer SIGUSR1 once the save that it asked for has ended; where a disk refused it, that is said already."""
@@ -179,84 +195,65 @@ class Trainer:
 
     def _was_stopped_before_validation(self) -> bool:
         """Whether the last step of an earlier process is one that --val_interval wants validated, and it is not."""
-        within = self.state.unfinished.batches_done > 0
-        return within and self._step_is_due("val_interval") and self.state.validated is None
-
-    def _step_is_due(self, setting: str) -> bool:
-        interval = getattr(self.facts.options, setting)
-        return bool(interval) and self.state.step % interval == 0
+        history = self.state.history
+        due = history.under_way.batches_done > 0 and _is_due(history.step, self.facts.options.val_interval)
+        return due and history.validated is None
 
     def _validate_and_commit(self) -> None:
-        figures = self.state.validated or self._validate()
+        history = self.state.history
+        figures = history.validated or self._validate()
         if figures is None:
             return
         row = self._metrics_of_epoch(figures)
-        self.state.epoch = row.epoch
-        self.state.history.append(row)
-        self.task.epoch_completed(self.state)
         self._read_clock()
-        self.state.times.append(self.state.pace.end_epoch(row.epoch, self.state.seconds_in_epoch))
-        self.state.seconds_in_epoch, self.state.pace = 0.0, Pace()
-        self.state.unfinished = UnfinishedEpoch(self.training.num_batches_per_epoch)
+        history.complete_epoch(row, self.training.num_batches_per_epoch)
+        self.state.observed.clear()
+        self.task.epoch_completed(self.state)
         self._save(Kind.EPOCH)
-        if self.stop.take_save_request():
+        if self._is_asked_to_save():
             self._tell_where_it_is_saved()
-        self.logs.epoch_completed(self.state)  # after the checkpoint: logs can be rebuilt from it
-        say(_epoch_line(row, self.facts.options.num_epochs, self.state))
-        self.after_epoch(self.state)
-        self.logs.heatmaps_drawn(self.state)
+        self.reports.tell(Moment.EPOCH_COMPLETED)  # after the checkpoint: reports can be made from it again
+        say(_epoch_line(row, self.facts.options.num_epochs, history))
+        options = self.facts.options
+        self.draw(is_stalled(history, options.patience) or history.epoch == options.num_epochs)
+        self.reports.tell(Moment.EPOCH_DRAWN)
 
     def _validate(self) -> StepMetrics | None:
         """Score the validation part; None if a stop was asked for before its end."""
         state = self.state
-        state.networks["model"].eval()
-        results: list[ValidationResult] = []
+        for network in state.networks.values():
+            network.eval()
+        seen: list[Observed] = []
         label = f"epoch {state.epoch + 1}/{self.facts.options.num_epochs} validation"
         with progress(label, self.validation.num_batches) as bar:
             for batch in _read(self.validation.batches()):
-                results.append(self.task.validation_step(state, batch))
-                bar.advance(utterances=len(results[-1].labels))
-                if self.stop.requested:
+                seen.append(self.task.validation_step(state, batch.to(self.task.device)))
+                bar.advance(utterances=len(batch))
+                if self._is_to_stop:
                     return None
-        state.last_validation = LastValidation(
-            step=state.step,
-            scores=torch.cat([result.scores for result in results]),
-            is_bona_fide=torch.cat([result.labels for result in results]) == 1,
-        )
-        scores, is_bona_fide = state.last_validation.scores.numpy(), state.last_validation.is_bona_fide.numpy()
-        equal_errors = equal_error_rate(scores, is_bona_fide)
-        state.decision = decision_from(state.step, equal_errors.threshold, scores, is_bona_fide)
-        return StepMetrics(
-            step=state.step,
-            epoch=state.epoch,
-            val_loss=sum(r.loss_sum for r in results) / sum(r.weight_sum for r in results),
-            val_acc=accuracy_percent(scores, is_bona_fide),
-            val_eer=equal_errors.eer_percent,
-        )
+        joined = {name: torch.cat([observed[name] for observed in seen]) for name in seen[0]}
+        figures, kept = self.task.validated(state.step, joined)
+        state.kept.update(kept)
+        return StepMetrics(state.epoch, state.step, figures)
 
     def _metrics_of_epoch(self, validated: StepMetrics) -> EpochMetrics:
-        under_way = self.state.unfinished
-        train_eer = under_way.eer_percent()
-        assert train_eer is not None  # a training part has both classes
-        return EpochMetrics(
-            epoch=self.state.epoch + 1,
-            step=self.state.step,
-            train_loss=under_way.mean_loss,
-            train_eer=train_eer,
-            val_loss=validated.val_loss,
-            val_acc=validated.val_acc,
-            val_eer=validated.val_eer,
-            learning_rate=self.state.learning_rate,
-        )
+        history = self.state.history
+        found = {
+            **self.task.train_figures(history.under_way.mean_loss, self.state.observed.joined()),
+            **validated.figures,
+        }
+        in_order = {figure.name: found[figure.name] for figure in history.figures.all}
+        return EpochMetrics(history.epoch + 1, history.step, in_order, self.state.learning_rate)
 
     def _save(self, kind: Kind) -> None:
         """Begin to save the state as it is now, once the save before has ended and what came of it is known."""
         self._report(self.saver.wait())
-        lost = self.state.lost_epochs
+        lost = self.state.history.lost_epochs
         if kind is Kind.EPOCH and self.state.epoch in lost:  # a second try
             lost.remove(self.state.epoch)
         self._read_clock()
-        self._report(self.saver.begin(*take_snapshot(self.state, self.facts, kind)))
+        if self.ranks.is_first:
+            self._report(self.saver.begin(*take_snapshot(self.state, self.facts, kind)))
         self._saved_at = (self.state.step, self.state.epoch)
 
     def _report(self, outcome: Outcome | None) -> None:
@@ -271,19 +268,19 @@ class Trainer:
         self.not_saved = outcome.refused
         if outcome.path:
             self.last_saved = outcome.path
-            self.logs.saved(outcome.record, self.state)
+            self.reports.saved(outcome.record)
         elif outcome.record.kind is Kind.EPOCH:
-            self.state.lost_epochs.append(outcome.record.epoch)
+            self.state.history.lost_epochs.append(outcome.record.epoch)
         for warning in outcome.warnings:
             say(f"[WARNING] {warning}.")
 
     def _read_clock(self) -> None:
-        now = time.monotonic()
-        self.state.seconds_in_epoch += now - self._clock
-        self.state.training_seconds += now - self._clock
+        now, history = time.monotonic(), self.state.history
+        history.seconds_in_epoch += now - self._clock
+        history.training_seconds += now - self._clock
         self._clock = now
         blocked = self.saver.blocked.total_seconds
-        self.state.pace.blocked_seconds += blocked - self._blocked
+        history.pace.blocked_seconds += blocked - self._blocked
         self._blocked = blocked
 
     def _unblocked_clock(self) -> float:
@@ -291,10 +288,12 @@ class Trainer:
         return time.perf_counter() - self.saver.blocked.total_seconds
 
 
-def _epoch_line(row: EpochMetrics, num_epochs: int, state: TrainState) -> str:
-    best = "  best so far" if state.best == row else ""
-    return (
-        f"Epoch {row.epoch}/{num_epochs}  train loss {row.train_loss:.4f}  train EER {row.train_eer:.2f}%  "
-        f"val loss {row.val_loss:.4f}  val acc {row.val_acc:.2f}%  val EER {row.val_eer:.2f}%  "
-        f"{state.times[-1].seconds:.1f} s{best}"
-    )
+def _is_due(step: int, interval: int) -> bool:
+    """Whether this step is one of every `interval`; 0 is never."""
+    return bool(interval) and step % interval == 0
+
+
+def _epoch_line(row: EpochMetrics, num_epochs: int, history: History) -> str:
+    figures = "  ".join(figure.text(row[figure.name]) for figure in history.figures.all)
+    best = "  best so far" if history.best == row else ""
+    return f"Epoch {row.epoch}/{num_epochs}  {figures}  {history.times[-1].seconds:.1f} s{best}"

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.checkpoints.history import EpochMetrics
+from training.checkpoints.history import EpochMetrics, History, Standing
 from training.checkpoints.record import CheckpointRecord
 from training.planning.plan import Plan, Start
 from training.runs.directory import version_number
 from training.settings.changes import Change
 from training.settings.options import Options
+from training.settings.tasks import Figure
 from utils.terminal_text import RULE
 
 
@@ -58,7 +59,7 @@ def _reached(plan: Plan) -> str:
     assert plan.checkpoint is not None
     if plan.checkpoint.epoch < plan.options.num_epochs:
         return (
-            f"{stalled_text(plan.checkpoint.epoch, plan.checkpoint.best, plan.options.patience)} "
+            f"{stalled_text(plan.checkpoint, plan.checkpoint.figures.first, plan.options.patience)} "
             "To train further, repeat the command with a higher --patience; to start anew, use --fresh_start."
         )
     return (
@@ -67,28 +68,29 @@ def _reached(plan: Plan) -> str:
     )
 
 
-def stalled_text(epoch: int, best: EpochMetrics | None, patience: int) -> str:
-    """Say that training ends before its target, and why."""
-    why = (
-        f"none since epoch {best.epoch} was better than its val EER of {best.val_eer:.2f}%" if best else "none is saved"
-    )
-    return f"Early stopping after epoch {epoch}: {why} (--patience {patience})."
+def stalled_text(standing: Standing, figure: Figure, patience: int) -> str:
+    """Say that training ends before its target, and why; `figure` is the one that decides."""
+    best, why = standing.best, "none is saved"
+    if best:
+        value = figure.value_text(best[figure.name])
+        why = f"none since epoch {best.epoch} was better than its {figure.label} of {value}"
+    return f"Early stopping after epoch {standing.epoch}: {why} (--patience {patience})."
 
 
 def resume_summary(plan: Plan) -> str:
     """Return the block that says where a resumed run stands."""
     record = plan.checkpoint
     assert record is not None
-    target = plan.options.num_epochs
+    target, first = plan.options.num_epochs, record.figures.first
     rows = [
         ("Checkpoint", str(record.path)),
         ("Completed epochs", f"{record.epoch} (step {record.step})"),
         ("Resuming from", _resuming_from(record)),
         ("Target epochs", str(target)),
         ("Remaining epochs", str(target - record.epoch)),
-        ("Best val EER", _val_eer(record.best)),
-        ("Last val EER", _val_eer(record.last)),
-        ("Last val loss", f"{record.last.val_loss:.6f}" if record.last else "none yet"),
+        (f"Best {first.label}", _of_epoch(first, record.best)),
+        (f"Last {first.label}", _of_epoch(first, record.last)),
+        *((f"Last {one.label}", _in_full(one, record.last)) for one in record.figures.ranking[1:]),
         ("Learning rate", f"{record.learning_rate:.6g}"),
     ]
     return "\n".join([RULE, "RESUME SUMMARY", *(f"  {name + ':':<18}{value}" for name, value in rows), RULE])
@@ -99,8 +101,12 @@ def _resuming_from(record: CheckpointRecord) -> str:
     return f"epoch {record.epoch + 1}{within}"
 
 
-def _val_eer(row: EpochMetrics | None) -> str:
-    return f"{row.val_eer:.2f}% (epoch {row.epoch})" if row else "none yet"
+def _of_epoch(figure: Figure, row: EpochMetrics | None) -> str:
+    return f"{figure.value_text(row[figure.name])} (epoch {row.epoch})" if row else "none yet"
+
+
+def _in_full(figure: Figure, row: EpochMetrics | None) -> str:
+    return f"{row[figure.name]:.6f}{figure.unit}" if row else "none yet"
 
 
 def training_text(options: Options, num_parameters: int, environment: Mapping[str, Any]) -> str:
@@ -136,11 +142,13 @@ def unsaved_text(reason: str, saved: Path | None) -> str:
     return f"{reason}; {on_disk}. Make room or mend the disk, then continue with --auto_resume"
 
 
-def ended_text(epochs: int, seconds: float, best: EpochMetrics, path: Path) -> str:
-    """Say how a run ended."""
+def ended_text(history: History, path: Path) -> str:
+    """Say how a run ended, whose best checkpoint is `path`."""
+    best, first = history.best, history.figures.first
+    assert best is not None, "a run that has ended has an epoch"
     return (
-        f"Done: {_epochs(epochs)} in {seconds:.0f} s of training. Best: epoch {best.epoch} with val EER "
-        f"{best.val_eer:.2f}%, in {path}"
+        f"Done: {_epochs(history.epoch)} in {history.training_seconds:.0f} s of training. Best: epoch {best.epoch} "
+        f"with {first.text(best[first.name])}, in {path}"
     )
 
 

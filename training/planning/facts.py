@@ -21,8 +21,8 @@ from training.runs.survey import (
     other_run_folders,
     survey_folder,
 )
-from training.settings.command import Action, Command
 from training.settings.options import Options
+from training.settings.requests import AutoResume, Resume, Train
 from utils.errors import UserError
 
 _TAG_SETTINGS = (
@@ -64,20 +64,22 @@ class Facts:
     opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
 
 
-def collect_facts(command: Command) -> Facts:
+def collect_facts(command: Train) -> Facts:
     """Look at the disk; raises UserError where --model_path names nothing that can be used."""
-    if command.action is Action.AUTO_RESUME:
-        look = _facts_for_auto_resume if command.options.experiment is None else _facts_of_newest_version
-        return look(command)
+    if isinstance(command, AutoResume):
+        experiment = command.options.experiment
+        if experiment is None:
+            return _facts_for_auto_resume(command)
+        return _facts_of_newest_version(command, experiment)
     if command.model_path is None:
         return _facts_of_run(command.options)
     opened = find_source(command.model_path, command.load_checkpoint_type)
     source, options = opened.source, command.options
-    if command.action is Action.RESUME and isinstance(source, WeightsFile):
+    if isinstance(command, Resume) and isinstance(source, WeightsFile):
         _refuse_what_is_no_weights_either(source.path)
-    if command.action is Action.RESUME and isinstance(source, CheckpointRecord):
+    if isinstance(command, Resume) and isinstance(source, CheckpointRecord):
         options = effective_options(command, source.options)
-    return _facts_of_run(options, opened, goes_on=command.action is Action.RESUME)
+    return _facts_of_run(options, opened, goes_on=isinstance(command, Resume))
 
 
 def _facts_of_run(options: Options, opened: VerifiedFile | None = None, *, goes_on: bool = False) -> Facts:
@@ -96,10 +98,9 @@ def _facts_of_run(options: Options, opened: VerifiedFile | None = None, *, goes_
     return Facts(options, survey_folder(folder), opened.source if opened else None, opened=opened)
 
 
-def _facts_of_newest_version(command: Command) -> Facts:
+def _facts_of_newest_version(command: AutoResume, name: str) -> Facts:
     """Find the newest version with a checkpoint; no setting is part of its name, so they count as with --resume."""
-    assert command.options.experiment is not None
-    experiment = find_experiment(command.options.experiment)
+    experiment = find_experiment(name)
     run = experiment.newest_with_checkpoints()
     if run is None:
         opened = find_source(command.model_path, command.load_checkpoint_type) if command.model_path else None
@@ -111,7 +112,7 @@ def _facts_of_newest_version(command: Command) -> Facts:
     return Facts(options, run, candidates=candidates, passed_versions=passed, opened=candidates.opened)
 
 
-def _facts_for_auto_resume(command: Command) -> Facts:
+def _facts_for_auto_resume(command: AutoResume) -> Facts:
     run = survey_folder(RunDirectory.of(command.options).folder)
     candidates = find_latest_usable(run)
     if candidates.usable:
@@ -144,17 +145,17 @@ def _is_near(wanted: Options, found: Options) -> bool:
     return all(getattr(wanted, name) == getattr(found, name) for name in _TAG_SETTINGS if name not in _NEAR_SETTINGS)
 
 
-def effective_options(command: Command, stored: Options) -> Options:
+def effective_options(command: Train, stored: Options) -> Options:
     """Return the settings of a run continued by --resume: what was given wins, the rest comes from the checkpoint."""
     return _continued(command, stored, command.given)
 
 
-def auto_resume_options(command: Command, stored: Options) -> Options:
+def auto_resume_options(command: Train, stored: Options) -> Options:
     """Return the settings of a run continued by --auto_resume: the flags and their defaults name the folder."""
     return _continued(command, stored, command.given | set(_TAG_SETTINGS))
 
 
-def _continued(command: Command, stored: Options, names: Set[str]) -> Options:
+def _continued(command: Train, stored: Options, names: Set[str]) -> Options:
     """Return the settings of a checkpoint, those named `names` as the command has them.
 
     For another --model_type, which the plan refuses by that name, whatever belongs to a detector comes from the command

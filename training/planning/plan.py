@@ -13,12 +13,12 @@ from training.checkpoints.verified_file import VerifiedFile
 from training.planning.facts import Facts
 from training.planning.refusals import refuse_breaking
 from training.runs.config_file import RunConfig, run_config
-from training.runs.directory import BEST_WEIGHTS_PREFIX, RunDirectory
+from training.runs.directory import RunDirectory
 from training.runs.survey import Candidates, RunFolder
 from training.runs.unfinished import left_undone
 from training.settings.changes import Change, changed_settings
-from training.settings.command import Action, Command
 from training.settings.options import SETTINGS, Options
+from training.settings.requests import AutoResume, NewRun, Resume, Train
 from training.settings.setting import OnChange
 from utils.errors import UserError
 
@@ -70,23 +70,22 @@ class Plan:
         return self.source if resumed and isinstance(self.source, CheckpointRecord) else None
 
 
-def decide(command: Command, facts: Facts) -> Plan:
+def decide(command: Train, facts: Facts) -> Plan:
     """Return the plan for a command, given what is on disk; raises UserError where there is no safe one."""
     plan = _decide_start(command, facts)
     return replace(plan, config=run_config(command, plan.options), opened=facts.opened if plan.source else None)
 
 
-def _decide_start(command: Command, facts: Facts) -> Plan:
-    match command.action:
-        case Action.RESUME:
+def _decide_start(command: Train, facts: Facts) -> Plan:
+    match command:
+        case Resume():
             return _plan_resume(command, facts)
-        case Action.AUTO_RESUME:
+        case AutoResume():
             return _plan_auto_resume(command, facts)
-        case Action.DEFAULT | Action.FRESH_START:
-            typed = command.action.value or "none of --resume, --auto_resume, --fresh_start was given"
-            return _plan_new_run(facts, reason=typed)
-        case Action.LIST_CHECKPOINTS:
-            raise AssertionError("listing needs no plan")
+        case NewRun(fresh_start=True):
+            return _plan_new_run(facts, reason="--fresh_start")
+        case NewRun():
+            return _plan_new_run(facts, reason="none of --resume, --auto_resume, --fresh_start was given")
 
 
 def _plan_new_run(facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
@@ -111,17 +110,17 @@ def _plan_new_run(facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
 
 
 def _directory(facts: Facts) -> RunDirectory:
-    return RunDirectory(facts.run.folder, facts.options.comment)
+    return RunDirectory(facts.run.folder, facts.options.comment, facts.options.task)
 
 
-def _plan_resume(command: Command, facts: Facts) -> Plan:
+def _plan_resume(command: Resume, facts: Facts) -> Plan:
     if isinstance(facts.source, WeightsFile):
         raise UserError(
             f"--resume {facts.source.path}: this file holds weights only (an older format, or best_model_eer), and no "
             "optimizer, epoch or random state to resume from: to start a new run from it, drop --resume and "
             "keep --model_path"
         )
-    assert command.model_path is not None and facts.source is not None
+    assert facts.source is not None
     reason = f"--resume --model_path {command.model_path}"
     if command.model_path.name != facts.source.path.name:
         reason += f" (its {command.load_checkpoint_type} checkpoint)"
@@ -130,7 +129,7 @@ def _plan_resume(command: Command, facts: Facts) -> Plan:
     return _continue_from(facts.source, facts, reason)
 
 
-def _plan_auto_resume(command: Command, facts: Facts) -> Plan:
+def _plan_auto_resume(command: AutoResume, facts: Facts) -> Plan:
     unused = f"--model_path {command.model_path} is not used: the run has a checkpoint to continue from"
     notes = [unused] if command.model_path else []
     notes += [f"passed over {folder}: it holds no checkpoint" for folder in facts.passed_versions]
@@ -170,7 +169,7 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
     options = facts.options
     changes = changed_settings(source.options, options)
     refuse_breaking(changes, source)
-    stalled = not source.batches_done and is_stalled(source.epoch, source.best, options.patience)
+    stalled = not source.batches_done and is_stalled(source, options.patience)
     if source.epoch >= options.num_epochs or stalled:
         undone = left_undone(facts.run, source)
         return Plan(
@@ -220,7 +219,7 @@ def entries_past(source: CheckpointRecord, run: RunFolder) -> tuple[str, ...]:
         return run.entries  # a run of its own: all of it
     best_epoch = source.best.epoch if source.best else None
     best_moves = run.best is not None and is_past(run.best)
-    past |= {file.path.name for file in run.weights if _is_best(file) and (best_moves or file.epoch != best_epoch)}
+    past |= {file.path.name for file in run.weights if file.is_best and (best_moves or file.epoch != best_epoch)}
     if not past:
         return ()
     kept |= {file.path.name for file in run.weights} | {file.path.name for file in run.unusable}
@@ -228,10 +227,6 @@ def entries_past(source: CheckpointRecord, run: RunFolder) -> tuple[str, ...]:
     kept -= past
     kept |= {f"attention_epoch_{epoch}" for epoch in range(1, source.epoch + 1)}
     return tuple(name for name in run.entries if name not in kept)
-
-
-def _is_best(file: WeightsFile) -> bool:
-    return file.path.name.startswith(BEST_WEIGHTS_PREFIX)
 
 
 def _architecture_notes(source: CheckpointRecord | WeightsFile, options: Options) -> list[str]:

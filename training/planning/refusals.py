@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from training.checkpoints.record import CheckpointRecord
 from training.settings.changes import Change
-from training.settings.options import SETTINGS
+from training.settings.options import SETTINGS, Options
 from training.settings.recipe import ONE_CLASS_LOSS
 from training.settings.setting import OnChange
 from utils.errors import UserError
+
+
+def refuse_verb(flag: str, path: Path, options: Options | None) -> None:
+    """Raise UserError where what was trained with these settings has no use for a verb, such as --score.
+
+    `options` are those of the file `path`; None for a file that does not say them.
+    """
+    why = options.task.refuses.get(flag) if options else None
+    if options and why:
+        raise UserError(f"{flag} {path}: that is a model of --model_type {options.model_type}, and {why}")
 
 
 def refuse_breaking(changes: Sequence[Change], source: CheckpointRecord) -> None:

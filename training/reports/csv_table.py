@@ -4,38 +4,48 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
-from training.checkpoints.history import EpochMetrics
-from training.reports.curves import EpochPoint
+from training.checkpoints.history import History
+from training.reports.story import Moment, Story
+from training.settings.tasks import Figures
 from utils.atomic_files import write_text_atomically
 
 TIME_COLUMNS = ("step_ms", "blocked_seconds")
-CSV_COLUMNS = (
-    "epoch",
-    "timestamp",
-    "seconds",
-    *(f.name for f in fields(EpochMetrics) if f.name != "epoch"),
-    *TIME_COLUMNS,
-)
-"""Scripts of users name them, or count them: new ones come at the end."""
 
 
-def write_csv(path: Path, epochs: Sequence[EpochPoint]) -> None:
+class CsvTable:
+    """The training log of a run folder."""
+
+    moments = frozenset({Moment.BEGUN, Moment.EPOCH_COMPLETED})
+
+    def __init__(self, path: Path) -> None:
+        self.place = path
+
+    def tell(self, story: Story) -> None:
+        """Write the table, whole or not at all; raises OSError."""
+        write_csv(self.place, story.history)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def csv_columns(figures: Figures) -> tuple[str, ...]:
+    """Return the head of the table. Scripts of users name columns, or count them: new ones come at the end."""
+    names = (figure.name for figure in figures.all)
+    return ("epoch", "timestamp", "seconds", "step", *names, "learning_rate", *TIME_COLUMNS)
+
+
+def write_csv(path: Path, history: History) -> None:
     """Write the table of these epochs, whole or not at all; raises OSError."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, csv_columns(history.figures), lineterminator="\n")
     writer.writeheader()
-    for point in epochs:
-        times = point.times
+    for row, times in zip(history.epochs, history.times, strict=True):
         measured = {name: _rounded(getattr(times, name)) for name in TIME_COLUMNS}
         timestamp = datetime.fromtimestamp(times.finished_at, UTC).isoformat(timespec="seconds")
-        writer.writerow(
-            {**asdict(point.metrics), "timestamp": timestamp, "seconds": f"{times.seconds:.1f}", **measured}
-        )
+        writer.writerow({**row.as_dict(), "timestamp": timestamp, "seconds": f"{times.seconds:.1f}", **measured})
     write_text_atomically(path, text.getvalue())
 
 

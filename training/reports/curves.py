@@ -1,25 +1,15 @@
-"""What the logs of a run show: the figures of every epoch and every validation within one, as the state has them."""
+"""The points of a run's curves, as TensorBoard and W&B get them: of every epoch and every validation within one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from training.checkpoints.history import EpochMetrics, EpochTime, StepMetrics, history_in, times_in, validation_times_in
+from training.checkpoints.history import EpochMetrics, EpochTime, History, StepMetrics
 from training.checkpoints.record import CheckpointRecord
-from training.state.train_state import TrainState
+from training.settings.tasks import Figures
 
-EPOCH_SCALARS = {
-    "train/loss": "train_loss",
-    "train/eer": "train_eer",
-    "val/loss": "val_loss",
-    "val/accuracy": "val_acc",
-    "val/eer": "val_eer",
-    "train/learning_rate": "learning_rate",
-}
 TIME_SCALARS = {"time/epoch_s": "seconds", "time/step_ms": "step_ms", "time/blocked_by_saving_s": "blocked_seconds"}
-STEP_SCALARS = {"val_step/loss": "val_loss", "val_step/accuracy": "val_acc", "val_step/eer": "val_eer"}
 
 
 @dataclass(frozen=True)
@@ -28,13 +18,15 @@ class EpochPoint:
 
     metrics: EpochMetrics
     times: EpochTime
+    figures: Figures
 
     @property
     def scalars(self) -> dict[str, float]:
         """The values of the curves, by name; a time that an earlier version did not measure is left out."""
-        values = {tag: getattr(self.metrics, name) for tag, name in EPOCH_SCALARS.items()}
-        values |= {tag: getattr(self.times, name) for tag, name in TIME_SCALARS.items()}
-        return {tag: value for tag, value in values.items() if value is not None}
+        values = {f"{figure.part}/{figure.scalar}": self.metrics[figure.name] for figure in self.figures.all}
+        values["train/learning_rate"] = self.metrics.learning_rate
+        times = {tag: getattr(self.times, name) for tag, name in TIME_SCALARS.items()}
+        return values | {tag: value for tag, value in times.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -43,11 +35,12 @@ class StepPoint:
 
     metrics: StepMetrics
     finished_at: float
+    figures: Figures
 
     @property
     def scalars(self) -> dict[str, float]:
         """The values of the curves, by name."""
-        return {tag: getattr(self.metrics, name) for tag, name in STEP_SCALARS.items()}
+        return {f"val_step/{figure.scalar}": self.metrics[figure.name] for figure in self.figures.of_validation}
 
 
 @dataclass(frozen=True)
@@ -58,25 +51,19 @@ class Curves:
     validations: tuple[StepPoint, ...] = ()
 
     @classmethod
-    def of(cls, state: TrainState) -> Curves:
-        """Return the curves of a state."""
-        return cls(
-            tuple(EpochPoint(*pair) for pair in zip(state.history, state.times, strict=True)),
-            tuple(StepPoint(*pair) for pair in zip(state.validations, state.validation_times, strict=True)),
-        )
+    def of(cls, history: History, until: CheckpointRecord | None = None) -> Curves:
+        """Return the curves of a history; with `until` the points that this checkpoint of the run holds."""
+        epochs = [EpochPoint(*pair, history.figures) for pair in zip(history.epochs, history.times, strict=True)]
+        timed = zip(history.validations, history.validation_times, strict=True)
+        validations = [StepPoint(*pair, history.figures) for pair in timed]
+        if until:
+            epochs = [point for point in epochs if point.metrics.epoch <= until.epoch]
+            validations = [point for point in validations if point.metrics.step <= until.step]
+        return cls(tuple(epochs), tuple(validations))
 
-    @classmethod
-    def in_payload(cls, payload: Mapping[str, Any]) -> Curves:
-        """Return the curves in the payload of a checkpoint."""
-        validations = [StepMetrics(**row) for row in payload["validations"]]
-        return cls(
-            tuple(EpochPoint(*pair) for pair in zip(history_in(payload), times_in(payload), strict=True)),
-            tuple(StepPoint(*pair) for pair in zip(validations, validation_times_in(payload), strict=True)),
-        )
-
-    def until(self, record: CheckpointRecord) -> Curves:
-        """Return the points that a checkpoint of this run holds."""
-        return Curves(
-            tuple(point for point in self.epochs if point.metrics.epoch <= record.epoch),
-            tuple(point for point in self.validations if point.metrics.step <= record.step),
-        )
+    def in_order(self) -> Iterator[dict[str, float]]:
+        """Yield the values of all points in the order of training, each with its epoch, its step and its time."""
+        points = [(p.metrics.step, 0, p.metrics.epoch, p.finished_at, p.scalars) for p in self.validations]
+        points += [(p.metrics.step, 1, p.metrics.epoch, p.times.finished_at, p.scalars) for p in self.epochs]
+        for step, _, epoch, finished_at, scalars in sorted(points, key=lambda point: point[:2]):
+            yield {**scalars, "epoch": epoch, "global_step": step, "_timestamp": finished_at}

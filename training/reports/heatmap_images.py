@@ -7,9 +7,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from training.runs.directory import RunDirectory
 from utils.atomic_files import TEMPORARY_PREFIX
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 WIDEST_PIXELS = 720
 _SAMPLE = re.compile(r"sample_(\d+)_(spoof|bonafide)_pred_.*")
@@ -35,9 +39,9 @@ def heatmaps_of_epoch(run: RunDirectory, epoch: int) -> Iterator[HeatmapImage]:
         return
     for path in sorted(folder.glob("*.png")):
         if not path.name.startswith(TEMPORARY_PREFIX):
-            image = _small(path)
+            image = small_image(path, WIDEST_PIXELS)
             if image:
-                yield image
+                yield HeatmapImage(tag_of(path.stem), encoded(image, format="PNG", optimize=True), *image.size)
 
 
 def tag_of(name: str) -> str:
@@ -50,15 +54,21 @@ def tag_of(name: str) -> str:
     return f"attention_sample/{sample[1]}_{sample[2]}" if sample else f"attention/{name}"
 
 
-def _small(path: Path) -> HeatmapImage | None:
+def small_image(path: Path, widest_pixels: int) -> Image | None:
+    """Return a picture at most so wide, in RGB; None for a file that is no whole picture."""
     from PIL import Image  # noqa: PLC0415  (matplotlib brings it, and only drawn heatmaps need it)
 
-    made = io.BytesIO()
     try:
-        with Image.open(path) as image:
-            small = image.convert("RGB")
-            small.thumbnail((WIDEST_PIXELS, 4 * WIDEST_PIXELS))
-            small.save(made, format="PNG", optimize=True)
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
     except (OSError, ValueError, SyntaxError):  # the last is what Pillow calls a broken PNG
         return None
-    return HeatmapImage(tag_of(path.stem), made.getvalue(), *small.size)
+    image.thumbnail((widest_pixels, 10 * widest_pixels))
+    return image
+
+
+def encoded(image: Image, **how: Any) -> bytes:
+    """Return the bytes of an image file, `how` as Pillow's `save` takes it."""
+    made = io.BytesIO()
+    image.save(made, **how)
+    return made.getvalue()

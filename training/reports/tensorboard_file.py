@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from training.reports.curves import Curves, EpochPoint
 from training.reports.heatmap_images import heatmaps_of_epoch
+from training.reports.story import Moment, Story
 from training.runs.directory import RunDirectory
 from utils.atomic_files import make_folder
 
@@ -23,18 +24,21 @@ class TensorBoardFile:
     Epochs have their number as step, validations within an epoch the training step.
     """
 
+    moments = frozenset({Moment.BEGUN, Moment.STEP_VALIDATED, Moment.EPOCH_COMPLETED, Moment.EPOCH_DRAWN})
+
     def __init__(self, run: RunDirectory) -> None:
-        self.folder = run.logs_folder
+        self.place = run.logs_folder
         self._run = run
         self._file: BinaryIO | None = None
         self._path = run.logs_folder
         self._num_epochs = self._num_validations = self._num_drawn = 0
 
-    def write(self, curves: Curves, drawn: int) -> None:
-        """Write what the file lacks, heatmaps of the first `drawn` epochs too.
+    def tell(self, story: Story) -> None:
+        """Write what the file lacks, what is drawn of epochs too.
 
         Raises OSError, after which the next call writes everything anew.
         """
+        curves, drawn = Curves.of(story.history), story.num_drawn
         try:
             if self._file is None or not self._path.exists():
                 self._begin()
@@ -75,13 +79,13 @@ class TensorBoardFile:
 
     def _begin(self) -> None:
         self.close()
-        make_folder(self.folder)
-        for earlier in self.folder.glob("events.out.tfevents.*"):
+        make_folder(self.place)
+        for earlier in self.place.glob("events.out.tfevents.*"):
             earlier.unlink()
         # TensorBoard's own form of the name; the nanoseconds tell apart two files begun in one second.
         now = time.time_ns()
         name = f"events.out.tfevents.{now // 10**9:010d}.{socket.gethostname()}.{os.getpid()}.{now % 10**9}"
-        self._path = self.folder / name
+        self._path = self.place / name
         self._num_epochs = self._num_validations = self._num_drawn = 0
         self._file = self._path.open("wb")
         self._file.write(_version())

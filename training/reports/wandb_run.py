@@ -6,7 +6,7 @@ it is on disk, so W&B never has one that training could lose. A process begins w
 online the service says which that is, offline the files of earlier processes do.
 
 Whatever W&B raises ends the logging there with one warning, and never training. The package is imported in
-`WandbRun.start` alone.
+`WandbRun` alone, as it begins.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from training.reports.curves import Curves
+from training.reports.story import Moment, Story
 from training.reports.wandb_files import next_point, note_first_point
 from training.runs.directory import RunDirectory
 from training.settings.options import Options
+from training.settings.tasks import Figure
 from training.settings.wandb import WandbIdentity
+from training.tasks.task import AudioExample
 from utils.console import say
-
-if TYPE_CHECKING:
-    from training.tasks.audio_examples import AudioExample
 
 DEFAULT_PROJECT = "bonafide"
 INIT_TIMEOUT_S = 20.0
@@ -40,11 +40,14 @@ UPLOAD_TIMEOUT_S = 3600.0  # of checkpoints, which --log_model asks for
 class WandbRun:
     """One process's part of a W&B run. All methods are called by the thread that trains, and none of them raises.
 
-    `stored` is what the checkpoint says, None for a training that W&B does not know yet, and `came_from` the logs
-    folder of the run that made the checkpoint. `left_later` says that this training goes on from a checkpoint behind
-    which others were: what W&B has of those is cut off where the service can do that, and otherwise this training gets
-    a new run there, which begins with its first epoch.
+    It is told at the start, after each save and at the end of training. `stored` is what the checkpoint says, None for
+    a training that W&B does not know yet, and `came_from` the logs folder of the run that made the checkpoint.
+    `left_later` says that this training goes on from a checkpoint behind which others were: what W&B has of those is
+    cut off where the service can do that, and otherwise this training gets a new run there, which begins with its first
+    epoch.
     """
+
+    moments = frozenset({Moment.BEGUN, Moment.SAVED, Moment.COMPLETED})
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class WandbRun:
         )
         self._run: Any = None
         self._num_logged = 0
+        self._deciding: Figure | None = None
         self._has_failed = self._has_set_data_dir = False
 
     @property
@@ -74,12 +78,26 @@ class WandbRun:
         """Whether W&B takes points: it was started, and has not failed."""
         return self._run is not None
 
-    def start(self, curves: Curves) -> None:
-        """Begin, and hand over the points of `curves`, those of the checkpoint, that W&B lacks."""
-        num_points = len(list(points_of(curves)))
+    @property
+    def place(self) -> str:
+        """W&B."""
+        return "W&B"
+
+    def tell(self, story: Story) -> None:
+        """Hand over the points that W&B lacks: at the start those of the checkpoint, later those that are saved."""
+        if story.moment is Moment.BEGUN:
+            self._start(Curves.of(story.history), story.history.figures.first)
+        elif story.moment is Moment.SAVED:
+            self._write(Curves.of(story.history, until=story.saved))
+        else:
+            self._complete(story)
+
+    def _start(self, curves: Curves, deciding: Figure) -> None:
+        num_points = len(list(curves.in_order()))
+        self._deciding = deciding
         self._guarded(lambda: self._begin(num_points))
         self._guarded(self._say_where)
-        self.write(curves)
+        self._write(curves)
 
     def _begin(self, num_points: int) -> None:
         import wandb  # noqa: PLC0415
@@ -99,24 +117,22 @@ class WandbRun:
             self._begin_offline(num_points if known is None else known)
         note_first_point(self._folder, self.identity.run_id, self._num_logged)
 
-    def write(self, curves: Curves) -> None:
+    def _write(self, curves: Curves) -> None:
         """Hand over what W&B lacks of these points, all of which must be in a checkpoint on disk."""
 
         def hand_over() -> None:
-            for number, point in enumerate(list(points_of(curves))[self._num_logged :], self._num_logged):
+            for number, point in enumerate(list(curves.in_order())[self._num_logged :], self._num_logged):
                 self._run.log(point, step=number, commit=True)
                 self._num_logged = number + 1
 
         self._guarded(hand_over)
 
-    def training_completed(
-        self, checkpoints: Callable[[], Sequence[Path]], examples: Callable[[], Sequence[AudioExample]]
-    ) -> None:
+    def _complete(self, story: Story) -> None:
         """Add the checkpoints and the audio that --log_model and --log_audio ask for."""
         if self._options.log_audio:
-            self._guarded(lambda: self._add_audio(examples()))
+            self._guarded(lambda: self._add_audio(story.audio_examples()))
         if self._options.log_model:
-            self._guarded(lambda: self._add_model(checkpoints()))
+            self._guarded(lambda: self._add_model(story.checkpoints()))
 
     def close(self) -> None:
         """Finish this process's part; online that waits until all is sent, for a limited time."""
@@ -201,7 +217,9 @@ class WandbRun:
         )
         run.define_metric("global_step", hidden=True)
         run.define_metric("*", step_metric="global_step")
-        run.define_metric("val/eer", step_metric="global_step", summary="min,last")
+        if self._deciding:
+            best = "max" if self._deciding.higher_is_better else "min"
+            run.define_metric(f"val/{self._deciding.scalar}", step_metric="global_step", summary=f"{best},last")
         return run
 
     def _say_where(self) -> None:
@@ -228,10 +246,9 @@ class WandbRun:
 
         table = wandb.Table(columns=["utterance", "label", "score", "audio"])
         for example in examples:
-            label = "bona fide" if example.is_bona_fide else "spoof"
-            caption = f"{example.utterance}, {label}, score {example.score:.3f}"
+            caption = f"{example.name}, {example.label}, score {example.score:.3f}"
             audio = wandb.Audio(example.waveform, sample_rate=example.rate, caption=caption)
-            table.add_data(example.utterance, label, example.score, audio)
+            table.add_data(example.name, example.label, example.score, audio)
         self._run.summary["validation_audio"] = table
 
     def _guarded(self, action: Callable[[], None]) -> None:
@@ -251,11 +268,3 @@ class WandbRun:
         except Exception as error:  # noqa: BLE001  (a library that talks to a network may raise anything)
             return " ".join(f"{type(error).__name__}: {error}".split())
         return ""
-
-
-def points_of(curves: Curves) -> Iterator[dict[str, float]]:
-    """Yield what W&B gets, in the order of training: more training adds points at the end and changes none."""
-    validations = [(p.metrics.step, 0, p.metrics.epoch, p.finished_at, p.scalars) for p in curves.validations]
-    epochs = [(p.metrics.step, 1, p.metrics.epoch, p.times.finished_at, p.scalars) for p in curves.epochs]
-    for step, _, epoch, finished_at, scalars in sorted(validations + epochs, key=lambda point: point[:2]):
-        yield {**scalars, "epoch": epoch, "global_step": step, "_timestamp": finished_at}

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.settings.command import Command
 from training.settings.options import SETTINGS, Options
+from training.settings.requests import Train
 from training.settings.yaml_settings import read_settings_file
 from utils.atomic_files import atomic_write
 from utils.errors import UserError
@@ -28,7 +28,7 @@ class RunConfig:
     copy_of: Path | None = None
 
 
-def run_config(command: Command, options: Options) -> RunConfig:
+def run_config(command: Train, options: Options) -> RunConfig:
     """Return the config of a run with these settings: the file of --config where it alone gives them, else a new one.
 
     A file that says `resume_from` gives more than settings: training again from a copy would not begin anew.

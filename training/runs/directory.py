@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.settings.name_template import LAST_CHECKPOINT
 from training.settings.options import Options
+from training.settings.tasks import DETECTION, TaskDescription
 
 RUNS_ROOT = Path("models")
 LOGS_ROOT = Path("logs")
@@ -15,10 +17,6 @@ VERSIONS_NAME = "checkpoints"  # of the folder that holds an experiment's versio
 CONFIG_NAME = "config.yaml"
 LOCK_NAME = ".lock"
 MOVE_JOURNAL_NAME = ".moving_aside.json"
-BEST_CHECKPOINT_PREFIX = "best_checkpoint_eer"
-BEST_WEIGHTS_PREFIX = "best_model_eer"
-CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
-LAST_CHECKPOINT_PREFIX = "last_checkpoint"
 TRAINING_LOG_NAME = "training_log.csv"
 REPORT_NAME = "report.html"
 _VERSION = re.compile(r"version_(\d+)")
@@ -58,12 +56,13 @@ class RunDirectory:
 
     folder: Path
     comment: str | None = None
+    task: TaskDescription = DETECTION
 
     @classmethod
     def of(cls, options: Options) -> RunDirectory:
         """Return the directory of the run these options name. Which one an experiment's is depends on the disk."""
         assert options.experiment is None, "see training/runs/experiments.py"
-        return cls(RUNS_ROOT / run_tag(options), options.comment)
+        return cls(RUNS_ROOT / run_tag(options), options.comment, options.task)
 
     @property
     def logs_folder(self) -> Path:
@@ -80,18 +79,18 @@ class RunDirectory:
 
     @property
     def best_checkpoint(self) -> Path:
-        """The checkpoint of the epoch with the lowest validation EER."""
-        return self.folder / f"{BEST_CHECKPOINT_PREFIX}{_suffix(self.comment)}.pth"
+        """The checkpoint of the best epoch."""
+        return self.folder / f"{self.task.best_checkpoint_name}{_suffix(self.comment)}.pth"
 
     @property
     def best_weights(self) -> Path:
         """The weights of that epoch alone, for reuse."""
-        return self.folder / f"{BEST_WEIGHTS_PREFIX}{_suffix(self.comment)}.pth"
+        return self.folder / f"{self.task.best_weights_name}{_suffix(self.comment)}.pth"
 
     @property
     def last_checkpoint(self) -> Path:
         """The checkpoint that is furthest in training, whatever else it is called."""
-        return self.folder / f"{LAST_CHECKPOINT_PREFIX}{_suffix(self.comment)}.pth"
+        return self.folder / f"{LAST_CHECKPOINT}{_suffix(self.comment)}.pth"
 
     @property
     def training_log(self) -> Path:

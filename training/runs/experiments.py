@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.runs.directory import (
-    CHECKPOINT_SUFFIXES,
     LOGS_ROOT,
     OUTPUTS_ROOT,
     VERSIONS_NAME,
@@ -19,6 +18,7 @@ from training.runs.directory import (
     version_number,
 )
 from training.runs.survey import RunFolder, survey_folder, versions_in
+from training.settings.name_template import CHECKPOINT_SUFFIXES
 from training.settings.options import Options
 
 

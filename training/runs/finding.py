@@ -7,8 +7,8 @@ from pathlib import Path
 from training.checkpoints.frozen_reference import FrozenFile
 from training.checkpoints.sealed_file import BadCheckpointFileError
 from training.checkpoints.verified_file import BrokenFileError, VerifiedFile, verify
-from training.runs.directory import CHECKPOINT_SUFFIXES
 from training.runs.survey import survey_folder
+from training.settings.name_template import CHECKPOINT_SUFFIXES
 from utils.errors import UserError
 
 _NAMES_SHOWN = 12

@@ -5,11 +5,11 @@ Names are for people: the program reads the record inside a file, and never take
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from training.checkpoints.record import CheckpointRecord, Kind
 from training.runs.directory import default_checkpoint_name
-from training.settings.name_template import FIGURES, NameTemplate
+from training.settings.name_template import NameTemplate
 from training.settings.options import Options
 
 
@@ -42,7 +42,7 @@ class CheckpointNames:
         figures = _figures(record)
         if not self.template.figures <= set(figures):
             return self._default_name(record)
-        return self.template.rendered(values | figures)
+        return self.template.rendered({**figures, **values})
 
     def _is_named_by_template(self, record: CheckpointRecord) -> bool:
         assert self.template is not None
@@ -59,4 +59,4 @@ class CheckpointNames:
 def _figures(record: CheckpointRecord) -> dict[str, float]:
     """Return the validation figures of exactly these weights; {} where they were not validated."""
     found = record.validated or (record.last if record.kind is Kind.EPOCH else None)
-    return {name: value for name, value in asdict(found).items() if name in FIGURES} if found else {}
+    return dict(found.figures) if found else {}

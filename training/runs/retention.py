@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.checkpoints.history import EpochMetrics
-from training.checkpoints.record import CheckpointRecord, Kind, Lineage
-from training.settings.name_template import RESERVED_PREFIXES
+from training.checkpoints.history import EpochMetrics, Lineage
+from training.checkpoints.record import CheckpointRecord, Kind
+from training.settings.name_template import reserved_names
 from training.settings.options import Options
 
 _DEFAULT_LAST_STEPS = 5
@@ -77,7 +77,7 @@ def own_records(records: Iterable[CheckpointRecord], lineage: Lineage) -> list[C
         if record.kind in (Kind.EPOCH, Kind.STEP)
         and record.belongs_to(lineage)
         and record.path.name == record.name  # a name of "" is unknown: such a file may be anybody's
-        and not record.name.startswith(RESERVED_PREFIXES)
+        and not record.name.startswith(reserved_names(record.description))
     ]
     return sorted(own, key=_age)
 

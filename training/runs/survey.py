@@ -13,9 +13,6 @@ from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsF
 from training.checkpoints.sealed_file import BadCheckpointFileError
 from training.checkpoints.verified_file import KnownFrozen, VerifiedFile, verify
 from training.runs.directory import (
-    BEST_CHECKPOINT_PREFIX,
-    CHECKPOINT_SUFFIXES,
-    LAST_CHECKPOINT_PREFIX,
     LOCK_NAME,
     MOVE_JOURNAL_NAME,
     REPORT_NAME,
@@ -24,6 +21,7 @@ from training.runs.directory import (
     logs_folder_of,
     version_number,
 )
+from training.settings.name_template import CHECKPOINT_SUFFIXES, LAST_CHECKPOINT
 from utils.atomic_files import TEMPORARY_PREFIX
 from utils.errors import UserError
 
@@ -110,7 +108,8 @@ def survey_folder(folder: Path) -> RunFolder:
         folder / name for name in entries if name.endswith(CHECKPOINT_SUFFIXES) and _is_file_or_link(folder / name)
     )
     records = [file for file in files if isinstance(file, CheckpointRecord)]
-    best, last = (_furthest_named(prefix, records) for prefix in (BEST_CHECKPOINT_PREFIX, LAST_CHECKPOINT_PREFIX))
+    best = _furthest(record for record in records if _is_named(record, record.description.best_checkpoint_name))
+    last = _furthest(record for record in records if _is_named(record, LAST_CHECKPOINT))
     own = (record for record in records if record is not best and record is not last)
     return RunFolder(
         folder,
@@ -159,9 +158,12 @@ def _epochs_told_by(page: Path) -> int | None:
     return int(told.group(1)) if told else None
 
 
-def _furthest_named(prefix: str, records: list[CheckpointRecord]) -> CheckpointRecord | None:
-    named = [record for record in records if record.path.name.startswith(prefix)]
-    return max(named, key=lambda record: record.position, default=None)
+def _furthest(records: Iterable[CheckpointRecord]) -> CheckpointRecord | None:
+    return max(records, key=lambda record: record.position, default=None)
+
+
+def _is_named(record: CheckpointRecord, beginning: str) -> bool:
+    return record.path.name.startswith(beginning)
 
 
 def _is_file_or_link(path: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from training.checkpoints.record import CheckpointRecord
-from training.runs.directory import BEST_WEIGHTS_PREFIX
 from training.runs.survey import RunFolder
 
 
@@ -16,7 +15,7 @@ def left_undone(run: RunFolder, newest: CheckpointRecord) -> tuple[str, ...]:
     if newest.path.parent != run.folder or run.latest is None or run.latest.position != newest.position:
         return ()
     best = newest.best
-    best_weights = [file for file in run.weights if file.path.name.startswith(BEST_WEIGHTS_PREFIX)]
+    best_weights = [file for file in run.weights if file.is_best]
     complaints = (
         (bool(run.strays), f"{', '.join(run.strays)} is there, left by a process that was killed while it wrote"),
         (run.last is None or run.last.position != newest.position, "last_checkpoint is not the newest checkpoint"),

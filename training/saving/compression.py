@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from training.checkpoints.record import CheckpointRecord, Kind, Lineage
+from training.checkpoints.history import Lineage
+from training.checkpoints.record import CheckpointRecord, Kind
 from training.checkpoints.sealed_file import (
     BAD_ENTRY,
     RECORD_NAME,

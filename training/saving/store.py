@@ -8,8 +8,9 @@ Invariants, each with the test that holds it (tests/test_store.py unless said ot
 2. Nothing is deleted before what replaces it is durable and verified (`training/saving/commit.py`).
    test_a_failed_save_leaves_the_earlier_file_whole,
    test_nothing_is_deleted_where_the_newest_checkpoint_is_not_as_it_was_written (tests/test_commit.py)
-3. `best_checkpoint_eer` is the epoch with the lowest validation EER (ties: lower loss, then earlier), the same bytes as
-   that epoch's file. test_the_best_checkpoint_is_the_same_file_as_its_epoch
+3. `best_checkpoint_*` is the best epoch by the figures of the task (of a detector the lowest validation EER; ties:
+   lower loss, then earlier), the same bytes as that epoch's file.
+   test_the_best_checkpoint_is_the_same_file_as_its_epoch
 4. What stays is decided by one pure function over records (`training/runs/retention.py`), and only files of the
    run itself, under the name they were saved with, can go. test_the_flags_decide_which_checkpoints_stay
    (tests/test_step_checkpoints.py)
@@ -32,8 +33,15 @@ from typing import IO, Any, cast
 
 import torch
 
-from training.checkpoints.frozen_reference import FROZEN_KIND, FrozenFile, broken_frozen, find_frozen
-from training.checkpoints.frozen_weights import FROZEN_KEY, WEIGHTS_KEY, FrozenWeights, made_whole, with_frozen
+from training.checkpoints.frozen_reference import (
+    FROZEN_KEY,
+    FROZEN_KIND,
+    WEIGHTS_KEY,
+    FrozenFile,
+    broken_frozen,
+    find_frozen,
+)
+from training.checkpoints.frozen_weights import FrozenWeights, made_whole, with_frozen
 from training.checkpoints.history import EpochMetrics
 from training.checkpoints.record import FORMAT, REQUIRED_KEYS, CheckpointRecord, Kind, examine, record_from_dict
 from training.checkpoints.sealed_file import (
@@ -129,10 +137,15 @@ class CheckpointStore:
         if self.frozen and self.frozen.reference == record.frozen and FROZEN_KEY in payload:
             payload = with_frozen(payload, self.frozen.tensors)
         payload = made_whole(dict(payload), source)
-        weights = {
-            key: payload[key] for key in ("model_state_dict", "front_end_config", "args", "config", "epoch", "metrics")
-        }
-        alone = replace(record, kind=Kind.WEIGHTS, frozen=None, name=self.run.best_weights.name, format=FORMAT)
+        weights = {key: payload[key] for key in (*record.weights, "args", "config", "epoch", "metrics")}
+        alone = replace(
+            record,
+            kind=Kind.WEIGHTS,
+            frozen=None,
+            parts=record.weights,
+            name=self.run.best_weights.name,
+            format=FORMAT,
+        )
         save_checkpoint(self.run.best_weights, weights, alone, check)
 
     def mark_last(self, source: Path) -> None:
@@ -297,9 +310,11 @@ def load_payload(opened: VerifiedFile) -> dict[str, Any]:
     no checkpoint or lacks a key, and where its frozen weights are not those that it was saved with.
     """
     payload = made_whole(load_verified(opened), opened.path, opened.frozen)
-    if "validations" not in payload and (opened.stored or {}).get("format") == 1:
-        payload["validations"] = []
-    missing = [key for key in REQUIRED_KEYS if key not in payload]
+    facts = opened.facts
+    required = facts.required_keys if isinstance(facts, CheckpointRecord) else REQUIRED_KEYS
+    if isinstance(facts, CheckpointRecord) and facts.format == 1:
+        payload.setdefault("validations", [])
+    missing = [key for key in required if key not in payload]
     if missing:
         raise UserError(f"{opened.path} is not a full checkpoint: it lacks {', '.join(missing)}")
     return payload

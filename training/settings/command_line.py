@@ -1,113 +1,188 @@
-"""From what was typed to a Command; combinations that contradict each other are refused."""
+"""From what was typed to the request of one verb; combinations that contradict each other are refused."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from training.settings.command import Action, Command, Look, MetricsFlags
 from training.settings.flags import build_parser
-from training.settings.options import Options
-from training.settings.yaml_settings import read_settings_file
+from training.settings.options import DEMO_DATABASE, Options
+from training.settings.requests import (
+    AutoResume,
+    CheckData,
+    Evaluate,
+    Export,
+    InspectCheckpoint,
+    ListCheckpoints,
+    Metrics,
+    NewRun,
+    Request,
+    Resume,
+    Score,
+    ValidateCheckpoints,
+)
+from training.settings.yaml_settings import SettingsFile, read_settings_file
 from utils.errors import EXIT_USAGE, UserError
 
-_METRICS_FLAGS = ("keys", "asv_scores", "subset", "plots")
-_OF_MODEL_PATH = (Look.EXPORT, Look.EVAL, Look.SCORE)
+
+@dataclass(frozen=True)
+class _Beside:
+    """A flag that means something beside some verbs only, and the words that refuse it beside another one."""
+
+    name: str
+    goes_with: tuple[str, ...]
+    refusal: str  # {verb}: the flag typed instead, {verbs}: those of `goes_with`, {value}: what stands behind the flag
 
 
-def read_command(arguments: Sequence[str] | None = None) -> Command:
+_TRAINING = ("", "fresh_start", "resume", "auto_resume")
+_GOES_WITH = (
+    _Beside("export_path", ("export",), "--export_path goes with --export: pass --export checkpoint, or drop it"),
+    _Beside(
+        "model_path",
+        (*_TRAINING, "list_checkpoints", "export", "eval", "score"),
+        "{verb} does not use --model_path: write the path behind it, {verb} {value}",
+    ),
+    _Beside(
+        "as_json",
+        (
+            "list_checkpoints",
+            "inspect_checkpoint",
+            "validate_checkpoints",
+            "check_data",
+            "eval",
+            "score",
+            "metrics",
+        ),
+        "--json goes with {verbs}: pass one of them",
+    ),
+    _Beside("keys", ("metrics", "eval"), "--keys goes with --metrics SCORES: pass that, too"),
+    _Beside("keys", ("metrics",), "--keys goes with --metrics: --eval takes trials and keys as --protocols_path"),
+    _Beside("asv_scores", ("metrics", "eval"), "--asv_scores goes with --metrics SCORES: pass that, too"),
+    _Beside("subset", ("metrics", "eval"), "--subset goes with --metrics SCORES: pass that, too"),
+    _Beside("plots", ("metrics", "eval"), "--plots goes with --metrics SCORES: pass that, too"),
+    _Beside("eval_output", ("eval",), "--eval_output goes with --eval: pass that, too, or drop it"),
+    _Beside(
+        "average_checkpoints",
+        ("eval", "score"),
+        "--average_checkpoints goes with {verbs} and is 2 or more, found {value}",
+    ),
+)
+_NEEDS_MODEL_PATH = {
+    "resume": "--resume needs a checkpoint: pass --model_path FILE, "
+    "or use --auto_resume to continue the latest of this run",
+    "export": "--export needs a checkpoint: pass --model_path FILE, or --model_path FOLDER",
+}
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A command line that has been read: what stands behind the flag of its verb, the flags beside it, the settings.
+
+    `beside` has only flags that go with the verb, under the names that they have in its request.
+    """
+
+    behind: Any
+    beside: Mapping[str, Any]
+    load_checkpoint_type: str
+    options: Options
+    given: frozenset[str]
+    typed: frozenset[str]
+    config: SettingsFile | None
+    arguments: tuple[str, ...]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"options": self.options, "given": self.given, "load_checkpoint_type": self.load_checkpoint_type}
+
+    @property
+    def training(self) -> dict[str, Any]:
+        return {**self.settings, "typed": self.typed, "config": self.config, "arguments": self.arguments}
+
+
+def read_command(arguments: Sequence[str] | None = None) -> Request:
     """Parse the command line (sys.argv by default).
 
     Raises UserError with exit code 2 for what contradicts itself, and SystemExit after --help.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = tuple(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what could be typed next; this answers and ends the process
         import argcomplete  # noqa: PLC0415
 
         argcomplete.autocomplete(parser)
-    typed = vars(parser.parse_args(arguments))
-    actions = [action for action in Action if typed.pop(action.name.lower(), False)]
-    looked_at = {look: typed.pop(look.name.lower()) for look in Look if look.name.lower() in typed}
-    action = actions[0] if actions else Action.DEFAULT
-    look = next(iter(looked_at), None)
-    model_path, export_path = typed.pop("model_path", None), typed.pop("export_path", None)
-    as_json = typed.pop("json", False)
-    _refuse_contradictions([*actions, *looked_at], model_path, export_path, as_json)
-    beside_metrics = {name: typed.pop(name) for name in _METRICS_FLAGS if name in typed}
-    if beside_metrics and look not in (Look.METRICS, Look.EVAL):
-        raise UserError(f"--{next(iter(beside_metrics))} goes with --metrics SCORES: pass that, too", EXIT_USAGE)
-    if "keys" in beside_metrics and look is Look.EVAL:
-        raise UserError("--keys goes with --metrics: --eval takes trials and keys as --protocols_path", EXIT_USAGE)
-    eval_output = typed.pop("eval_output", None)
-    if eval_output and look is not Look.EVAL:
-        raise UserError("--eval_output goes with --eval: pass that, too, or drop it", EXIT_USAGE)
-    average = typed.pop("average_checkpoints", None)
-    if average is not None and (look not in (Look.EVAL, Look.SCORE) or average < 2):
-        raise UserError(
-            f"--average_checkpoints goes with --eval or --score and is 2 or more, found {average}", EXIT_USAGE
-        )
+    typed = parser.read(arguments)
+    verbs = [name for name in _REQUESTS if name in typed]
+    verb = verbs[0] if verbs else ""
+    behind = typed.pop(verb, None)
+    beside = {row.name: typed.pop(row.name) for row in _GOES_WITH if row.name in typed}
+    _refuse_contradictions(verbs, beside)
     checkpoint_type = typed.pop("load_checkpoint_type", "last")
     config = read_settings_file(typed.pop("config")) if "config" in typed else None
-    if config and config.resume_from and not (actions or look or model_path):
-        action, model_path = Action.RESUME, config.resume_from
+    if config and config.resume_from and not verb and "model_path" not in beside:
+        verb, beside["model_path"] = "resume", config.resume_from
     given = {**(config.settings if config else {}), **typed}
-    return Command(
-        options=Options(**given),
-        given=frozenset(given),
-        action=action,
-        model_path=model_path,
-        load_checkpoint_type=checkpoint_type,
-        look=look,
-        looked_at=looked_at[look] if look and look not in _OF_MODEL_PATH else None,
-        export_format=looked_at.get(Look.EXPORT),
-        export_path=export_path,
-        as_json=as_json,
-        config=config,
-        typed=frozenset(typed),
-        arguments=tuple(arguments),
-        metrics_flags=MetricsFlags(**beside_metrics),
-        eval_output=eval_output,
-        average_checkpoints=average,
-        own_audio=tuple(looked_at.get(Look.SCORE, ())),
+    line = _Line(
+        behind, beside, checkpoint_type, Options(**given), frozenset(given), frozenset(typed), config, arguments
     )
+    return _REQUESTS[verb](line)
 
 
-def _refuse_contradictions(
-    flags: Sequence[Action | Look], model_path: Path | None, export_path: Path | None, as_json: bool
-) -> None:
-    if len(flags) > 1:
+def _refuse_contradictions(verbs: Sequence[str], beside: Mapping[str, Any]) -> None:
+    if len(verbs) > 1:
         raise UserError(
-            f"{flags[0].value} and {flags[1].value} contradict each other: pass one of them, see --help", EXIT_USAGE
+            f"--{verbs[0]} and --{verbs[1]} contradict each other: pass one of them, see --help", EXIT_USAGE
         )
-    flag = flags[0] if flags else Action.DEFAULT
-    if flag is Action.RESUME and model_path is None:
+    verb = verbs[0] if verbs else ""
+    if verb in _NEEDS_MODEL_PATH and "model_path" not in beside:
+        raise UserError(_NEEDS_MODEL_PATH[verb], EXIT_USAGE)
+    for row in _GOES_WITH:
+        if row.name in beside and verb not in row.goes_with:
+            *others, last = (f"--{name}" for name in row.goes_with)
+            named = f"{', '.join(others)} or {last}" if others else last
+            raise UserError(row.refusal.format(verb=f"--{verb}", verbs=named, value=beside[row.name]), EXIT_USAGE)
+
+
+def _list_checkpoints(line: _Line) -> ListCheckpoints:
+    beside = dict(line.beside)
+    return ListCheckpoints(place=beside.pop("model_path", line.options), **beside)
+
+
+def _export(line: _Line) -> Export:
+    audio = line.options.database_path if "database_path" in line.given else None
+    return Export(format_name=line.behind, load_checkpoint_type=line.load_checkpoint_type, audio=audio, **line.beside)
+
+
+def _check_data(line: _Line) -> CheckData:
+    options, path = line.options, line.behind
+    if path is not None and "database_path" in line.typed:
         raise UserError(
-            "--resume needs a checkpoint: pass --model_path FILE, "
-            "or use --auto_resume to continue the latest of this run",
+            f"--check_data {path} and --database_path {options.database_path} both name a corpus: pass one of them",
             EXIT_USAGE,
         )
-    if flag is Look.EXPORT and model_path is None:
-        raise UserError("--export needs a checkpoint: pass --model_path FILE, or --model_path FOLDER", EXIT_USAGE)
-    if export_path is not None and flag is not Look.EXPORT:
-        raise UserError("--export_path goes with --export: pass --export checkpoint, or drop it", EXIT_USAGE)
-    if isinstance(flag, Look) and flag not in _OF_MODEL_PATH and model_path is not None:
-        raise UserError(
-            f"{flag.value} does not use --model_path: write the path behind it, {flag.value} {model_path}", EXIT_USAGE
-        )
-    told = (
-        Action.LIST_CHECKPOINTS,
-        Look.INSPECT_CHECKPOINT,
-        Look.VALIDATE_CHECKPOINTS,
-        Look.CHECK_DATA,
-        Look.EVAL,
-        Look.SCORE,
-        Look.METRICS,
-    )
-    if as_json and flag not in told:
-        raise UserError(
-            f"--json goes with {', '.join(flag.value for flag in told[:-1])} or {told[-1].value}: pass one of them",
-            EXIT_USAGE,
-        )
+    if path is None and options.database_path != DEMO_DATABASE:
+        path = Path(options.database_path)
+    protocols = Path(options.protocols_path) if options.protocols_path else None
+    return CheckData(corpus=path, protocols=protocols, num_threads=max(1, options.num_workers), **line.beside)
+
+
+# The flags of which one may be typed, in the order in which a refusal names two of them, and what each asks for.
+_REQUESTS: Mapping[str, Callable[[_Line], Request]] = {
+    "": lambda line: NewRun(**line.training, **line.beside),
+    "fresh_start": lambda line: NewRun(fresh_start=True, **line.training, **line.beside),
+    "resume": lambda line: Resume(**line.training, **line.beside),
+    "auto_resume": lambda line: AutoResume(**line.training, **line.beside),
+    "list_checkpoints": _list_checkpoints,
+    "inspect_checkpoint": lambda line: InspectCheckpoint(
+        place=line.behind, load_checkpoint_type=line.load_checkpoint_type, **line.beside
+    ),
+    "validate_checkpoints": lambda line: ValidateCheckpoints(place=line.behind or line.options, **line.beside),
+    "export": _export,
+    "metrics": lambda line: Metrics(scores=line.behind, **line.beside),
+    "eval": lambda line: Evaluate(**line.settings, **line.beside),
+    "score": lambda line: Score(own_audio=tuple(line.behind), **line.settings, **line.beside),
+    "check_data": _check_data,
+}

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shutil
-import textwrap
 from pathlib import Path
-from typing import NoReturn
 
-from training.settings.command import EXPORT_FORMATS, SUBSETS, Look
 from training.settings.options import SETTINGS, Options
+from training.settings.parser import HelpFormatter, Parser, Version
+from training.settings.requests import EXPORT_FORMATS, SUBSETS
 from training.settings.setting_flags import add_setting
-from utils.console import say
-from utils.errors import EXIT_USAGE, UserError
 
 _EXAMPLES = """\
 examples:
@@ -51,7 +47,6 @@ exit codes:
   0 done, or nothing left to do; 1 failed; 2 usage; 130 Ctrl-C; 143 SIGTERM
 """
 
-_HELP_COLUMNS = 120
 _GROUPS = {
     "data": "data",
     "augmentation": "augmentation of training utterances (RawBoost; in brackets: its noise)",
@@ -65,43 +60,14 @@ _GROUPS = {
 }
 
 
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps most flags and their help on one line, and lines readable on wide terminals."""
-
-    def __init__(self, prog: str) -> None:
-        width = min(shutil.get_terminal_size().columns, _HELP_COLUMNS)
-        super().__init__(prog, max_help_position=28, width=width - 2)
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Wrap the one-line texts under group titles, and leave the examples as they are written."""
-        if "\n" in text:
-            return super()._fill_text(text, width, indent)
-        return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}\n(python main.py --help lists every flag)", EXIT_USAGE)
-
-
-class _Version(argparse.Action):
-    """Prints the version; argparse's own action would ask git and the packages for every command."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from utils.version import version_text  # noqa: PLC0415  (importlib.metadata, for this flag alone)
-
-        say(version_text())
-        parser.exit()
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser; a flag that was not typed leaves no trace in the namespace."""
-    parser = _Parser(
+    parser = Parser(
         prog="main.py",
         usage="python main.py [flags]",
         description="Train a speech deepfake detector, stopped and resumed at will.",
         epilog=_EXAMPLES,
-        formatter_class=_HelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
         add_help=False,
         argument_default=argparse.SUPPRESS,
@@ -111,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_metrics_flags(parser)
     groups = {key: parser.add_argument_group(title) for key, title in _GROUPS.items()}
     groups["data"].add_argument(
-        Look.CHECK_DATA.value,
+        "--check_data",
         type=Path,
         nargs="?",
         const=None,
@@ -135,7 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
         "`resume_from: PATH` acts as --resume --model_path PATH; flags win over it (default: none)",
     )
     groups["run"].add_argument("-h", "--help", action="help", help="show this and exit")
-    groups["run"].add_argument("--version", action=_Version, nargs=0, help="show which version this is and exit")
+    groups["run"].add_argument("--version", action=Version, nargs=0, help="show which version this is and exit")
     return parser
 
 
@@ -156,13 +122,13 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
         "--list_checkpoints", action="store_true", help="print the checkpoints of the run that the flags name, and exit"
     )
     group.add_argument(
-        Look.INSPECT_CHECKPOINT.value,
+        "--inspect_checkpoint",
         type=Path,
         metavar="PATH",
         help="print what a file holds, or the last checkpoint of a run folder, and exit (default: none)",
     )
     group.add_argument(
-        Look.VALIDATE_CHECKPOINTS.value,
+        "--validate_checkpoints",
         type=Path,
         nargs="?",
         const=None,
@@ -170,7 +136,7 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
         help="check every bit of a file or run folder, and exit, with 1 if any is bad (default: the run of the flags)",
     )
     group.add_argument(
-        Look.EXPORT.value,
+        "--export",
         choices=EXPORT_FORMATS,
         help="write the checkpoint --model_path as one whole file, frozen weights in it, or its detector for other "
         "programs, checked against it on audio of --database_path, and exit (default: none)",
@@ -183,6 +149,7 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--json",
+        dest="as_json",
         action="store_true",
         help="with a flag that lists, inspects, validates, checks, evaluates, scores or measures: print JSON for "
         "scripts",
@@ -206,7 +173,7 @@ def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
         "Of --model_path, or of the run that the flags name. The detector's settings come from the file.",
     )
     group.add_argument(
-        Look.EVAL.value,
+        "--eval",
         "--is_eval",
         action="store_true",
         help="score all trials of the evaluation set of --database_path, print the figures of --metrics, and exit; "
@@ -216,7 +183,7 @@ def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
         "--eval_output", type=Path, metavar="FILE", help="where the scores go (default: beside the checkpoint)"
     )
     group.add_argument(
-        Look.SCORE.value,
+        "--score",
         type=Path,
         nargs="+",
         action="extend",
@@ -237,7 +204,7 @@ def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
 def _add_metrics_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("metrics of a score file, whatever wrote it")
     group.add_argument(
-        Look.METRICS.value,
+        "--metrics",
         type=Path,
         metavar="SCORES",
         help="print EER, minDCF, actDCF, Cllr and min t-DCF, by attack and codec too, and exit (default: none)",

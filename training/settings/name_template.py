@@ -10,29 +10,26 @@ from __future__ import annotations
 import difflib
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from training.settings.tasks import TaskDescription
 from utils.errors import EXIT_USAGE, UserError
 
-SUFFIXES = (".pth", ".pt", ".ckpt")
-RESERVED_PREFIXES = ("best_checkpoint_eer", "best_model_eer", "last_checkpoint", "frozen_")
-"""How the names begin that the program gives to files which are not the checkpoint of one epoch or step alone."""
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt")
+LAST_CHECKPOINT, FROZEN = "last_checkpoint", "frozen_"
+"""How the names of the checkpoint that is furthest in training, and of frozen weights, begin."""
 
 COUNTERS = ("epoch", "step", "kstep")
-FIGURES = ("val_loss", "val_acc", "val_eer")
 TEXTS = ("comment", "model_type", "seed")
-FIELDS = COUNTERS + FIGURES + TEXTS
-_SPECS = {
-    # Padding from the right, or in another base, could write two numbers as one text.
-    **dict.fromkeys(COUNTERS, (re.compile(r"0?[0-9]{0,2}d?"), "08d")),
-    **dict.fromkeys(FIGURES, (re.compile(r"0?[0-9]{0,2}(\.[0-9]{1,2})?[efgEFG]?"), ".4f")),
-    **dict.fromkeys(TEXTS, (re.compile(""), "")),
-}
+# Padding from the right, or in another base, could write two numbers as one text.
+_COUNTER_SPEC = (re.compile(r"0?[0-9]{0,2}d?"), "08d")
+_FIGURE_SPEC = (re.compile(r"0?[0-9]{0,2}(\.[0-9]{1,2})?[efgEFG]?"), ".4f")
+_TEXT_SPEC = (re.compile(""), "")
 _DIGITS = "0123456789"
 _NAME_BYTES = 230  # of the 255 that file systems allow: atomic_write needs 22 for the name it writes under first
-_LONGEST: Mapping[str, float] = dict.fromkeys(COUNTERS, 10**10 - 1) | dict.fromkeys(FIGURES, -1.2345678901234567e-100)
+_LONGEST_COUNTER, _LONGEST_FIGURE = 10**10 - 1, -1.2345678901234567e-100
 
 
 @dataclass(frozen=True)
@@ -54,26 +51,36 @@ class Part:
 class NameTemplate:
     """A checked template; what is the same for all checkpoints of a run is filled in already.
 
-    >>> template = NameTemplate.parse("checkpoint_{kstep}k.pt", {}, save_interval=1000, val_interval=0)
+    `figures` are the validation figures without which a checkpoint cannot have such a name.
+
+    >>> from training.settings.tasks import DETECTION
+    >>> template = NameTemplate.parse("checkpoint_{kstep}k.pt", {}, DETECTION, save_interval=1000, val_interval=0)
     >>> template.rendered({"kstep": 5})
     'checkpoint_5k.pt'
     """
 
     parts: tuple[Part, ...]
+    figures: frozenset[str] = frozenset()
 
     @classmethod
-    def parse(cls, typed: str, texts: Mapping[str, str], *, save_interval: int, val_interval: int) -> NameTemplate:
+    def parse(
+        cls, typed: str, texts: Mapping[str, str], task: TaskDescription, *, save_interval: int, val_interval: int
+    ) -> NameTemplate:
         """Read a template as typed, with the run's `texts` for its fields of that kind; raises UserError, exit code 2.
+
+        Its fields may be the validation figures of the `task`.
 
         The intervals are those of the run, in steps, 0 for never.
         """
-        parts = _parts(typed)
+        figures = [figure.name for figure in task.figures.of_validation]
+        parts = _parts(typed, figures)
         parts += _missing_suffix(typed, parts[-1] if parts else Part(""))
-        template = cls(tuple(Part(texts[part.field]) if part.field in TEXTS else part for part in parts))
+        filled = tuple(Part(texts[part.field]) if part.field in TEXTS else part for part in parts)
+        template = cls(filled, frozenset(part.field for part in filled) & set(figures))
         _refuse_what_collides(typed, template, save_interval)
         _refuse_fields_that_touch(typed, template)
         _refuse_missing_figures(typed, template, save_interval, val_interval)
-        _refuse_bad_names(typed, template)
+        _refuse_bad_names(typed, template, reserved_names(task))
         return template
 
     @property
@@ -86,11 +93,6 @@ class NameTemplate:
         """Whether this names step checkpoints; otherwise it names epoch checkpoints."""
         return bool(self.fields & {"step", "kstep"})
 
-    @property
-    def figures(self) -> frozenset[str]:
-        """The validation figures without which a checkpoint cannot have such a name."""
-        return self.fields & set(FIGURES)
-
     def rendered(self, values: Mapping[str, float]) -> str:
         """Return the file name for these values of `fields`."""
         return "".join(part.rendered(values) for part in self.parts)
@@ -99,7 +101,12 @@ class NameTemplate:
         return "".join(map(str, self.parts))
 
 
-def _parts(typed: str) -> list[Part]:
+def reserved_names(task: TaskDescription) -> tuple[str, ...]:
+    """Return how the names begin that a run's files have which are not the checkpoint of one epoch or step alone."""
+    return task.best_checkpoint_name, task.best_weights_name, LAST_CHECKPOINT, FROZEN
+
+
+def _parts(typed: str, figures: Sequence[str]) -> list[Part]:
     parts = []
     try:
         pieces = list(string.Formatter().parse(typed))
@@ -108,19 +115,20 @@ def _parts(typed: str) -> list[Part]:
     for literal, name, spec, conversion in pieces:
         parts += [Part(literal)] if literal else []
         if name is not None:
-            _refuse_bad_field(typed, name, spec or "", conversion)
+            _refuse_bad_field(typed, name, spec or "", conversion, figures)
             parts.append(Part(spec or "", name))
     return parts
 
 
-def _refuse_bad_field(typed: str, name: str, spec: str, conversion: str | None) -> None:
-    if name not in FIELDS:
-        near = difflib.get_close_matches(name, FIELDS, n=1)
-        hint = f"did you mean {{{near[0]}}}?" if near else f"the fields are {', '.join(FIELDS)}"
+def _refuse_bad_field(typed: str, name: str, spec: str, conversion: str | None, figures: Sequence[str]) -> None:
+    known = (*COUNTERS, *figures, *TEXTS)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {{{near[0]}}}?" if near else f"the fields are {', '.join(known)}"
         _refuse(typed, f"has the unknown field {{{name}}}: {hint}")
     if conversion:
         _refuse(typed, f"has {{{name}!{conversion}}}: leave !{conversion} out, write {{{name}}}")
-    allowed, example = _SPECS[name]
+    allowed, example = _COUNTER_SPEC if name in COUNTERS else _TEXT_SPEC if name in TEXTS else _FIGURE_SPEC
     if not allowed.fullmatch(spec):
         instead = f"{{{name}}} or {{{name}:{example}}}" if example else f"{{{name}}}"
         _refuse(typed, f"has the bad format {{{name}:{spec}}}: write {instead}")
@@ -129,10 +137,12 @@ def _refuse_bad_field(typed: str, name: str, spec: str, conversion: str | None) 
 def _missing_suffix(typed: str, last: Part) -> list[Part]:
     """Return what is to be appended to a template without suffix; a dot in or before a field begins none."""
     if last.field or "." not in last.text:
-        return [Part(SUFFIXES[0])]
+        return [Part(CHECKPOINT_SUFFIXES[0])]
     suffix = last.text[last.text.rindex(".") :]
-    if suffix not in SUFFIXES:
-        _refuse(typed, f"ends in {suffix}: end it in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if suffix not in CHECKPOINT_SUFFIXES:
+        _refuse(
+            typed, f"ends in {suffix}: end it in {', '.join(CHECKPOINT_SUFFIXES[:-1])} or {CHECKPOINT_SUFFIXES[-1]}"
+        )
     return []
 
 
@@ -175,14 +185,14 @@ def _refuse_missing_figures(typed: str, template: NameTemplate, save_interval: i
         )
 
 
-def _refuse_bad_names(typed: str, template: NameTemplate) -> None:
+def _refuse_bad_names(typed: str, template: NameTemplate, reserved: Sequence[str]) -> None:
     """Refuse what cannot be a file's name, or would be taken for another file's; letter case may not matter on disk."""
     if any(c in "/\\" or not c.isprintable() for c in typed):
         _refuse(typed, "names a file in the run folder: no slash, backslash or line break")
     shown = str(template).casefold()
     if shown.startswith("."):
         _refuse(typed, "begins with a dot, which hides files: begin it with a letter")
-    for prefix in RESERVED_PREFIXES:
+    for prefix in reserved:
         if shown.startswith(prefix):
             _refuse(typed, f"begins with {prefix}, as other files of the run do: begin it with another word")
     for kind, names_steps in (("epoch", False), ("step", True)):
@@ -195,7 +205,8 @@ def _refuse_bad_names(typed: str, template: NameTemplate) -> None:
                 f"begins with checkpoint_{kind}_, as the default names of {kind} checkpoints do: go on with {{{kind}}} "
                 f"and a word{'' if names_steps else ' but no {step} or {kstep}'}, or begin it with another word",
             )
-    longest = len(template.rendered(_LONGEST).encode())
+    widest = {name: _LONGEST_COUNTER if name in COUNTERS else _LONGEST_FIGURE for name in template.fields}
+    longest = len(template.rendered(widest).encode())
     if longest > _NAME_BYTES:
         _refuse(typed, f"makes names of up to {longest} bytes: at most {_NAME_BYTES} are possible, shorten it")
 

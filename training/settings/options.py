@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES, TEMPORAL_BIASES, TYPES_WITH_SETTING, XLS_R_300M
@@ -20,6 +21,7 @@ from training.settings.name_template import NameTemplate
 from training.settings.rawboost import RawBoostSettings
 from training.settings.recipe import RecipeSettings
 from training.settings.setting import GROUPS, OnChange, Setting, check_part_of_a_path, check_value, setting
+from training.settings.tasks import TaskDescription, task_of
 from training.settings.wandb import WandbSettings
 from utils.errors import EXIT_USAGE, UserError
 
@@ -199,6 +201,9 @@ class Options(RecipeSettings, RawBoostSettings, WandbSettings):
     )
 
     def __post_init__(self) -> None:
+        for name in SETTINGS:
+            if must_be := wrong_type(name, value := getattr(self, name)):
+                raise UserError(f"--{name} must be {must_be}, found {value!r}", EXIT_USAGE)
         self._refuse_settings_of_other_detectors()
         if self.model_type in FRONT_END_TYPES and not self.ssl_model:
             chosen = COMPACT if self.database_path == DEMO_DATABASE else XLS_R_300M
@@ -225,8 +230,13 @@ class Options(RecipeSettings, RawBoostSettings, WandbSettings):
             return None
         texts = {"comment": self.comment or "", "model_type": self.model_type, "seed": str(self.seed)}
         return NameTemplate.parse(
-            self.checkpoint_name, texts, save_interval=self.save_interval, val_interval=self.val_interval
+            self.checkpoint_name, texts, self.task, save_interval=self.save_interval, val_interval=self.val_interval
         )
+
+    @property
+    def task(self) -> TaskDescription:
+        """What a run with these settings trains."""
+        return task_of(self.model_type)
 
     def _refuse_settings_of_other_detectors(self) -> None:
         if self.model_type not in MODEL_TYPES:
@@ -255,15 +265,23 @@ class Options(RecipeSettings, RawBoostSettings, WandbSettings):
 _DECLARED: Mapping[str, Setting] = {f.name: f.metadata["setting"] for f in dataclasses.fields(Options)}
 SETTINGS = {name: _DECLARED[name] for name in sorted(_DECLARED, key=lambda name: GROUPS.index(_DECLARED[name].group))}
 """Every setting, group by group, those of a group in the order of their declaration."""
+_HINTS: Mapping[str, Any] = typing.get_type_hints(Options)
+_TYPE_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_PARTS_WORDS = {
+    int: "whole numbers, as [10, 25, 50]",
+    float: "numbers, as [0.1, 0.9]",
+    str: "a list of words, as [adapter, training]",
+}
 
 
+@cache
 def setting_type(name: str) -> type:
     """Return the plain type of a setting: int, float, str, bool or tuple; `int | None` counts as int.
 
     >>> setting_type("num_examples")
     <class 'int'>
     """
-    annotation = typing.get_type_hints(Options)[name]
+    annotation = _HINTS[name]
     if isinstance(annotation, types.UnionType):
         annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
     annotation = typing.get_origin(annotation) or annotation
@@ -271,15 +289,36 @@ def setting_type(name: str) -> type:
     return annotation
 
 
+@cache
 def part_type(name: str) -> type:
     """Return what the parts of a setting of several are: int, float or str.
 
     >>> part_type("class_weights")
     <class 'float'>
     """
-    kind = typing.get_args(typing.get_type_hints(Options)[name])[0]
+    kind = typing.get_args(_HINTS[name])[0]
     assert isinstance(kind, type)
     return kind
+
+
+def wrong_type(name: str, value: Any) -> str:
+    """Return what a setting must be, "" where a value is of that type; a whole number is a number, too.
+
+    >>> wrong_type("lr", 1), wrong_type("lr", "1e-6"), wrong_type("seed", True), wrong_type("comment", None)
+    ('', 'a number', 'a whole number', '')
+    """
+    kind = setting_type(name)
+    if kind is tuple:
+        of_part = part_type(name)
+        fits = isinstance(value, list | tuple) and all(_is_of(part, of_part) for part in value)
+        return "" if fits else _PARTS_WORDS[of_part]
+    fits = _is_of(value, kind) or (value is None and isinstance(_HINTS[name], types.UnionType))
+    return "" if fits else _TYPE_WORDS[kind]
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    """Whether a value is of a type; of whole numbers those are numbers that a float can hold."""
+    return type(value) is kind or (kind is float and type(value) is int and value.bit_length() < 1024)
 
 
 def options_from_record(stored: Mapping[str, Any]) -> Options:

@@ -10,33 +10,20 @@ else than it says would cost a training run.
 
 from __future__ import annotations
 
-import difflib
-import types
-import typing
+import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from training.settings.options import SETTINGS, Options, part_type, setting_type
+from training.settings.nearest_name import nearest_name
+from training.settings.options import SETTINGS, part_type, setting_type, wrong_type
 from training.settings.wandb import MODES
 from utils.errors import EXIT_USAGE, UserError
 
-_TYPE_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-}
-_PARTS_WORDS = {
-    int: "whole numbers, as [10, 25, 50]",
-    float: "numbers, as [0.1, 0.9]",
-    str: "a list of words, as [adapter, training]",
-}
 CHECKPOINT, WANDB = "checkpoint", "wandb"
 _SAVING = frozenset(name for name, declared in SETTINGS.items() if declared.group == "saving")
-# Names that are no settings of a run, their type and whether they may be null.
-_CHECKPOINT_EXTRAS = {"resume_from": (str, True)}
+_RESUME_FROM = "resume_from"  # no setting of a run
 _SAVE_METADATA = "save_wandb_metadata"
 _WANDB = {
     "enabled" if name == WANDB else name.removeprefix("wandb_"): name
@@ -44,7 +31,7 @@ _WANDB = {
     if declared.group == "wandb"
 }
 _SECTIONS: Mapping[str, frozenset[str]] = {
-    CHECKPOINT: _SAVING | {*_CHECKPOINT_EXTRAS, _SAVE_METADATA},
+    CHECKPOINT: _SAVING | {_RESUME_FROM, _SAVE_METADATA},
     WANDB: frozenset(_WANDB),
 }
 
@@ -102,8 +89,11 @@ class _Reader:
     def read(self, content: bytes, document: Mapping[Any, Any]) -> SettingsFile:
         sections = {name: self._section(name, document.get(name)) for name in _SECTIONS}
         flat = dict(self._flat(document))
-        saving = dict(self._known(f"{CHECKPOINT}.", sections[CHECKPOINT], _CHECKPOINT_EXTRAS))
-        resume_from = saving.pop("resume_from", None)
+        saving = dict(sections[CHECKPOINT])
+        resume_from = saving.pop(_RESUME_FROM, None)
+        saving = {name: self._setting(name, f"{CHECKPOINT}.{name}", value) for name, value in saving.items()}
+        if not isinstance(resume_from, str | None):
+            self._refuse_type(f"{CHECKPOINT}.{_RESUME_FROM}", "text", resume_from)
         if resume_from == "":
             self._refuse(f"has an empty {CHECKPOINT}.resume_from: write a path, or null")
         wandb = dict(self._wandb(sections[WANDB]))
@@ -145,42 +135,19 @@ class _Reader:
                 hint = f": it belongs under `{owner}:`" if owner else _nearest(name, SETTINGS)
                 self._refuse(f"has an unknown setting `{name}`{hint}")
 
-    def _known(
-        self, prefix: str, section: Mapping[str, Any], extras: Mapping[str, tuple[type, bool]]
-    ) -> Iterator[tuple[str, Any]]:
-        for name, value in section.items():
-            shown = f"{prefix}{name}"
-            known = extras.get(name)
-            yield name, self._value(shown, value, *known) if known else self._setting(name, shown, value)
-
     def _setting(self, name: str, shown: str, value: Any) -> Any:
         kind = setting_type(name)
-        if kind is tuple:
-            return self._parts(shown, value, part_type(name))
-        may_be_null = isinstance(typing.get_type_hints(Options)[name], types.UnionType)
-        return self._value(shown, value, kind, may_be_null)
-
-    def _value(self, shown: str, value: Any, kind: type, may_be_null: bool) -> Any:
-        """Return a YAML value in its type. YAML 1.1 reads 1e-6 as text: text that is a number is one here."""
-        if value is None and may_be_null:
-            return None
         if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
-            try:
-                return float(value)
-            except (ValueError, OverflowError):
-                pass
-        if type(value) is not kind:
-            raise UserError(f"--config {self.path}: {shown} must be {_TYPE_WORDS[kind]}, found {value!r}", EXIT_USAGE)
-        return value
+            with contextlib.suppress(ValueError, OverflowError):  # what is no number is refused below
+                value = float(value)  # YAML 1.1 reads 1e-6 as text
+        if kind is tuple and value is None and part_type(name) is str:
+            value = []
+        if must_be := wrong_type(name, value):
+            self._refuse_type(shown, must_be, value)
+        return tuple(map(part_type(name), value)) if kind is tuple else value
 
-    def _parts(self, shown: str, value: Any, kind: type) -> tuple[Any, ...]:
-        if value is None and kind is str:
-            return ()
-        allowed = (int, float) if kind is float else (kind,)
-        if not isinstance(value, list) or not all(type(part) in allowed for part in value):
-            words = _PARTS_WORDS[kind]
-            raise UserError(f"--config {self.path}: {shown} must be {words}, found {value!r}", EXIT_USAGE)
-        return tuple(kind(part) for part in value)
+    def _refuse_type(self, shown: str, must_be: str, value: Any) -> NoReturn:
+        raise UserError(f"--config {self.path}: {shown} must be {must_be}, found {value!r}", EXIT_USAGE)
 
     def _wandb(self, section: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         for name, value in section.items():
@@ -196,7 +163,7 @@ def _is_flag(name: str, value: Any) -> bool:
 
 
 def _nearest(name: Any, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1)
+    near = nearest_name(str(name), known)
     if near:
-        return f": did you mean `{near[0]}`?"
+        return f": did you mean `{near}`?"
     return ": python main.py --help lists them" if known is SETTINGS else f": known are {', '.join(sorted(known))}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoints.frozen_weights import FrozenWeights, without_frozen
-from training.checkpoints.record import CheckpointRecord, Kind
+from training.checkpoints.record import STATE_DICT, CheckpointRecord, Kind
 from training.settings.options import Options
 from training.state.train_state import TrainState
 
@@ -19,51 +19,64 @@ class RunFacts:
     """What stays the same while a run trains, and belongs into each of its checkpoints.
 
     `data` names the protocols' contents by hash; `environment` says where and with what it ran; `frozen` are the
-    weights that stay the same and are stored in a file of their own, None where all of them are trained.
+    weights that stay the same and are stored in a file of their own, None where all of them are trained. `builds` are
+    plain values from which the task builds its networks again, by the keys of the payload, and `reused` the networks
+    whose weights a file of weights for reuse has. `recorded` is what of the task's kept values is in the record, too.
     """
 
     options: Options
     data: Mapping[str, str]
-    front_end_config: Mapping[str, Any]
+    builds: Mapping[str, Any]
     environment: Mapping[str, Any]
     frozen: FrozenWeights | None = None
+    reused: tuple[str, ...] = ("model",)
+    recorded: tuple[str, ...] = ()
 
 
 def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[str, Any], CheckpointRecord]:
     """Return the payload and the record of the state as it is now; the payload's tensors are the live ones."""
-    settings = facts.options.as_dict()
+    settings, history = facts.options.as_dict(), state.history
     metadata = {
         **facts.environment,
         "saved_at": time.time(),
-        "num_parameters": sum(p.numel() for network in state.networks.values() for p in network.parameters()),
-        "training_seconds": state.training_seconds,
+        "num_parameters": state.num_parameters,
+        "training_seconds": state.history.training_seconds,
         **(state.wandb.as_dict() if state.wandb else {}),
     }
     record = CheckpointRecord(
         path=Path(),
         bytes_on_disk=0,
         kind=kind,
-        lineage=state.lineage,
-        epoch=state.epoch,
-        step=state.step,
-        batches_done=state.unfinished.batches_done,
-        batches_per_epoch=state.unfinished.batches_per_epoch,
+        lineage=history.lineage,
+        epoch=history.epoch,
+        step=history.step,
+        batches_done=history.under_way.batches_done,
+        batches_per_epoch=history.under_way.batches_per_epoch,
         learning_rate=state.learning_rate,
-        last=state.history[-1] if state.history else None,
-        best=state.best,
+        last=history.last,
+        best=history.best,
         options=facts.options,
         data=facts.data,
         metadata=metadata,
-        validated=state.validated,
-        decision=state.decision if state.decision and state.decision.step == state.step else None,
+        validated=history.validated,
         frozen=facts.frozen.reference if facts.frozen else None,
+        task=facts.options.task.name,
+        figures=history.figures,
+        parts=(*state.parts, *facts.builds),
+        weights=(*(f"{name}{STATE_DICT}" for name in facts.reused), *facts.builds),
+        kept={name: _of_step(state.kept.get(name), state.step) for name in facts.recorded},
     )
     payload = {
         **state.to_payload(),
         "args": settings,
         "config": settings,
         "data": dict(facts.data),
-        "front_end_config": dict(facts.front_end_config),
+        **facts.builds,
         "metadata": metadata,
     }
     return without_frozen(payload, facts.frozen), record
+
+
+def _of_step(kept: Mapping[str, Any] | None, step: int) -> Mapping[str, Any] | None:
+    """Return what a task keeps, None where it is of other weights than those after `step` steps."""
+    return kept if kept and kept.get("step") == step else None

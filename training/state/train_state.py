@@ -6,8 +6,9 @@ and plain Python values only, so that `torch.load(weights_only=True)` opens it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,194 +16,134 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from training.checkpoints.decision import Decision
-from training.checkpoints.history import (
-    EpochMetrics,
-    EpochTime,
-    Pace,
-    Session,
-    StepMetrics,
-    best_epoch,
-    history_in,
-    sessions_in,
-    times_in,
-    validation_times_in,
-)
+from training.checkpoints.history import History
+from training.checkpoints.record import STATE_DICT
+from training.checkpoints.weights import Weights, load_into
 from training.settings.wandb import WandbIdentity
-from training.state.last_validation import LastValidation, last_validation_in
 from training.state.random_states import random_states, restore_random_states
-from utils.scores.metrics import equal_error_rate
+
+Observed = dict[str, Tensor]
+"""What batches gave, by name: values (utterances, ...) that are joined batch after batch, on the CPU."""
 
 
-@dataclass
-class UnfinishedEpoch:
-    """What the epoch under way has gathered so far, so that its training loss and EER are exact after a resume.
+class Observations:
+    """What the steps of the epoch under way gave so far; `nothing` is what there is before the first of them.
 
-    `loss_sum` is the sum of the steps' losses, each times its number of utterances; `scores` (utterances,) float32 are
-    log-odds and `labels` (utterances,) int64, 1 = bona fide, in the order of training.
+    >>> seen = Observations({"scores": torch.empty(0)})
+    >>> seen.add({"scores": torch.tensor([1.0, 2.0])})
+    >>> seen.add({"scores": torch.tensor([3.0])})
+    >>> seen.joined()
+    {'scores': tensor([1., 2., 3.])}
     """
 
-    batches_per_epoch: int
-    batches_done: int = 0
-    utterances: int = 0
-    loss_sum: float = 0.0
-    scores: list[Tensor] = field(default_factory=list)
-    labels: list[Tensor] = field(default_factory=list)
+    def __init__(self, nothing: Mapping[str, Tensor]) -> None:
+        self._nothing = dict(nothing)
+        self._parts: dict[str, list[Tensor]] = {name: [] for name in nothing}
+
+    def add(self, observed: Mapping[str, Tensor]) -> None:
+        """Take in what one step gave; raises KeyError for a name that is not known."""
+        for name, values in observed.items():
+            self._parts[name].append(values)
+
+    def joined(self) -> Observed:
+        """Return all of it, in the order of training."""
+        return {name: torch.cat(parts) if parts else self._nothing[name] for name, parts in self._parts.items()}
+
+    def clear(self) -> None:
+        """Forget what the epoch gave, since the next one begins."""
+        self._parts = {name: [] for name in self._parts}
 
     @property
-    def is_trained(self) -> bool:
-        """Whether the epoch's last batch is done."""
-        return self.batches_done == self.batches_per_epoch
-
-    @property
-    def mean_loss(self) -> float:
-        """The mean over utterances of the loss of their step."""
-        return self.loss_sum / self.utterances
-
-    def add(self, loss: float, scores: Tensor, labels: Tensor, num_batches: int = 1) -> None:
-        """Take in one step over one batch or several, whose `loss` is a mean over their utterances."""
-        self.batches_done += num_batches
-        self.utterances += len(labels)
-        self.loss_sum += loss * len(labels)
-        self.scores.append(scores)
-        self.labels.append(labels)
-
-    def all_scores(self) -> Tensor:
-        """Return (utterances,) float32."""
-        return torch.cat(self.scores) if self.scores else torch.empty(0)
-
-    def all_labels(self) -> Tensor:
-        """Return (utterances,) int64."""
-        return torch.cat(self.labels) if self.labels else torch.empty(0, dtype=torch.int64)
-
-    def eer_percent(self) -> float | None:
-        """Return the EER of the scores so far, each given by the weights of its step; None before both classes came."""
-        is_bona_fide = self.all_labels().numpy() == 1
-        if is_bona_fide.all() or not is_bona_fide.any():
-            return None
-        return equal_error_rate(self.all_scores().numpy(), is_bona_fide).eer_percent
+    def names(self) -> Iterable[str]:
+        """What is observed."""
+        return self._parts
 
 
 @dataclass
 class TrainState:
-    """Networks, optimizers and schedulers by name, the position, the figures so far.
+    """Networks, optimizers and schedulers by name, and the history.
 
     Everything named here is saved as `<name>_state_dict` in one file, so parts that belong together (a generator and
-    its discriminators, say) cannot be saved apart. `history` has the figures of every completed epoch, `validations`
-    those that --val_interval asked for, `decision` the threshold of the last validation and `last_validation` its
-    scores. `lost_epochs` are those whose checkpoint a full disk refused.
-    `times`, `validation_times`, `pace` and the seconds say when and how long, and `sessions` which processes trained:
-    they differ from machine to machine. All the rest has the same bits however often the run was stopped.
+    its discriminators, say) cannot be saved apart; two parts of one name are refused. `observed` is what the steps of
+    the epoch under way gave, `kept` what the task keeps of the last validation (scores and threshold, say), by the keys
+    of the payload. But for times and sessions all of it has the same bits however often the run was stopped.
     """
 
     networks: dict[str, nn.Module]
     optimizers: dict[str, Optimizer]
     schedulers: dict[str, LRScheduler]
-    unfinished: UnfinishedEpoch
-    lineage: tuple[tuple[str, int], ...]
-    epoch: int = 0
-    step: int = 0
-    history: list[EpochMetrics] = field(default_factory=list)
-    validations: list[StepMetrics] = field(default_factory=list)
-    decision: Decision | None = None
-    last_validation: LastValidation | None = None
-    lost_epochs: list[int] = field(default_factory=list)
-    times: list[EpochTime] = field(default_factory=list)
-    training_seconds: float = 0.0
-    seconds_in_epoch: float = 0.0
-    sessions: list[Session] = field(default_factory=list)
-    pace: Pace = field(default_factory=Pace)
-    validation_times: list[float] = field(default_factory=list)
+    history: History
+    observed: Observations = field(default_factory=lambda: Observations({}))
+    kept: dict[str, Any] = field(default_factory=dict)
     wandb: WandbIdentity | None = None
 
+    def __post_init__(self) -> None:
+        names = [*self.networks, *self.optimizers, *self.schedulers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"parts of a state share the name {', '.join(twice)}, and only one of them would be saved: give each "
+                "network, optimizer and scheduler a name of its own"
+            )
+
     @property
-    def best(self) -> EpochMetrics | None:
-        """The best epoch so far, of those whose checkpoint could be saved."""
-        return best_epoch([row for row in self.history if row.epoch not in self.lost_epochs])
+    def epoch(self) -> int:
+        """How many epochs are completed."""
+        return self.history.epoch
+
+    @property
+    def step(self) -> int:
+        """How many steps were made since the run began."""
+        return self.history.step
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the next step."""
+        """The learning rate of the next step, of the first optimizer."""
         optimizer = next(iter(self.optimizers.values()))
         return float(optimizer.param_groups[0]["lr"])
 
     @property
-    def validated(self) -> StepMetrics | None:
-        """The validation figures of the weights as they are now; None where they were not validated."""
-        last = self.history[-1] if self.history else None
-        if last and last.step == self.step:
-            return StepMetrics(last.step, last.epoch, last.val_loss, last.val_acc, last.val_eer)
-        return next((row for row in self.validations[-1:] if row.step == self.step), None)
+    def num_parameters(self) -> int:
+        """The parameters of all networks."""
+        return sum(parameter.numel() for network in self.networks.values() for parameter in network.parameters())
 
-    def _parts(self) -> dict[str, Any]:
-        return {
-            f"{name}_state_dict": part for name, part in (self.networks | self.optimizers | self.schedulers).items()
-        }
+    @property
+    def parts(self) -> dict[str, nn.Module | Optimizer | LRScheduler]:
+        """Every part by its key in a payload."""
+        named: dict[str, nn.Module | Optimizer | LRScheduler] = {}
+        for parts in (self.networks, self.optimizers, self.schedulers):
+            named.update(parts)
+        return {f"{name}{STATE_DICT}": part for name, part in named.items()}
 
     def to_payload(self) -> dict[str, Any]:
         """Return everything as tensors and plain values; the tensors are the live ones, not copies."""
-        last, best = (self.history[-1] if self.history else None), self.best
-        figures = {
-            name: getattr(last, name, None) for name in ("train_loss", "train_eer", "val_loss", "val_acc", "val_eer")
-        }
         return {
-            "epoch": self.epoch,
-            "step": self.step,
-            **{key: part.state_dict() for key, part in self._parts().items()},
-            **figures,
-            "metrics": figures,
-            "best_val_eer": best.val_eer if best else None,
-            "history": [asdict(row) for row in self.history],
-            "validations": [asdict(row) for row in self.validations],
-            "decision": self.decision.as_dict() if self.decision else None,
-            "last_validation": self.last_validation.as_dict() if self.last_validation else None,
-            "lost_epochs": list(self.lost_epochs),
-            "unfinished_epoch": {
-                "batches_per_epoch": self.unfinished.batches_per_epoch,
-                "batches_done": self.unfinished.batches_done,
-                "utterances": self.unfinished.utterances,
-                "loss_sum": self.unfinished.loss_sum,
-                "scores": self.unfinished.all_scores(),
-                "labels": self.unfinished.all_labels(),
-            },
-            "lineage": [list(part) for part in self.lineage],
-            "times": [asdict(row) for row in self.times],
-            "validation_times": list(self.validation_times),
-            "pace": asdict(self.pace),
-            "training_seconds": self.training_seconds,
-            "seconds_in_epoch": self.seconds_in_epoch,
-            "sessions": [session.as_dict() for session in self.sessions],
+            **self.history.as_dict(),
+            **{key: part.state_dict() for key, part in self.parts.items()},
+            **self.kept,
+            "unfinished_epoch": {**asdict(self.history.under_way), **self.observed.joined()},
             "random_states": random_states(),
             **(self.wandb.as_dict() if self.wandb else {}),
         }
 
-    def restore(self, payload: Mapping[str, Any]) -> None:
-        """Take over everything from a payload, strictly: a missing or foreign key raises KeyError or RuntimeError."""
-        for key, part in self._parts().items():
-            part.load_state_dict(payload[key])
-        self.epoch = payload["epoch"]
-        self.step = payload["step"]
-        self.history = history_in(payload)
-        self.validations = [StepMetrics(**row) for row in payload["validations"]]
-        self.decision = Decision.from_dict(payload.get("decision"))  # not in files of earlier versions
-        self.last_validation = last_validation_in(payload)
-        self.lost_epochs = list(payload["lost_epochs"])
-        self.times = times_in(payload)
-        self.validation_times = validation_times_in(payload)
-        self.pace = Pace(**payload.get("pace", {}))  # not in files of earlier versions
-        self.training_seconds = payload["training_seconds"]
-        self.seconds_in_epoch = payload["seconds_in_epoch"]
-        self.sessions = sessions_in(payload)
+    def restore(self, payload: Mapping[str, Any], path: Path) -> None:
+        """Take over everything from a payload, strictly: a missing or foreign key raises KeyError or RuntimeError.
+
+        The weights go into the networks here, and nowhere else; UserError says which of them do not fit, and that the
+        payload is of the file `path`. An epoch that was not begun keeps the length that it has here, since it may have
+        other data than the one before.
+        """
+        for name, network in self.networks.items():
+            load_into(network, Weights(path, payload[f"{name}{STATE_DICT}"], payload))
+        for name, part in (self.optimizers | self.schedulers).items():
+            part.load_state_dict(payload[f"{name}{STATE_DICT}"])
+        ahead = self.history.under_way
+        self.history = History.in_payload(payload, self.history.figures)
+        if self.history.under_way.batches_done:
+            self.observed.clear()
+            self.observed.add({name: payload["unfinished_epoch"][name] for name in self.observed.names})
+        else:
+            self.history.under_way = ahead
+        self.kept = {name: payload.get(name) for name in self.kept}  # not all of it is in files of earlier versions
         self.wandb = WandbIdentity.in_payload(payload)
-        self.lineage = tuple((run_id, step) for run_id, step in payload["lineage"])
-        under_way = payload["unfinished_epoch"]
-        if under_way["batches_done"]:  # else the epoch ahead may have another length, with other data
-            self.unfinished = UnfinishedEpoch(
-                under_way["batches_per_epoch"],
-                under_way["batches_done"],
-                under_way["utterances"],
-                under_way["loss_sum"],
-                [under_way["scores"]],
-                [under_way["labels"]],
-            )
         restore_random_states(payload["random_states"])

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from models.detector import Detector, scores
 from training.data.batches import validation_view
 from training.tasks.heatmaps import choose_balanced
+from training.tasks.task import AudioExample
 from utils.audio.waveforms import SAMPLE_RATE_HZ, read_waveform
 from utils.corpora import CorpusPart
 
 NUM_EXAMPLES = 8
-
-
-@dataclass(frozen=True, eq=False)
-class AudioExample:
-    """A validation utterance as the detector hears it, (samples,) float32 at `rate` Hz, and its score (log-odds)."""
-
-    utterance: str
-    is_bona_fide: bool
-    score: float
-    waveform: npt.NDArray[np.float32]
-    rate: int = SAMPLE_RATE_HZ
 
 
 def audio_examples(detector: Detector, part: CorpusPart, device: torch.device) -> list[AudioExample]:
@@ -44,5 +31,7 @@ def audio_examples(detector: Detector, part: CorpusPart, device: torch.device) -
         with torch.inference_mode():
             output = detector.analyse(torch.as_tensor(waveform, dtype=torch.float32, device=device).unsqueeze(0))
         score = scores(output.log_probabilities).item()
-        found.append(AudioExample(trial.utterance, bool(trial.is_bona_fide), score, np.asarray(waveform, np.float32)))
+        label = "bona fide" if trial.is_bona_fide else "spoof"
+        heard = np.asarray(waveform, np.float32)
+        found.append(AudioExample(trial.utterance, label, score, heard, SAMPLE_RATE_HZ))
     return found

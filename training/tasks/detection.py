@@ -1,133 +1,190 @@
-"""What one training step and one validation batch of a speech deepfake detector do with a TrainState."""
+"""Detection: bona fide or spoof, with the loss of --loss and, if asked, two contrastive terms."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from models.detector import Detector, DetectorOutput, scores
-from training.data.batches import Batch
+from models.build import create_detector, rebuild_detector
+from models.detector import Detector
+from models.precision import autocast, log_odds
+from training.checkpoints.foreign_weights import adapted_from_photographs, renamed_from_fairseq
+from training.checkpoints.frozen_weights import FrozenWeights, frozen_weights
+from training.checkpoints.weights import Weights, load_into, taken_text
+from training.data.augmentation import rawboost_of
+from training.data.batches import Crop, TrainingBatches, ValidationBatches
+from training.data.loading import Batch
+from training.runs.directory import RunDirectory
 from training.settings.options import Options
-from training.state.train_state import TrainState
+from training.settings.tasks import DETECTION, TaskDescription
+from training.state.train_state import Observed, TrainState
+from training.tasks.audio_examples import audio_examples
+from training.tasks.decision import decision_from
+from training.tasks.detectors import detector_settings, empty_detector
 from training.tasks.losses import make_loss, margin_contrastive_loss, supervised_contrastive_loss
-from training.tasks.schedule import apply_rates
-from utils.errors import UserError
-from utils.seeding import derive_seed
+from training.tasks.schedule import apply_rates, make_schedule
+from training.tasks.task import AudioExample, Built, Loss, Networks, Payload, Scores, Step, Task
+from utils.corpora import Corpus, CorpusPart
+from utils.scores.metrics import accuracy_percent, equal_error_rate
 
 
-@dataclass(frozen=True, eq=False)
-class StepResult:
-    """What one training step gave: the loss, scores (utterances,) as log-odds and labels (utterances,), on the CPU."""
+class DetectionTask(Task):
+    """Trains a Detector. What it keeps of a validation are its scores, and the threshold that they give."""
 
-    loss: float
-    scores: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class ValidationResult:
-    """What one validation batch gave: the loss as sums that add up over batches, scores and labels as in StepResult."""
-
-    loss_sum: float
-    weight_sum: float
-    scores: Tensor
-    labels: Tensor
-
-
-class DetectionTask:
-    """Trains a Detector with the loss of --loss and, if asked, two contrastive terms."""
+    description: ClassVar[TaskDescription] = DETECTION
+    phases: ClassVar[Mapping[str, str]] = {"optimizer": "scheduler"}
+    keeps: ClassVar[tuple[str, ...]] = ("decision", "last_validation")
+    recorded: ClassVar[tuple[str, ...]] = ("decision",)
 
     def __init__(self, options: Options, device: torch.device) -> None:
-        self._options = options
-        self._device = device
+        super().__init__(options, device)
         self._of_decision = make_loss(options.loss, options.class_weights, options.focal_gamma)
 
-    def training_step(self, state: TrainState, *batches: Batch) -> StepResult:
-        """Make one optimizer step, over one batch or several whose gradients add up to those of one large batch.
+    def build(self, source: Payload | Weights | None) -> Built:
+        """Return the detector under the name `model`; `front_end_config` builds it again."""
+        settings, remark = detector_settings(self.options), ""
+        if source is None:
+            detector = create_detector(settings)
+        elif isinstance(source, Weights):
+            detector = empty_detector(settings, source)
+            weights = adapted_from_photographs(renamed_from_fairseq(source, detector), detector)
+            remark = taken_text(weights, load_into(detector, weights))
+        else:
+            detector = rebuild_detector(settings, source["front_end_config"])
+        return Built({"model": detector}, {"front_end_config": dict(detector.front_end_config)}, remark=remark)
 
-        That holds but for what compares or averages the utterances of a batch: contrastive terms, which count by their
-        batch's share of the utterances, and batch norm. Raises UserError before parameters or optimizer change where
-        loss or gradient is not finite.
+    def optimizers(self, networks: Networks) -> dict[str, Optimizer]:
+        """Return Adam over all parameters."""
+        options = self.options
+        parameters = networks["model"].parameters()
+        return {"optimizer": torch.optim.Adam(parameters, lr=options.lr, weight_decay=options.weight_decay)}
+
+    def schedules(self, optimizers: Mapping[str, Optimizer], total_steps: int) -> dict[str, LRScheduler]:
+        """Return the schedule of --scheduler."""
+        return {"scheduler": make_schedule(optimizers["optimizer"], self.options, total_steps)}
+
+    def batches(self, corpus: Corpus, train: CorpusPart) -> tuple[TrainingBatches, ValidationBatches]:
+        """Return training utterances, augmented by RawBoost, and those of the dev part as they are."""
+        options = self.options
+        workers, pin = options.num_workers, self.device.type == "cuda"
+        training = TrainingBatches(
+            train,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            balanced=options.balanced_batches,
+            crop=cast(Crop, options.crop),
+            augmentation=rawboost_of(options),
+            num_workers=workers,
+            pin_memory=pin,
+        )
+        validation = ValidationBatches(corpus.dev, batch_size=options.batch_size, num_workers=workers, pin_memory=pin)
+        return training, validation
+
+    def loss(self, state: TrainState, batch: Batch, step: Step) -> Loss:
+        """Return the loss of a batch, whose terms are divided by the class weights of the whole step.
+
+        So the gradients of several batches add up to those of one large batch, but for what compares or averages the
+        utterances of a batch: contrastive terms, which count by their batch's share of the utterances, and batch norm.
         """
-        detector, optimizer = state.networks["model"], state.optimizers["optimizer"]
-        labels = torch.cat([batch.labels for batch in batches])
-        total_weight = self._of_decision.weights(labels).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss, log_odds = 0.0, []
-        for number, on_cpu in enumerate(batches):
-            self._seed_step(state.step, number)
-            batch = on_cpu.to(self._device)
-            with self._autocast():
-                output = cast(Detector, detector).analyse(batch.waveforms)
-            part = self._loss(output, batch.labels, total_weight, len(batch.labels) / len(labels))
-            loss += part.item()
-            part.backward()  # type: ignore[no-untyped-call]
-            log_odds.append(_log_odds(output))
-        norm = self._require_finite(loss, state, len(batches))
-        if self._options.clip_grad_norm is not None:
-            clip_grads_with_norm_(detector.parameters(), self._options.clip_grad_norm, norm)
-        optimizer.step()
-        state.schedulers["scheduler"].step()
-        return StepResult(loss, torch.cat(log_odds), labels)
+        with autocast(self.device, self.options.precision):
+            output = cast(Detector, state.networks["model"]).analyse(batch.waveforms)
+        total_weight = self._of_decision.weights(step.labels).sum()
+        loss = self._of_decision.terms(output.log_probabilities, batch.labels).sum() / total_weight
+        if self.options.use_contrastive:
+            assert output.embedding is not None and output.projection is not None
+            share = len(batch.labels) / step.num_utterances
+            margin = margin_contrastive_loss(output.embedding, batch.labels)
+            supervised = supervised_contrastive_loss(output.projection, batch.labels)
+            of_margin, of_supervised = self.options.contrastive_weight, self.options.supcon_weight
+            loss = loss + share * of_margin * margin + share * of_supervised * supervised
+        return Loss(loss, {"scores": log_odds(output), "labels": batch.labels.cpu()})
 
-    def _seed_step(self, step: int, number: int) -> None:
-        """Make dropout depend on nothing but the position: the step, and the batch's number in it, from 0."""
-        position = (step, number) if number else (step,)
-        torch.manual_seed(derive_seed("step", self._options.seed, *position))
+    @property
+    def nothing_observed(self) -> Observed:
+        """Scores (utterances,) float32, log-odds by the weights of each step, and labels (utterances,) int64."""
+        return {"scores": torch.empty(0), "labels": torch.empty(0, dtype=torch.int64)}
 
-    def epoch_completed(self, state: TrainState) -> None:
-        """Set the learning rate that the history, with the epoch just completed, gives the next step."""
-        optimizer, schedule = state.optimizers["optimizer"], state.schedulers["scheduler"]
-        apply_rates(optimizer, cast(LambdaLR, schedule), self._options, state.history)
+    def train_figures(self, mean_loss: float, observed: Observed) -> dict[str, float]:
+        """Return the mean loss and the EER of the scores that training gave."""
+        eer_percent = _eer_percent(observed)
+        assert eer_percent is not None  # a training part has both classes
+        return {"train_loss": mean_loss, "train_eer": eer_percent}
 
-    def validation_step(self, state: TrainState, batch: Batch) -> ValidationResult:
-        """Score one batch without touching the state; the detector must be in evaluation mode.
+    def running_figure(self, observed: Callable[[], Observed]) -> str:
+        """Return the EER so far; "" before both classes came."""
+        eer_percent = _eer_percent(observed())
+        return "" if eer_percent is None else f"EER {eer_percent:.2f} %"
+
+    def validation_step(self, state: TrainState, batch: Batch) -> Observed:
+        """Score one batch.
 
         The loss comes as two sums over utterances, so that the validation loss does not depend on the batch size.
         """
-        batch = batch.to(self._device)
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), autocast(self.device, self.options.precision):
             output = cast(Detector, state.networks["model"]).analyse(batch.waveforms)
             terms = self._of_decision.terms(output.log_probabilities, batch.labels)
             weights = self._of_decision.weights(batch.labels)
-        loss_sum, weight_sum = terms.double().sum().item(), weights.double().sum().item()
-        return ValidationResult(loss_sum, weight_sum, _log_odds(output), batch.labels.cpu())
+        sums = {"loss_sums": terms.double().sum(), "weight_sums": weights.double().sum()}
+        observed = {name: total.reshape(1).cpu() for name, total in sums.items()}
+        return observed | {"scores": log_odds(output), "labels": batch.labels.cpu()}
 
-    def _loss(self, output: DetectorOutput, labels: Tensor, total_weight: Tensor, share: float) -> Tensor:
-        """Return the part of a step's loss that one batch has, with `share` of the step's utterances."""
-        loss = self._of_decision.terms(output.log_probabilities, labels).sum() / total_weight
-        if not self._options.use_contrastive:
-            return loss
-        assert output.embedding is not None and output.projection is not None
-        margin = margin_contrastive_loss(output.embedding, labels)
-        supervised = supervised_contrastive_loss(output.projection, labels)
-        return (
-            loss + share * self._options.contrastive_weight * margin + share * self._options.supcon_weight * supervised
-        )
+    def validated(self, step: int, observed: Observed) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return loss, accuracy and EER, and keep the scores and the threshold and calibration that they give."""
+        is_bona_fide = observed["labels"] == 1
+        scored, truth = observed["scores"].numpy(), is_bona_fide.numpy()
+        equal_errors = equal_error_rate(scored, truth)
+        figures = {
+            "val_loss": sum(observed["loss_sums"].tolist()) / sum(observed["weight_sums"].tolist()),
+            "val_acc": accuracy_percent(scored, truth),
+            "val_eer": equal_errors.eer_percent,
+        }
+        kept = {
+            "decision": decision_from(step, equal_errors.threshold, scored, truth).as_dict(),
+            "last_validation": {"step": step, "scores": observed["scores"], "is_bona_fide": is_bona_fide},
+        }
+        return figures, kept
 
-    def _require_finite(self, loss: float, state: TrainState, num_batches: int) -> Tensor:
-        """Return the norm of the gradient."""
-        norm = get_total_norm([p.grad for p in state.networks["model"].parameters() if p.grad is not None])
-        if math.isfinite(loss) and math.isfinite(norm.item()):
-            return norm
-        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm.item()}"
-        first = state.unfinished.batches_done + 1
-        where = f"batch {first}" if num_batches == 1 else f"batches {first} to {first + num_batches - 1}"
-        raise UserError(
-            f"training diverged: {what} at step {state.step + 1}, {where} of epoch "
-            f"{state.epoch + 1}. Nothing was saved over: resume from an earlier checkpoint with a lower --lr or more "
-            f"--warmup_steps, and look at the audio of {'that batch' if num_batches == 1 else 'those batches'}"
-        )
+    def epoch_completed(self, state: TrainState) -> None:
+        """Set the learning rate that the history, with the epoch just completed, gives the next step."""
+        schedule = cast(LambdaLR, state.schedulers["scheduler"])
+        apply_rates(state.optimizers["optimizer"], schedule, self.options, state.history)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._options.precision == "bf16")
+    def frozen(self, networks: Networks) -> FrozenWeights | None:
+        """Return a frozen front-end."""
+        return frozen_weights(networks["model"])
+
+    def exhibits(self, kept: Mapping[str, Any]) -> Sequence[Scores]:
+        """Return the scores of the last validation."""
+        stored = kept.get("last_validation")
+        return [Scores(**stored)] if stored else []
+
+    def folders_to_draw(self, epoch: int, run: RunDirectory, *, is_last: bool) -> Sequence[Path]:
+        """Return one folder every --viz_frequency epochs, and one of its own at the end, with --visualize_attention."""
+        if not self.options.visualize_attention:
+            return ()
+        frequency = self.options.viz_frequency
+        due = [run.attention_folder(epoch)] if frequency and epoch % frequency == 0 else []
+        return [*due, *([run.final_attention_folder] if is_last else [])]
+
+    def draw(self, networks: Networks, part: CorpusPart, folder: Path) -> None:
+        """Draw attention heatmaps into a folder."""
+        from training.tasks.heatmaps import draw_part  # noqa: PLC0415  (matplotlib)
+
+        draw_part(cast(Detector, networks["model"]), part, self.options.viz_samples, folder, self.device)
+
+    def audio_examples(self, networks: Networks, part: CorpusPart) -> Sequence[AudioExample]:
+        """Return a few validation utterances of each class, with their scores."""
+        return audio_examples(cast(Detector, networks["model"]), part, self.device)
 
 
-def _log_odds(output: DetectorOutput) -> Tensor:
-    return scores(output.log_probabilities.detach().float()).cpu()
+def _eer_percent(observed: Observed) -> float | None:
+    """Return the EER of the scores so far, each given by the weights of its step; None before both classes came."""
+    is_bona_fide = observed["labels"].numpy() == 1
+    if is_bona_fide.all() or not is_bona_fide.any():
+        return None
+    return equal_error_rate(observed["scores"].numpy(), is_bona_fide).eer_percent

@@ -11,7 +11,6 @@ import torch
 from models.build import create_detector, rebuild_detector
 from models.detector import Detector, DetectorSettings
 from training.checkpoints.decision import Decision
-from training.checkpoints.history import EpochMetrics
 from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.verified_file import VerifiedFile, open_verified
 from training.checkpoints.weights import Weights, load_into, load_weights
@@ -44,6 +43,20 @@ def empty_detector(settings: DetectorSettings, weights: Weights) -> Detector:
 
 
 @dataclass(frozen=True)
+class DetectionMetrics:
+    """The figures of one completed epoch. Losses are means, EERs and accuracy are in percent."""
+
+    epoch: int
+    step: int
+    train_loss: float
+    train_eer: float
+    val_loss: float
+    val_acc: float
+    val_eer: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
 class TrainedDetector:
     """A detector in evaluation mode, the settings it was trained with and the figures of its last complete epoch.
 
@@ -52,7 +65,7 @@ class TrainedDetector:
 
     detector: Detector
     options: Options
-    metrics: EpochMetrics | None
+    metrics: DetectionMetrics | None
     decision: Decision | None = None
 
 
@@ -80,4 +93,5 @@ def trained_detector(record: CheckpointRecord, weights: Weights, device: torch.d
     """Return the detector that a record describes, with these weights, which came from a file of ours."""
     detector = rebuild_detector(detector_settings(record.options), weights.payload["front_end_config"])
     load_into(detector, weights)
-    return TrainedDetector(detector.to(device).eval(), record.options, record.last, record.decision)
+    metrics = DetectionMetrics(**record.last.as_dict()) if record.last else None
+    return TrainedDetector(detector.to(device).eval(), record.options, metrics, record.decision)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +13,7 @@ from torch import nn
 
 from models.attention_pooling import temporal_prior
 from models.detector import Detector, scores
-from training.checkpoints.history import is_stalled
 from training.data.batches import validation_view
-from training.runs.directory import RunDirectory
-from training.settings.options import Options
-from training.state.train_state import TrainState
 from training.tasks.heatmap_figures import (
     CLASS_NAMES,
     CLASS_TITLES,
@@ -50,40 +45,6 @@ _CLASS_FIGURES = {
     "inter_group_attention": inter_group_figure,
     "layer_importance": layer_importance_figure,
 }
-
-
-@dataclass(frozen=True)
-class HeatmapWriter:
-    """Draws the heatmaps of a run when --visualize_attention, --viz_frequency and --viz_samples say so."""
-
-    options: Options
-    run: RunDirectory
-    detector: Detector
-    part: CorpusPart
-    device: torch.device
-
-    def after_epoch(self, state: TrainState) -> None:
-        """Draw after every --viz_frequency epochs, and after the last one into a folder of its own."""
-        if not self.options.visualize_attention:
-            return
-        stalled = is_stalled(state.epoch, state.best, self.options.patience)
-        for folder in self._folders_due(state.epoch, stalled or state.epoch == self.options.num_epochs):
-            try:
-                self.draw(folder)
-            except OSError as error:  # figures can be drawn from a checkpoint later; the run goes on
-                say(f"[WARNING] No attention heatmaps in {folder}: {error.strerror or error}")
-
-    def draw(self, folder: Path) -> None:
-        """Draw the detector as it is into `folder`."""
-        draw_part(self.detector, self.part, self.options.viz_samples, folder, self.device)
-
-    def _folders_due(self, epochs_completed: int, is_last: bool) -> list[Path]:
-        due = []
-        if self.options.viz_frequency and epochs_completed % self.options.viz_frequency == 0:
-            due.append(self.run.attention_folder(epochs_completed))
-        if is_last:
-            due.append(self.run.final_attention_folder)
-        return due
 
 
 def draw_part(detector: Detector, part: CorpusPart, how_many: int, folder: Path, device: torch.device) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from training.checkpoints.history import EpochMetrics, plateau_reductions
+from training.checkpoints.history import History, plateau_reductions
 from training.settings.options import Options
 
 PLATEAU = "plateau"
@@ -38,9 +37,9 @@ def learning_rate_factor(scheduler: str, warmup_steps: int, total_steps: int) ->
 
 
 def planned_steps(
-    num_epochs: int, batches_per_epoch: int, payload: Mapping[str, Any] | None = None, *, batches_per_step: int = 1
+    num_epochs: int, batches_per_epoch: int, history: History | None = None, *, batches_per_step: int = 1
 ) -> int:
-    """Return how many steps a run will have made at its end, those before the checkpoint with `payload` included.
+    """Return how many steps a run will have made at its end, those of the `history` that it goes on from included.
 
     An epoch under way keeps its length, even where the data or the batch size of the epochs after it are others. The
     last step of an epoch may have fewer batches.
@@ -49,13 +48,13 @@ def planned_steps(
     (40, 12)
     """
     steps_per_epoch = -(-batches_per_epoch // batches_per_step)
-    if payload is None:
+    if history is None:
         return num_epochs * steps_per_epoch
-    step, epoch, under_way = payload["step"], payload["epoch"], payload["unfinished_epoch"]
-    if under_way["batches_done"]:
-        step += -(-(under_way["batches_per_epoch"] - under_way["batches_done"]) // batches_per_step)
+    step, epoch, under_way = history.step, history.epoch, history.under_way
+    if under_way.batches_done:
+        step += -(-(under_way.batches_per_epoch - under_way.batches_done) // batches_per_step)
         epoch += 1
-    return int(step + (num_epochs - epoch) * steps_per_epoch)
+    return step + (num_epochs - epoch) * steps_per_epoch
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, options: Options, total_steps: int) -> LambdaLR:
@@ -63,20 +62,18 @@ def make_schedule(optimizer: torch.optim.Optimizer, options: Options, total_step
     return LambdaLR(optimizer, learning_rate_factor(options.scheduler, options.warmup_steps, total_steps))
 
 
-def base_rate(options: Options, history: Sequence[EpochMetrics]) -> float:
+def base_rate(options: Options, history: History) -> float:
     """Return the learning rate before warm-up and schedule: --lr, for a plateau lowered as often as the history says.
 
     As torch's ReduceLROnPlateau, but by the best epoch's measure, without threshold, and with no state of its own.
     """
     if options.scheduler != PLATEAU:
         return options.lr
-    reductions = plateau_reductions(history, options.plateau_patience)
+    reductions = plateau_reductions(history.epochs, history.figures, options.plateau_patience)
     return float(options.lr * options.plateau_factor**reductions)
 
 
-def apply_rates(
-    optimizer: torch.optim.Optimizer, schedule: LambdaLR, options: Options, history: Sequence[EpochMetrics]
-) -> None:
+def apply_rates(optimizer: torch.optim.Optimizer, schedule: LambdaLR, options: Options, history: History) -> None:
     """Put the learning rate and weight decay that options and history give into an optimizer.
 
     For one that was restored, and after each epoch; where nothing changed this changes no bit.

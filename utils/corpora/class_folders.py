@@ -5,18 +5,16 @@ All audio below them counts. The first folder below `spoof/` names the attack: `
 
 from __future__ import annotations
 
-import os
 from functools import cache, partial
 from pathlib import Path
 
+from utils.audio.finding import bare_name, files_below, is_audio
 from utils.corpora.division import listing_sha256
 from utils.corpora.parts import FoundCorpus, PartSource
 from utils.corpora.places import first_folder
 from utils.corpora.tables import PART_WORDS, divided_parts
 from utils.corpora.trial_columns import LABELS
 from utils.corpora.trials import NO_ATTACK, UNKNOWN, Fault, FaultKind, ScannedProtocol, Trial
-from utils.corpora.utterance_files import AUDIO_SUFFIXES
-from utils.text_tables import bare_name
 
 LAYOUT = "class-folder"
 LOOKED_FOR = "bonafide/ and spoof/"
@@ -66,9 +64,9 @@ def scan_folders(database: Path, top: Path) -> ScannedProtocol:
 
 def _audio_below(folder: Path, database: Path) -> list[str]:
     found = []
-    for where, _, files in os.walk(folder):
+    for where, names in files_below(folder):
         below = Path(where).relative_to(database).as_posix()
-        found += [f"{below}/{file}" for file in files if file.lower().endswith(AUDIO_SUFFIXES)]
+        found += [f"{below}/{name}" for name in names if is_audio(name)]
     return sorted(found)
 
 

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
+from utils.audio.finding import bare_name
 from utils.corpora.trial_columns import (
     ASVSPOOF_2019,
     HEADER_NAMES,
@@ -19,7 +20,7 @@ from utils.corpora.trial_columns import (
 )
 from utils.corpora.trials import NO_ATTACK, UNKNOWN, Fault, FaultKind, Protocol, ScannedProtocol, Trial
 from utils.errors import UserError
-from utils.text_tables import bare_name, decoded, numbered_rows, read_bytes, shortened
+from utils.text_tables import decoded, numbered_rows, read_bytes, shortened
 
 __all__ = ["NO_ATTACK", "Protocol", "Trial", "read_protocol", "scan_protocol"]
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-AUDIO_SUFFIXES = (".flac", ".wav", ".mp3", ".ogg", ".opus")
-"""What libsndfile reads; where an utterance has several files, an earlier one goes before a later one."""
+from utils.audio.finding import READ_SUFFIXES, bare_name
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class AudioFiles:
         for folder in self._folders:
             where = os.path.join(folder, below + slash) if slash else folder  # noqa: PTH118 - faster, and "/" wins
             listing = self._listing(where)
-            found = last if last in listing.names else listing.by_stem.get(_stem(last)) or listing.by_stem.get(last)
+            found = last if last in listing.names else listing.by_stem.get(bare_name(last)) or listing.by_stem.get(last)
             if found:
                 return Path(where, found)
         return None
@@ -68,17 +67,13 @@ def _list_audio(folder: str) -> _Listing:
             names = [entry.name for entry in entries]
     except OSError as error:
         return _Listing(error=error.strerror or str(error))
-    rank = {suffix: number for number, suffix in enumerate(AUDIO_SUFFIXES)}
+    rank = {suffix: number for number, suffix in enumerate(READ_SUFFIXES)}
     audio = [(rank[suffix], name) for name in names if (suffix := _suffix(name)) in rank]
     # The one that is to be found is put in last.
-    by_stem = {_stem(name): name for _, name in sorted(audio, reverse=True)}
+    by_stem = {bare_name(name): name for _, name in sorted(audio, reverse=True)}
     return _Listing(frozenset(name for _, name in audio), by_stem)
 
 
 def _suffix(name: str) -> str:
+    """Return the suffix of a file in lower case; a Path for each of 600,000 names would cost seconds."""
     return name[name.rfind(".") :].lower() if "." in name else ""
-
-
-def _stem(name: str) -> str:
-    """Return a name without the suffix of an audio file; a Path for each of 600,000 names would cost seconds."""
-    return name[: name.rfind(".")] if _suffix(name) in AUDIO_SUFFIXES else name

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.audio.finding import bare_name
 from utils.corpora.trial_columns import (
     HEADER_NAMES,
     KNOWN_WIDTHS,
@@ -24,9 +25,8 @@ from utils.corpora.trial_columns import (
     headed_columns,
 )
 from utils.errors import UserError
-from utils.text_tables import TextTable, bare_name, few, read_table
+from utils.text_tables import TextTable, few, read_table
 
-SUBSETS = ("eval", "progress", "hidden", "all")
 _LABEL_RULE = "the key is `bonafide`, `bona-fide` or `spoof`"
 _ADVICE = "check --keys"
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from markupsafe import Markup
 
-from training.checkpoints.history import EpochMetrics
 from training.reports.page.axes import epoch_axis, value_axis
-from training.reports.page.story import Story, last_whole_epoch
 from training.reports.page.svg import Frame, dot, line
+from training.reports.story import Story
+from training.settings.tasks import Figure
 
 Points = Sequence[tuple[float, float]]
 """Pairs of epochs trained, maybe a fraction, and a value."""
@@ -51,66 +51,58 @@ class Chart:
 
 def stop_marks(story: Story) -> list[Mark]:
     """Return where the run was stopped and went on, numbered by session, and where it stands if it is stopped now."""
+    history = story.history
     marks = [
         Mark(
-            story.epochs_at(session.step),
+            history.epochs_at(session.step),
             str(number),
             f"stopped and resumed: session {number} goes on from step {session.step:,}",
         )
-        for number, session in enumerate(story.sessions, start=1)
+        for number, session in enumerate(history.sessions, start=1)
         if session.step or number > 1
     ]
     if story.interrupted:
-        marks.append(Mark(story.position, "■", f"stopped at step {story.step:,}: {story.interrupted}"))
+        marks.append(Mark(history.position, "■", f"stopped at step {history.step:,}: {story.interrupted}"))
     return marks
 
 
 def charts_of(story: Story) -> list[Chart]:
-    """Return the charts of a run: EER, loss, accuracy, learning rate, seconds; none without a figure."""
-    if not story.history and not story.validations:
+    """Return the charts of a run: its figures, learning rate, seconds; none without a figure."""
+    history = story.history
+    if not history.epochs and not history.validations:
         return []
-    marks, last, best = stop_marks(story), last_whole_epoch(story.position), story.best
+    marks, last, best = stop_marks(story), last_whole_epoch(history.position), history.best
 
-    def column(value_of: Callable[[EpochMetrics], float]) -> Points:
-        return [(row.epoch, value_of(row)) for row in story.history]
+    def curve_of(figure: Figure) -> Curve:
+        points = [(float(row.epoch), row[figure.name]) for row in history.epochs]
+        if figure.part == "train":
+            return Curve("training", "train", points)
+        within = [(history.epochs_at(row.step), row[figure.name]) for row in history.validations]
+        return Curve("validation", "val", points, within)
 
-    def within(name: str) -> Points:
-        return [(story.epochs_at(row.step), getattr(row, name)) for row in story.validations]
+    def chart_of(figures: Sequence[Figure]) -> Chart:
+        one, *_ = [figure for figure in figures if figure.part == "val"] or figures
+        star = (float(best.epoch), best[one.name]) if best and one.part == "val" else None
+        title = f"{one.chart}{f', {one.unit}' if one.unit else ''}"
+        curves = [curve_of(figure) for figure in figures]
+        return line_chart(title, curves, marks, last, best=star, floor=one.floor, ceiling=one.ceiling)
 
-    def chart(title: str, curves: Sequence[Curve], best_value: float | None = None, **limits: float) -> Chart:
-        star = (float(best.epoch), best_value) if best and best_value is not None else None
-        return line_chart(title, curves, marks, last, best=star, **limits)
-
-    seconds = [(float(finished.epoch), finished.seconds) for finished in story.times]
+    rates = Curve("learning rate", "other", [(float(row.epoch), row.learning_rate) for row in history.epochs])
+    seconds = Curve("seconds", "other", [(float(finished.epoch), finished.seconds) for finished in history.times])
     return [
-        chart(
-            "Equal error rate, %",
-            [
-                Curve("training", "train", column(lambda row: row.train_eer)),
-                Curve("validation", "val", column(lambda row: row.val_eer), within("val_eer")),
-            ],
-            best.val_eer if best else None,
-            floor=0.0,
-        ),
-        chart(
-            "Loss",
-            [
-                Curve("training", "train", column(lambda row: row.train_loss)),
-                Curve("validation", "val", column(lambda row: row.val_loss), within("val_loss")),
-            ],
-            best.val_loss if best else None,
-            floor=0.0,
-        ),
-        chart(
-            "Validation accuracy, %",
-            [Curve("validation", "val", column(lambda row: row.val_acc), within("val_acc"))],
-            best.val_acc if best else None,
-            floor=0.0,
-            ceiling=100.0,
-        ),
-        chart("Learning rate", [Curve("learning rate", "other", column(lambda row: row.learning_rate))]),
-        chart("Seconds per epoch", [Curve("seconds", "other", seconds)], include=0.0, floor=0.0),
+        *(chart_of(figures) for figures in history.figures.charts),
+        line_chart("Learning rate", [rates], marks, last),
+        line_chart("Seconds per epoch", [seconds], marks, last, include=0.0, floor=0.0),
     ]
+
+
+def last_whole_epoch(position: float) -> int:
+    """Return the last tick of an axis that reaches to `position` epochs: a whole number of at least 1.
+
+    >>> last_whole_epoch(0.0), last_whole_epoch(2.5)
+    (1, 3)
+    """
+    return max(1, math.ceil(position))
 
 
 def line_chart(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
+from training.reports.heatmap_images import encoded, small_image
 from training.runs.directory import RunDirectory
 
 MOST_BYTES = 2_000_000
@@ -92,15 +90,10 @@ def _kind_of(path: Path, order: list[str]) -> int:
 
 
 def _picture(path: Path) -> Picture | None:
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises for a file that is no whole picture
+    image = small_image(path, _MOST_PIXELS_ACROSS)
+    if image is None:
         return None
-    image.thumbnail((_MOST_PIXELS_ACROSS, 10 * _MOST_PIXELS_ACROSS))
-    encoded = io.BytesIO()
-    image.save(encoded, format="WEBP", quality=_QUALITY, method=2)
-    content = base64.b64encode(encoded.getvalue()).decode("ascii")
+    content = base64.b64encode(encoded(image, format="WEBP", quality=_QUALITY, method=2)).decode("ascii")
     return Picture(_caption(path.stem), f"data:image/webp;base64,{content}", image.width, image.height)
 
 

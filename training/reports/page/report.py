@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from training.checkpoints.history import EpochMetrics
 from training.reports.page.curves import charts_of
 from training.reports.page.pictures import Heatmaps
 from training.reports.page.score_charts import ScorePictures, score_pictures
-from training.reports.page.story import Story
 from training.reports.page.tables import checkpoint_rows, environment_rows, epoch_rows, session_rows, setting_groups
-from training.reports.page.wording import duration_text, figure, freshness_text, state_text, time_text
+from training.reports.page.wording import (
+    duration_text,
+    figure,
+    freshness_text,
+    heading,
+    state_text,
+    time_text,
+    with_unit,
+)
+from training.reports.story import Story
 from training.runs.survey import RunFolder
+from training.tasks.task import Scores
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +38,8 @@ def report_html(story: Story, run: RunFolder, heatmaps: Heatmaps | None, written
     """Return the page. All text in it is escaped, whatever settings, paths and file names hold."""
     written_at = time.time() if written_at is None else written_at
     state, sentence = state_text(story)
-    validation = story.last_validation
+    history, figures = story.history, story.history.figures
+    scores = next((one for one in story.exhibits if isinstance(one, Scores)), None)
     settings = setting_groups(story)
     facts: dict[str, Any] = {
         "story": story,
@@ -38,18 +49,21 @@ def report_html(story: Story, run: RunFolder, heatmaps: Heatmaps | None, written
         "state_sentence": sentence,
         "written": time_text(written_at),
         "freshness": freshness_text(story, written_at),
-        "percent_done": min(100.0, 100 * story.position / story.options.num_epochs),
-        "training_time": duration_text(story.training_seconds),
-        "num_sessions": max(1, len(story.sessions)),
-        "best": story.best,
-        "last": story.history[-1] if story.history else None,
+        "history": history,
+        "percent_done": min(100.0, 100 * history.position / story.options.num_epochs),
+        "training_time": duration_text(history.training_seconds),
+        "num_sessions": max(1, len(history.sessions)),
+        "deciding_heading": heading(figures.first),
+        "best_in_title": with_unit(figures.first, history.best[figures.first.name]) if history.best else "",
+        "tiles": [_tile("Best", story, history.best), _tile("Last", story, history.last)],
+        "columns": [heading(figure) for figure in figures.by_measure],
         "charts": charts_of(story),
         "epochs": epoch_rows(story),
         "sessions": session_rows(story, run.folder),
-        "scores": _scores(story),
-        "scores_after": _epochs_text(story.epochs_at(validation.step)) if validation else "",
+        "scores": _pictures(scores) if scores else None,
+        "scores_after": _epochs_text(history.epochs_at(scores.step)) if scores else "",
         "heatmaps": heatmaps,
-        "checkpoints": checkpoint_rows(run, story.best),
+        "checkpoints": checkpoint_rows(run, story),
         "under_way": _under_way(story, run),
         "go_on": _how_to_go_on(state, run),
         "settings": settings,
@@ -60,11 +74,19 @@ def report_html(story: Story, run: RunFolder, heatmaps: Heatmaps | None, written
     return _template().render(facts)
 
 
-def _scores(story: Story) -> ScorePictures | None:
-    if story.last_validation is None:
-        return None
+def _tile(which: str, story: Story, row: EpochMetrics | None) -> tuple[str, str, str]:
+    """Return title, value and what stands below it: the figure that decides, and those that break its ties."""
+    first, *others = story.history.figures.ranking
+    title = f"{which} validation {first.short}"
+    if row is None:
+        return title, figure(None), "no epoch yet"
+    beside = ", ".join(f"{one.short} {with_unit(one, row[one.name])}" for one in others)
+    return title, with_unit(first, row[first.name]), f"epoch {row.epoch}{f', {beside}' if beside else ''}"
+
+
+def _pictures(scores: Scores) -> ScorePictures | None:
     try:
-        return score_pictures(story.last_validation)
+        return score_pictures(scores)
     except UserError:  # a validation part of one class, which has no error curve
         return None
 
@@ -77,10 +99,11 @@ def _epochs_text(epochs: float) -> str:
 def _under_way(story: Story, run: RunFolder) -> str:
     """Say that the newest checkpoint was being written while this page was, which training does not wait for."""
     on_disk = run.latest.position if run.latest else (-1, -1)
-    if story.interrupted or not story.step or on_disk >= (story.step, story.epoch):
+    history = story.history
+    if story.interrupted or not history.step or on_disk >= (history.step, history.epoch):
         return ""
-    if story.epoch in story.lost_epochs:
-        return f"The checkpoint of epoch {story.epoch} is missing: the disk refused it."
+    if history.epoch in history.lost_epochs:
+        return f"The checkpoint of epoch {history.epoch} is missing: the disk refused it."
     return "The checkpoint of the newest step is not in this list: it was still being written."
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from training.reports.page.axes import Axis, rate_axis, value_axis
 from training.reports.page.curves import Chart
 from training.reports.page.svg import Frame, dot, line
-from training.state.last_validation import LastValidation
+from training.tasks.task import Scores
 from utils.scores.error_curve import ErrorCurve, Numbers, ScoredTrials, error_curve
 from utils.scores.metrics import EqualErrorRate, equal_error_rate_of
 from utils.scores.shapes import TICKS_PERCENT, BinnedScores, binned_scores, det_limits
@@ -32,7 +32,7 @@ class ScorePictures:
     num_spoof: int
 
 
-def score_pictures(validation: LastValidation) -> ScorePictures:
+def score_pictures(validation: Scores) -> ScorePictures:
     """Return the pictures of a validation's scores; raises UserError where a class is missing."""
     trials = ScoredTrials.of(validation.scores.numpy(), validation.is_bona_fide.numpy())
     curve = error_curve(trials)

@@ -8,12 +8,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from training.checkpoints.history import EpochMetrics, Session, StepMetrics
+from training.checkpoints.history import Session, StepMetrics
 from training.checkpoints.record import CheckpointRecord, Kind
-from training.reports.page.story import Story
 from training.reports.page.wording import duration_text, figure, time_text, value_text
+from training.reports.story import Story
 from training.runs.survey import RunFolder
 from training.settings.options import SETTINGS, Options
+from training.settings.tasks import Figures
 from utils.terminal_text import bytes_text
 
 _ENVIRONMENT = {
@@ -82,7 +83,7 @@ class CheckpointRow:
     name: str
     after: str
     step: str
-    val_eer: str
+    deciding: str
     size: str
     saved: str
     marks: tuple[str, ...]
@@ -90,52 +91,42 @@ class CheckpointRow:
 
 def epoch_rows(story: Story) -> list[EpochRow]:
     """Return the epochs, the validations within them and the places where sessions began, the newest first."""
-    finished = {time.epoch: time for time in story.times}
+    history = story.history
+    finished = {time.epoch: time for time in history.times}
     rows: list[tuple[tuple[int, int], EpochRow]] = []
-    for row in story.history:
+    for row in history.epochs:
         ended = finished.get(row.epoch)
         cells = (
             f"{row.step:,}",
-            *(figure(value) for value in (row.train_loss, row.val_loss)),
-            *(figure(value, 2) for value in (row.train_eer, row.val_eer, row.val_acc)),
+            *(figure(row[one.name], one.decimals) for one in history.figures.by_measure),
             f"{row.learning_rate:.4g}",
             duration_text(ended.seconds) if ended else figure(None),
             time_text(ended.finished_at) if ended else figure(None),
         )
-        rows.append(((row.step, 1), EpochRow("epoch", row.epoch, str(row.epoch), cells, row == story.best)))
-    rows += [((row.step, 0), _within(row)) for row in story.validations]
-    for number, session in enumerate(story.sessions, start=1):
+        rows.append(((row.step, 1), EpochRow("epoch", row.epoch, str(row.epoch), cells, row == history.best)))
+    rows += [((row.step, 0), _within(row, history.figures)) for row in history.validations]
+    for number, session in enumerate(story.history.sessions, start=1):
         if number > 1 or session.step:
             name = f"Session {number}: stopped and resumed, {time_text(session.started_at)}"
             rows.append(((session.step, 2), EpochRow("session", number, name, ())))
     return [row for _, row in sorted(rows, key=lambda pair: (pair[0], pair[1].number), reverse=True)]
 
 
-def _within(row: StepMetrics) -> EpochRow:
+def _within(row: StepMetrics, figures: Figures) -> EpochRow:
     missing = figure(None)
-    return EpochRow(
-        "step",
-        row.step,
-        f"in epoch {row.epoch + 1}",
-        (
-            f"{row.step:,}",
-            missing,
-            figure(row.val_loss),
-            missing,
-            figure(row.val_eer, 2),
-            figure(row.val_acc, 2),
-            missing,
-            missing,
-            missing,
-        ),
+    cells = (
+        f"{row.step:,}",
+        *(figure(row.figures.get(one.name), one.decimals) for one in figures.by_measure),
+        *(missing, missing, missing),
     )
+    return EpochRow("step", row.step, f"in epoch {row.epoch + 1}", cells)
 
 
 def session_rows(story: Story, folder: Path) -> list[SessionRow]:
     """Return every process that trained, first to last; a checkpoint in the run's own `folder` goes by its name."""
     rows = []
     before: Session | None = None
-    for number, session in enumerate(story.sessions, start=1):
+    for number, session in enumerate(story.history.sessions, start=1):
         pause, source = "", Path(session.source)
         if session.source_saved_at is not None:
             pause = duration_text(session.started_at - session.source_saved_at)
@@ -160,7 +151,7 @@ def session_rows(story: Story, folder: Path) -> list[SessionRow]:
 def _where(story: Story, step: int) -> str:
     if not step:
         return "the beginning"
-    epochs = story.epochs_at(step)
+    epochs = story.history.epochs_at(step)
     if abs(epochs - round(epochs)) < 1e-9:
         return f"the end of epoch {round(epochs)} (step {step:,})"
     return f"within epoch {int(epochs) + 1} (step {step:,})"
@@ -175,9 +166,10 @@ def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[Chang
 
 def environment_rows(story: Story) -> list[tuple[str, str]]:
     """Return where and with what the last session trains; no rows where that is not known."""
-    if not story.sessions:
+    sessions = story.history.sessions
+    if not sessions:
         return []
-    environment = story.sessions[-1].environment
+    environment = sessions[-1].environment
     rows = [(title, value_text(environment.get(name))) for name, title in _ENVIRONMENT.items()]
     if story.num_parameters is not None:
         rows.append(("Parameters", f"{story.num_parameters:,}"))
@@ -202,14 +194,15 @@ def _setting(name: str, value: Any, defaults: Mapping[str, Any], story: Story) -
         help=SETTINGS[name].help,
         history=tuple(
             f"{value_text(session.changes[name][0])} → {value_text(session.changes[name][1])} in session {number}"
-            for number, session in enumerate(story.sessions, start=1)
+            for number, session in enumerate(story.history.sessions, start=1)
             if name in session.changes
         ),
     )
 
 
-def checkpoint_rows(folder: RunFolder, best: EpochMetrics | None) -> list[CheckpointRow]:
+def checkpoint_rows(folder: RunFolder, story: Story) -> list[CheckpointRow]:
     """Return the checkpoints on disk, each once under its own name, the newest first."""
+    best, first = story.history.best, story.history.figures.first
     latest = folder.latest.position if folder.latest else None
     own = [record for record in folder.listed if record is not folder.best or _is_alone(record, folder)]
     return [
@@ -217,7 +210,7 @@ def checkpoint_rows(folder: RunFolder, best: EpochMetrics | None) -> list[Checkp
             name=record.path.name,
             after=_after(record),
             step=f"{record.step:,}",
-            val_eer=figure(record.validated.val_eer if record.validated else None, 2),
+            deciding=figure(record.validated[first.name] if record.validated else None, first.decimals),
             size=bytes_text(record.bytes_on_disk),
             saved=figure(None) if record.saved_at_s is None else time_text(record.saved_at_s),
             marks=(

@@ -6,7 +6,8 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from training.reports.page.story import Story
+from training.reports.story import Story
+from training.settings.tasks import Figure
 
 _MISSING = "-"
 
@@ -46,6 +47,27 @@ def figure(value: float | None, decimals: int = 4) -> str:
     return f"{value:.{decimals}f}" if math.isfinite(value) else str(value)
 
 
+def with_unit(figure_of: Figure, value: float | None) -> str:
+    """Return a figure of a task with its unit; one that is missing is a dash.
+
+    >>> from training.settings.tasks import DETECTION
+    >>> with_unit(DETECTION.figures.first, 12.3456), with_unit(DETECTION.figures.first, None)
+    ('12.35 %', '-')
+    """
+    unit = f" {figure_of.unit}" if figure_of.unit and value is not None else ""
+    return figure(value, figure_of.decimals) + unit
+
+
+def heading(figure_of: Figure) -> str:
+    """Return the head of a column of figures.
+
+    >>> from training.settings.tasks import DETECTION
+    >>> [heading(one) for one in DETECTION.figures.by_measure]
+    ['Train loss', 'Val loss', 'Train EER, %', 'Val EER, %', 'Val acc, %']
+    """
+    return f"{figure_of.part.capitalize()} {figure_of.short}{f', {figure_of.unit}' if figure_of.unit else ''}"
+
+
 def value_text(value: Any) -> str:
     """Return a setting's value as it is typed; one that is not set is a dash.
 
@@ -65,27 +87,28 @@ def state_text(story: Story) -> tuple[str, str]:
     if story.is_finished:
         return "finished", f"All {target} epochs are completed." if target > 1 else "The one epoch is completed."
     if story.is_stalled:
-        return "finished", f"Ended after epoch {story.epoch} of {target}: no better epoch came (--patience)."
-    where = f"after epoch {story.epoch} of {target}"
-    if story.batches_done:
-        done = f"{story.batches_done:,} of {story.batches_per_epoch:,} batches"
-        where = f"in epoch {story.epoch + 1} of {target}, after {done}"
-    elif not story.epoch:
+        return "finished", f"Ended after epoch {story.history.epoch} of {target}: no better epoch came (--patience)."
+    where = f"after epoch {story.history.epoch} of {target}"
+    if story.history.under_way.batches_done:
+        done = f"{story.history.under_way.batches_done:,} of {story.history.under_way.batches_per_epoch:,} batches"
+        where = f"in epoch {story.history.epoch + 1} of {target}, after {done}"
+    elif not story.history.epoch:
         where = "before its first step"
     if story.interrupted:
         return "stopped", f"Stopped {where}: {story.interrupted}."
-    if not story.history:
+    if not story.history.epochs:
         return "training", f"Training, epoch 1 of {target} is not completed yet."
-    return "training", f"Training, {story.epoch} of {target} epochs completed."
+    return "training", f"Training, {story.history.epoch} of {target} epochs completed."
 
 
 def freshness_text(story: Story, written_at: float) -> str:
     """Say how old a page of a run in training may be; "" where nothing follows it."""
     if state_text(story)[0] != "training":
         return ""
-    if not story.times:
+    times = story.history.times[-3:]
+    if not times:
         return "The page is written again after each epoch."
-    seconds = sum(finished.seconds for finished in story.times[-3:]) / len(story.times[-3:])
+    seconds = sum(finished.seconds for finished in times) / len(times)
     return (
         f"The page is written again after each epoch, next about {time_text(written_at + seconds)[11:]} "
         f"(an epoch takes {duration_text(seconds)}). One that is much older belongs to a run that is not training any "

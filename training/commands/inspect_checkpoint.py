@@ -1,21 +1,23 @@
-"""What --inspect_checkpoint prints of a file, as text and as JSON."""
+"""--inspect_checkpoint: prints what a file holds, as text or as JSON."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from training.checkpoints.decision import NO_THRESHOLD, Decision
-from training.checkpoints.history import EpochMetrics
-from training.checkpoints.inspection import Inspection
+from training.checkpoints.inspection import Inspection, inspect_file
 from training.checkpoints.record import CheckpointRecord, Kind, record_document
 from training.checkpoints.tensor_table import TensorEntry, TensorTable, stored_bytes
 from training.runs.survey import checkpoint_files, survey_folder
+from training.settings.requests import InspectCheckpoint
+from utils.console import say
 from utils.errors import UserError
+from utils.json_text import json_text
 from utils.terminal_text import RULE, bytes_text, printable
 
 _KINDS = {
@@ -27,7 +29,16 @@ _KINDS = {
 _INDENT = "   "
 
 
-def find_file(place: Path, which: str) -> Path:
+def run(request: InspectCheckpoint) -> int:
+    """Print what one checkpoint file holds, and fail if something is wrong with it."""
+    found = inspect_file(_find_file(request.place, request.load_checkpoint_type))
+    say(json_text(inspection_document(found)) if request.as_json else inspection_text(found))
+    if found.problems:
+        raise UserError(f"{found.path} cannot be used: {'; '.join(found.problems)}")
+    return 0
+
+
+def _find_file(place: Path, which: str) -> Path:
     """Return the file to inspect: `place`, or the last or best checkpoint of the run folder that it is.
 
     Raises UserError where there is none.
@@ -108,14 +119,19 @@ def _head(found: Inspection) -> list[str]:
 def _metrics(record: CheckpointRecord) -> list[str]:
     if record.last is None or record.best is None:
         return ["", "Metrics", f"{_INDENT}no epoch is complete yet"]
-    names = [field.name for field in fields(EpochMetrics)]
-    rows = [(name, getattr(record.last, name), getattr(record.best, name)) for name in names]
+    best = record.best.as_dict()
+    rows = [(name, value, best[name]) for name, value in record.last.as_dict().items()]
     return [
         "",
-        "Metrics (EERs and accuracy in percent)",
+        _metrics_title(record),
         f"{_INDENT}{'':14}{'last':>14}{'best':>14}",
         *(f"{_INDENT}{name:14}{_figure(last):>14}{_figure(best):>14}" for name, last, best in rows),
     ]
+
+
+def _metrics_title(record: CheckpointRecord) -> str:
+    in_percent = dict.fromkeys(figure.short for figure in record.figures.by_measure if figure.unit == "%")
+    return f"Metrics ({' and '.join(in_percent)} in percent)" if in_percent else "Metrics"
 
 
 def _decision(decision: Decision | None) -> str:

@@ -1,4 +1,4 @@
-"""What --list_checkpoints prints: the documented block and a line for all else in the folder, or everything as JSON.
+"""--list_checkpoints: the documented block and a line for all else in the folder, or everything as JSON.
 
 Facts that the documented block lacks stand below it, so that what reads the block finds its lines as they always were.
 """
@@ -12,8 +12,32 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoints.record import CheckpointRecord, record_document
-from training.runs.survey import RunFolder
+from training.runs.experiments import other_experiments, other_versions, run_to_look_at
+from training.runs.survey import RunFolder, other_run_folders, survey_folder
+from training.settings.requests import ListCheckpoints
+from training.settings.tasks import DETECTION
+from utils.console import say
+from utils.errors import UserError
+from utils.json_text import json_text
 from utils.terminal_text import RULE, age_text, bytes_text
+
+
+def run(request: ListCheckpoints) -> int:
+    """Print the checkpoints of the run that is asked for, and name others."""
+    run = _run_at(request.place) if isinstance(request.place, Path) else run_to_look_at(request.place)
+    other_runs = [*other_run_folders(run.folder), *other_experiments(run.folder)]
+    versions = other_versions(run.folder)
+    if request.as_json:
+        say(json_text(list_document(run, other_runs, versions)))
+    else:
+        say(list_text(run, other_runs, versions))
+    return 0
+
+
+def _run_at(path: Path) -> RunFolder:
+    if not path.exists():
+        raise UserError(f"--model_path {path} does not exist: pass a run folder or a file in it")
+    return survey_folder(path.parent if path.is_file() else path)
 
 
 def list_text(
@@ -25,7 +49,7 @@ def list_text(
     """
     lines = _block(run) if run.all_checkpoints else [f"No checkpoints in {run.folder}."]
     lines += [f"Cannot be used: {file.path}: {file.reason}" for file in run.unusable]
-    lines += [f"Weights only: {file.path}{_known(file.epoch, file.val_eer)}" for file in run.weights]
+    lines += [f"Weights only: {file.path}{_known(file.record)}" for file in run.weights]
     lines += [f"Frozen weights of these: {file.path} ({bytes_text(file.bytes_on_disk)})" for file in run.frozen]
     moved = [run.folder / f"version_{number}" for number in run.versions]
     lines += [f"Earlier run, moved aside: {folder}" for folder in moved if folder.is_dir()]
@@ -52,7 +76,7 @@ def list_document(run: RunFolder, other_runs: Sequence[Path], other_versions: Se
         "best_checkpoint": str(run.best.path) if run.best else None,
         "last_checkpoint": str(run.last.path) if run.last else None,
         "weights": [
-            {"path": str(file.path), "bytes": file.bytes_on_disk, "epoch": file.epoch, "val_eer": file.val_eer}
+            {"path": str(file.path), "bytes": file.bytes_on_disk, "epoch": file.epoch, **_deciding(file.record)}
             for file in run.weights
         ],
         "frozen": [{"path": str(file.path), "bytes": file.bytes_on_disk, "sha256": file.sha256} for file in run.frozen],
@@ -114,22 +138,29 @@ def _stat(path: Path) -> os.stat_result | None:
 
 def _facts(record: CheckpointRecord) -> list[str]:
     lines = [f"   Epoch: {record.epoch}"]
+    figures, first = record.figures, record.figures.first
     if record.last and record.best:
-        lines += [
-            f"   Val EER: {record.last.val_eer:.2f}%",
-            f"   Val Acc: {record.last.val_acc:.2f}%",
-            f"   Best EER: {record.best.val_eer:.2f}%",
-        ]
+        last = record.last
+        lines += [f"   {figure.title}: {figure.value_text(last[figure.name])}" for figure in figures.listed]
+        lines.append(f"   Best {first.short_title}: {first.value_text(record.best[first.name])}")
     else:
-        lines.append("   Val EER: no epoch is complete yet")
+        lines.append(f"   {first.title}: no epoch is complete yet")
     if record.batches_done:
         lines.append(f"   Step: {record.step} ({record.progress_in_epoch})")
         if record.validated:
-            lines.append(f"   Val EER at this step: {record.validated.val_eer:.2f}%")
+            lines.append(f"   {first.title} at this step: {first.value_text(record.validated[first.name])}")
     return lines
 
 
-def _known(epoch: int | None, val_eer: float | None) -> str:
-    facts = [f"epoch {epoch}"] if epoch is not None else []
-    facts += [f"val EER {val_eer:.2f}%"] if val_eer is not None else []
-    return f" ({', '.join(facts)})" if facts else ""
+def _known(record: CheckpointRecord | None) -> str:
+    if record is None:
+        return ""
+    first = record.figures.first
+    facts = [f"epoch {record.epoch}", *([first.text(record.last[first.name])] if record.last else [])]
+    return f" ({', '.join(facts)})"
+
+
+def _deciding(record: CheckpointRecord | None) -> dict[str, float | None]:
+    """Return the figure that decides which epoch is the best; that of a detector, None, where it is not known."""
+    name = (record.figures if record else DETECTION.figures).first.name
+    return {name: record.last[name] if record and record.last else None}

@@ -1,0 +1,28 @@
+"""--eval: scores an evaluation set with a trained detector and prints the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.commands.metrics import print_report
+from training.settings.requests import Evaluate
+from utils.console import say
+from utils.json_text import json_text
+
+
+def run(request: Evaluate) -> int:
+    """Score all trials, or go on where an earlier process stopped, and print the figures where there are keys."""
+    from training.evaluation.evaluation import evaluate  # noqa: PLC0415  (imports torch, 2 s)
+
+    done = evaluate(request)
+    if done.report:
+        print_report(done.report, request.plots, as_json=request.as_json)
+    elif not done.exit_code:
+        say(_without_figures(done.output, request.as_json))
+    return done.exit_code
+
+
+def _without_figures(scores: Path, as_json: bool) -> str:
+    if as_json:
+        return json_text({"scores": {"path": str(scores)}})
+    return f"The trials have no keys, so there are no figures: --metrics {scores} --keys FILE gives them"

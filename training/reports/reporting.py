@@ -1,0 +1,84 @@
+"""All that tells of a run in one list, always made from its history, so that no report can disagree with it.
+
+One rule holds for all of them: a report that cannot be written costs one warning, and is tried again at the next epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from training.checkpoints.record import CheckpointRecord
+from training.reports.story import Moment, Story
+from utils.console import say
+from utils.errors import UserError
+
+
+class Reporter(Protocol):
+    """Something that tells of a run: a file, a page, a service."""
+
+    @property
+    def place(self) -> object:
+        """Where it tells, as a warning names it."""
+
+    @property
+    def moments(self) -> frozenset[Moment]:
+        """When it wants to be asked."""
+
+    def tell(self, story: Story) -> None:
+        """Tell what it has not told yet, or all of it anew; raises OSError or UserError where that is impossible.
+
+        What earlier processes wrote is replaced at the first call, so each point appears once however often the run
+        stopped, and what came after the checkpoint is gone.
+        """
+
+    def close(self) -> None:
+        """Let go of what is open; never raises."""
+
+
+class Reports:
+    """The reporters of one run, and the story that they are told; `story` gives it as it is now."""
+
+    def __init__(self, reporters: Sequence[Reporter], story: Callable[[], Story]) -> None:
+        self._reporters = reporters
+        self._story = story
+        self._saved: CheckpointRecord | None = None
+        self._lacking: list[Reporter] = []
+        self.interrupted = ""
+
+    def tell(self, moment: Moment) -> None:
+        """Let everybody tell who wants to at this moment, and after an epoch who could not before."""
+        wanting = [reporter for reporter in self._reporters if moment in reporter.moments]
+        if moment in (Moment.EPOCH_COMPLETED, Moment.ENDED):
+            wanting += [reporter for reporter in self._lacking if reporter not in wanting]
+        if wanting:
+            story = replace(self._story(), moment=moment, saved=self._saved, interrupted=self.interrupted)
+            self._ask(wanting, story)
+
+    def saved(self, record: CheckpointRecord) -> None:
+        """Take in that this checkpoint is on disk."""
+        self._saved = record
+        self.tell(Moment.SAVED)
+
+    def end(self, interrupted: str = "") -> None:
+        """Let all of them tell for the last time, and close them; `interrupted` says why the run is not complete."""
+        self.interrupted = interrupted
+        self.tell(Moment.ENDED)
+        for reporter in self._reporters:
+            reporter.close()
+
+    def _ask(self, reporters: Iterable[Reporter], story: Story) -> None:
+        for reporter in reporters:
+            try:
+                reporter.tell(story)
+            except (OSError, UserError) as error:
+                if reporter not in self._lacking:
+                    self._lacking.append(reporter)
+                    reason = (error.strerror if isinstance(error, OSError) else None) or error
+                    say(
+                        f"[WARNING] {reporter.place} could not be written: {reason}. "
+                        "Training goes on, and the next epoch tries again."
+                    )
+            else:
+                self._lacking = [one for one in self._lacking if one is not reporter]

@@ -1,0 +1,20 @@
+"""Which Task trains what the options ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from training.settings.options import Options
+from training.settings.tasks import DETECTION
+from training.tasks.detection import DetectionTask
+from training.tasks.task import Task
+
+TASKS: dict[str, Callable[[Options, torch.device], Task]] = {DETECTION.name: DetectionTask}
+"""How a task is made, by the name in its description."""
+
+
+def make_task(options: Options, device: torch.device) -> Task:
+    """Return the task of a run with these options."""
+    return TASKS[options.task.name](options, device)
