@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from training.saving.store import load_payload
+from tests.loading import load_payload
 from training.settings.options import SETTINGS
 from training.settings.setting import OnChange
 

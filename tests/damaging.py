@@ -22,12 +22,11 @@ import torch
 from main import main
 from tests.asking import asked_training
 from tests.conftest import REPOSITORY, SMALL_RUN, command_line, write_corpus
+from tests.loading import load_payload, load_weights
 from training.checkpoints.record import CheckpointRecord, Kind, UnusableFile, examine
 from training.checkpoints.sealed_file import read_record
-from training.checkpoints.weights import load_weights
 from training.planning.facts import collect_facts
 from training.planning.plan import decide
-from training.saving.store import load_payload
 from utils.errors import UserError
 
 BLOCK_SIZES = (512, 1024, 2048, 4096)

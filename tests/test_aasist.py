@@ -23,7 +23,8 @@ from models.graph_attention import GraphAttention, GraphPooling, HeterogeneousGr
 from models.sinc_convolution import SincConvolution, mel_edges_hz
 from tests.comparing import assert_same_training
 from tests.conftest import write_corpus
-from training.checkpoints.weights import load_into, load_weights
+from tests.loading import load_weights
+from training.checkpoints.weights import load_into
 from training.loop.step import take_step
 from training.tasks.losses import weighted_cross_entropy
 

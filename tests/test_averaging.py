@@ -29,7 +29,7 @@ def test_the_last_or_the_best_epochs_are_taken_oldest_first(which: str, number: 
 def test_the_mean_is_that_worked_by_hand_and_counters_are_those_of_the_last_file(tmp_path: Path) -> None:
     for number, (weight, seen) in enumerate([(1.0, 10), (2.0, 20), (6.0, 30)]):
         torch.save({"weight": torch.tensor([weight, -weight]), "seen": torch.tensor(seen)}, tmp_path / f"{number}.pth")
-    mean = mean_of_weights([tmp_path / f"{number}.pth" for number in range(3)])
+    mean = mean_of_weights([tmp_path / f"{number}.pth" for number in range(3)]).state_dict
     assert mean["weight"].tolist() == [3.0, -3.0] and mean["weight"].dtype == torch.float32
     assert mean["seen"].item() == 30
 
@@ -58,7 +58,7 @@ def test_the_mean_of_two_epochs_scores_as_the_mean_weights_do(
     assert main(arguments(run_folder, corpus, "--average_checkpoints", "2", "--eval_output", "mean.txt")) == 0
     assert "the mean of the weights of 2 epochs" in capsys.readouterr().out
     paths = [run_folder / f"checkpoint_epoch_{epoch}.pth" for epoch in (1, 2)]
-    torch.save(mean_of_weights(paths), "mean.pt")
+    torch.save(dict(mean_of_weights(paths).state_dict), "mean.pt")
     bare = arguments(Path("mean.pt"), corpus, *SMALL_RUN, "--eval_output", "bare.txt")
     assert main(bare) == 0
     assert Path("bare.txt").read_bytes() == Path("mean.txt").read_bytes()

@@ -20,10 +20,10 @@ from models.build import create_detector
 from models.detector import DetectorSettings, scores
 from models.names import FRONT_END_TYPES, MODEL_TYPES
 from tests.conftest import SMALL_RUN, write_corpus
+from tests.loading import load_payload, load_weights
 from tests.records import validated
 from tests.small_audio import write_sounds
 from training.checkpoints.record import CheckpointRecord
-from training.checkpoints.weights import load_weights
 from training.export import onnx_file, torchscript_file
 from training.export.checking import (
     OTHER_LENGTHS,
@@ -38,7 +38,6 @@ from training.export.metadata import file_metadata, val_eer_percent
 from training.export.scored_detector import Score, ScoredDetector
 from training.inference import load_detector
 from training.runs.finding import find_source
-from training.saving.store import load_payload
 from utils.audio.waveforms import CROP_SAMPLES
 
 FORMATS = {"onnx": ".onnx", "torchscript": ".torchscript", "safetensors": ".safetensors"}
@@ -181,7 +180,7 @@ def test_the_best_weights_can_be_exported_too(trained: Path, workplace: Path) ->
 
 
 def test_a_threshold_and_an_eer_are_stated_only_where_they_are_known_of_these_weights(checkpoint: Path) -> None:
-    record, detector = find_source(checkpoint, "last"), load_detector(checkpoint).detector
+    record, detector = find_source(checkpoint, "last").facts, load_detector(checkpoint).detector
     assert isinstance(record, CheckpointRecord) and record.last is not None
     later = replace(record, validated=None, step=record.step + 1)
     for each, threshold, expected in (

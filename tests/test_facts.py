@@ -131,7 +131,7 @@ def test_a_damaged_last_checkpoint_of_a_named_folder_is_refused_and_not_stepped_
 
 def test_weights_of_another_program_are_found_as_weights() -> None:
     write_foreign_weights(Path("pretrained.pth"))
-    assert isinstance(find_source(Path("pretrained.pth"), "last"), WeightsFile)
+    assert isinstance(find_source(Path("pretrained.pth"), "last").facts, WeightsFile)
 
 
 def test_damaged_weights_of_another_program_are_refused() -> None:

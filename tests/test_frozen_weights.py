@@ -18,6 +18,7 @@ from models.detector import Detector, DetectorSettings
 from models.front_end import SelfSupervisedFrontEnd
 from tests.comparing import assert_same_training, differences, log_rows
 from tests.conftest import REPOSITORY, SMALL_RUN
+from tests.loading import load_payload, load_weights
 from tests.records import record
 from tests.test_store import flip_bit
 from training.checkpoints.frozen_reference import FROZEN_KEY, FrozenFile
@@ -30,12 +31,11 @@ from training.checkpoints.frozen_weights import (
 )
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine, record_from_dict
 from training.checkpoints.sealed_file import BadCheckpointFileError
-from training.checkpoints.weights import load_weights
 from training.inference import load_detector
 from training.loop.step import take_step
 from training.runs.directory import RunDirectory
 from training.runs.names import CheckpointNames
-from training.saving.store import CheckpointStore, load_payload
+from training.saving.store import CheckpointStore
 from training.settings.options import Options
 from training.settings.requests import EXPORT_FORMATS
 from training.state.random_states import seed_random_states

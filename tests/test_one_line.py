@@ -18,12 +18,12 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from main import main
 from tests.conftest import SMALL_RUN, write_corpus
 from tests.html_pages import read
+from tests.loading import load_payload
 from training.checkpoints.record import CheckpointRecord, examine
 from training.loop.step import take_step
 from training.reports.points import TIME_SCALARS
 from training.reports.wandb_files import next_point, note_first_point, points_in_file, records_in
 from training.runs.directory import RunDirectory
-from training.saving.store import load_payload
 from training.settings.tasks import DETECTION
 from training.tasks import heatmaps
 from training.tasks.heatmap_figures import layer_importance_figure

@@ -313,4 +313,5 @@ def test_the_record_is_found_without_listing_what_lies_before_it(tmp_path: Path,
         archive.comment = b"bonafide sealed crc32:00000000"
     with zipfile.ZipFile(path) as archive:
         by_zipfile = json.loads(archive.read(f"archive/{sealed_file.RECORD_NAME}"))
-    assert sealed_file._sealed_record(path) == by_zipfile == RECORD
+    with path.open("rb") as whole_file:
+        assert sealed_file._last_record(whole_file) == by_zipfile == RECORD

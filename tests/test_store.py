@@ -18,10 +18,10 @@ import pytest
 import torch
 
 from tests.comparing import differences
+from tests.loading import load_payload, load_weights
 from tests.small_state import FACTS, OPTIONS, complete_epoch, seed_everything, small_state, train
 from tests.tracing import needs_strace, traced
 from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, Kind, WeightsFile, examine
-from training.checkpoints.weights import load_weights
 from training.runs.directory import RunDirectory
 from training.runs.lock import RunLock
 from training.runs.names import CheckpointNames
@@ -29,7 +29,6 @@ from training.saving import store as store_module
 from training.saving.store import (
     CannotSaveError,
     CheckpointStore,
-    load_payload,
     save_checkpoint,
 )
 from training.state.snapshot import take_snapshot

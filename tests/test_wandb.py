@@ -10,12 +10,12 @@ import pytest
 
 from main import main
 from tests.conftest import write_corpus
+from tests.loading import load_payload
 from tests.records import STEPS_PER_EPOCH, record
 from tests.test_logs import RUN, complete, state_after
 from training.reports.story import Moment, Story
 from training.reports.wandb_files import points_in_file, records_in
 from training.reports.wandb_run import WandbRun
-from training.saving.store import load_payload
 from training.settings.options import Options
 from training.settings.wandb import WandbIdentity, refuse_missing_package
 from training.state.train_state import TrainState

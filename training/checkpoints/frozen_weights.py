@@ -19,7 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from models.front_end import SelfSupervisedFrontEnd
-from training.checkpoints.frozen_reference import FROZEN_KEY, WEIGHTS_KEY, FrozenReference, broken_frozen, find_frozen
+from training.checkpoints.frozen_reference import FROZEN_KEY, WEIGHTS_KEY, FrozenFile, FrozenReference
+from training.checkpoints.sealed_file import BadCheckpointFileError
+from training.checkpoints.verified_file import VerifiedFile, open_frozen
 from training.checkpoints.verified_load import load_verified
 from utils.errors import UserError
 
@@ -88,9 +90,10 @@ def _with_versions_of(state_dict: Any, made: OrderedDict[str, Tensor]) -> Ordere
     return made
 
 
-def made_whole(payload: dict[str, Any], path: Path) -> dict[str, Any]:
+def made_whole(payload: dict[str, Any], path: Path, opened: VerifiedFile | None = None) -> dict[str, Any]:
     """Return the payload of the checkpoint `path` with its frozen weights in it, every bit and their hash verified.
 
+    They are those in `opened`, or are looked for where that is None or another file than the payload refers to.
     Raises UserError where they are missing, damaged, or not those that the checkpoint was saved with.
     """
     if FROZEN_KEY not in payload:
@@ -100,11 +103,12 @@ def made_whole(payload: dict[str, Any], path: Path) -> dict[str, Any]:
         names = list(payload[FROZEN_KEY]["names"])
     except (TypeError, ValueError, LookupError) as error:
         raise UserError(f"{path} is damaged: its reference to frozen weights makes no sense ({error})") from error
-    reason = broken_frozen(path, needed)
-    if reason:
-        raise UserError(f"{path} cannot be used: {reason}")
-    file = find_frozen(path, needed)
+    try:
+        is_it = opened is not None and isinstance(opened.facts, FrozenFile) and opened.facts.sha256 == needed.sha256
+        file = opened if opened and is_it else open_frozen(path, needed)
+    except BadCheckpointFileError as error:
+        raise UserError(f"{path} cannot be used: {error}") from error
     stored = load_verified(file).get(WEIGHTS_KEY, {})
     if set(stored) != set(names) or content_sha256(stored) != needed.sha256:
-        raise UserError(f"{path} cannot be used: {file} does not hold the weights that it was saved with")
+        raise UserError(f"{path} cannot be used: {file.path} does not hold the weights that it was saved with")
     return with_frozen(payload, {name: stored[name] for name in names})

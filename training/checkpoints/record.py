@@ -253,17 +253,24 @@ def examine(path: Path) -> CheckpointRecord | WeightsFile | FrozenFile | Unusabl
     A checkpoint whose frozen weights are not there is unusable.
     """
     try:
-        stored = read_record(path)
-        size = path.stat().st_size
-        if stored is None:
-            return WeightsFile(path, size)
-        if stored.get("kind") == FROZEN_KIND:
-            return frozen_file_from_dict(stored, path, size)
-        record = record_from_dict(stored, path, size)
-        if record.frozen:
-            find_frozen(path, record.frozen)
+        return facts_of(read_record(path), path, path.stat().st_size)
     except (BadCheckpointFileError, UserError) as error:
         return UnusableFile(path, str(error))
+
+
+def facts_of(stored: Mapping[str, Any] | None, path: Path, size: int) -> CheckpointRecord | WeightsFile | FrozenFile:
+    """Return what a file of `size` bytes is, given the record in it.
+
+    Raises BadCheckpointFileError or UserError where this version makes no sense of the record, and where the frozen
+    weights that it refers to are not there.
+    """
+    if stored is None:
+        return WeightsFile(path, size)
+    if stored.get("kind") == FROZEN_KIND:
+        return frozen_file_from_dict(stored, path, size)
+    record = record_from_dict(stored, path, size)
+    if record.frozen:
+        find_frozen(path, record.frozen)
     return WeightsFile(path, size, record) if record.kind is Kind.WEIGHTS else record
 
 

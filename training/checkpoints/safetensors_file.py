@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from training.checkpoints.last_entry import Readable
 
 SAFETENSORS_SUFFIX = ".safetensors"
 _LENGTH_BYTES = 8
 _HEADER_LIMIT_BYTES = 100_000_000  # the format's own
 _METADATA = "__metadata__"
 _DTYPES = {"BF16": "bfloat16", "BOOL": "bool", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+_NO_HEADER = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 _KINDS = {"F": "float", "I": "int", "U": "uint", "C": "complex"}
 
 
@@ -38,18 +42,20 @@ class StoredTensor:
 def read_header(path: Path) -> list[StoredTensor]:
     """Return the tensors of a file, in its order; raises BadSafetensorsError where it is cut short or no such file."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-            if not 0 < length <= min(_HEADER_LIMIT_BYTES, size - _LENGTH_BYTES):
-                raise BadSafetensorsError("it is no safetensors file, or was cut short within its header")
-            header = json.loads(file.read(length))
+        with path.open("rb", buffering=0) as file:
+            return header_in(file)
+    except OSError as error:
+        raise BadSafetensorsError(f"it cannot be read ({error.strerror or error})") from error
+
+
+def header_in(file: Readable) -> list[StoredTensor]:
+    """Return the tensors of an open file, as `read_header` does; raises OSError too."""
+    size, length, header = _read_header(file)
+    try:
         entries = {name: entry for name, entry in header.items() if name != _METADATA}
         tensors = [_tensor(name, entry) for name, entry in entries.items()]
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-    except OSError as error:
-        raise BadSafetensorsError(f"it cannot be read ({error.strerror or error})") from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except _NO_HEADER as error:
         raise BadSafetensorsError(f"its header is damaged ({error})") from error
     missing = _LENGTH_BYTES + length + end - size
     if missing > 0:
@@ -57,13 +63,26 @@ def read_header(path: Path) -> list[StoredTensor]:
     return tensors
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Return the texts in a file's header, by name; raises BadSafetensorsError as `read_header` does."""
-    read_header(path)
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(_LENGTH_BYTES), "little")))
-    found = header.get(_METADATA)
+def metadata_in(file: Readable) -> dict[str, str]:
+    """Return the texts in an open file's header, by name; raises BadSafetensorsError where it is no such file."""
+    found = _read_header(file)[2].get(_METADATA)
     return {str(name): str(text) for name, text in found.items()} if isinstance(found, dict) else {}
+
+
+def _read_header(file: Readable) -> tuple[int, int, dict[str, Any]]:
+    """Return the bytes of the whole file, those of its header, and the header."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if not 0 < length <= min(_HEADER_LIMIT_BYTES, size - _LENGTH_BYTES):
+        raise BadSafetensorsError("it is no safetensors file, or was cut short within its header")
+    try:
+        header = json.loads(file.read(length))
+        if not isinstance(header, dict):
+            raise TypeError(f"it is a {type(header).__name__}")
+    except _NO_HEADER as error:
+        raise BadSafetensorsError(f"its header is damaged ({error})") from error
+    return size, length, header
 
 
 def _tensor(name: str, entry: dict[str, Any]) -> StoredTensor:

@@ -22,20 +22,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX, BadSafetensorsError, read_header
+from training.checkpoints.last_entry import Readable, read_last_entry
+from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX, BadSafetensorsError, header_in
 
 RECORD_NAME = "record.json"
 _SEAL = b"bonafide sealed crc32:%08x"
 _SEAL_BYTES = len(_SEAL % 0)
 _CHUNK_BYTES = 1 << 22
 _RECORD_LIMIT_BYTES = 1 << 24
-_TAIL_BYTES = 1 << 19  # the record, the directory of some thousand tensors and the end
-_LOCAL = struct.Struct("<4s5H3L2H")
-_ENTRY = struct.Struct("<4s6H3L5H2L")
-_END = struct.Struct("<4s4H2LH")
-_ZIP64_END_BYTES = 56 + 20
-_ZIP64_OFFSET_BYTES = 4 + 8
-_IN_EXTRA = 0xFFFFFFFF
 # How a file of torch before version 1.6 begins: a pickle of its magic number (torch/serialization.py).
 _OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _PICKLE_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
@@ -59,6 +53,10 @@ class _Writable(Protocol):
 
 class BadCheckpointFileError(Exception):
     """A file that cannot be a whole checkpoint; the message says what was found, without the file's name."""
+
+
+class NotUsableError(BadCheckpointFileError):
+    """A file that may be as it was written, and that this program makes no use of."""
 
 
 class _ChecksummedWriter:
@@ -107,14 +105,28 @@ def write_sealed(file: IO[bytes], save: Callable[[Any], None], record: dict[str,
 def read_record(path: Path) -> dict[str, Any] | None:
     """Return the JSON record of a file, or None for a torch file that has none (written by another program).
 
-    Reads the end of the file only, about 3 ms whatever its size, and so finds no damage elsewhere: see `broken_seal`.
+    Reads some kilobytes at the end of the file, whatever its size, and so finds no damage elsewhere: see `broken_seal`.
     Raises BadCheckpointFileError where the file is cut short, is no torch file at all, or its record is damaged.
     """
     try:
-        record = _sealed_record(path)
+        with path.open("rb", buffering=0) as file:  # a buffer would read more than is asked for
+            return record_in(file, path.suffix)
+    except OSError as error:
+        raise BadCheckpointFileError(cannot_be_read(error)) from error
+
+
+def cannot_be_read(error: OSError) -> str:
+    """Say that a file cannot be read, in the system's words."""
+    return f"it cannot be read ({error.strerror or error})"
+
+
+def record_in(file: Readable, suffix: str) -> dict[str, Any] | None:
+    """Return the JSON record in an open file whose name ends in `suffix`; as `read_record`, but raises OSError too."""
+    try:
+        record = _last_record(file)
         if record is not None:
             return record
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             top = names[0].split("/", 1)[0] if names else ""
             if f"{top}/{RECORD_NAME}" in names:
@@ -128,90 +140,48 @@ def read_record(path: Path) -> dict[str, Any] | None:
                 return None
             raise BadCheckpointFileError("it is a zip file, and not one that torch wrote")
     except zipfile.BadZipFile as error:
-        _refuse_unless_known(path, str(error))
+        _refuse_unless_known(file, suffix, str(error))
         return None
     except BAD_ENTRY as error:
         raise BadCheckpointFileError(f"its record cannot be read ({error})") from error
-    except OSError as error:
-        raise BadCheckpointFileError(f"it cannot be read ({error.strerror or error})") from error
 
 
-def _sealed_record(path: Path) -> dict[str, Any] | None:
+def _last_record(file: Readable) -> dict[str, Any] | None:
     """Return the record of a file as `write_sealed` leaves it, or None for zipfile to judge.
 
-    The record is the last entry of such a file, so the hundreds of tensors before it need not be listed: a hundred
-    checkpoints of XLS-R are read in a third of the time. Whatever is not exactly as expected is left to zipfile.
-    Format: PKWARE APPNOTE 6.3.3, sections 4.3.7 (local header), 4.3.12 (directory entry), 4.3.14-16 (ends) and 4.5.3.
+    The record is the last entry of such a file, so the hundreds of tensors before it need not be listed.
     """
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        tail_start = max(0, size - _TAIL_BYTES)
-        file.seek(tail_start)
-        tail = file.read()
-    end = len(tail) - _END.size - _SEAL_BYTES
-    if end < _ZIP64_END_BYTES or tail[end : end + 4] != b"PK\x05\x06":
+    entry = read_last_entry(file, _SEAL_BYTES, _RECORD_LIMIT_BYTES)
+    if entry is None or entry[0].count("/") != 1 or not entry[0].endswith(f"/{RECORD_NAME}"):
         return None
-    if tail[end - _ZIP64_END_BYTES :][:4] == b"PK\x06\x06":  # files from 2 GiB on have a second end before the end
-        end -= _ZIP64_END_BYTES
-    entry = tail.rfind(b"PK\x01\x02", 0, end)
-    if entry < 0 or end - entry < _ENTRY.size:
-        return None
-    fields = _ENTRY.unpack_from(tail, entry)
-    crc, stored_bytes, content_bytes, name_bytes, extra_bytes, comment_bytes, header = (*fields[7:13], fields[16])
-    name = tail[entry + _ENTRY.size : entry + _ENTRY.size + name_bytes]
-    extra = tail[entry + _ENTRY.size + name_bytes : end]
-    if header == _IN_EXTRA and extra[:4] == b"\1\0\x08\0" and len(extra) == _ZIP64_OFFSET_BYTES:
-        header = int.from_bytes(extra[4:], "little")
-    start = header - tail_start
-    content_start = start + _LOCAL.size + name_bytes
-    is_as_written = (
-        len(extra) == extra_bytes
-        and comment_bytes == 0
-        and fields[3:5] == (0, 0)  # no flags, not compressed
-        and stored_bytes == content_bytes
-        and name.count(b"/") == 1
-        and name.endswith(b"/" + RECORD_NAME.encode())
-        and start >= 0
-        and tail[start : start + 4] == b"PK\x03\x04"
-        and tail[start + _LOCAL.size : content_start] == name
-        and tail[start + _LOCAL.size - 2 : start + _LOCAL.size] == b"\0\0"
-    )
-    content = tail[content_start : content_start + content_bytes]
-    if not is_as_written or zlib.crc32(content) != crc:
-        return None
-    record = json.loads(content)
+    record = json.loads(entry[1])
     return record if isinstance(record, dict) else None
 
 
-def _refuse_unless_known(path: Path, complaint: str) -> None:
+def _refuse_unless_known(file: Readable, suffix: str, complaint: str) -> None:
     """Raise for everything that is no zip file, but for safetensors and what torch wrote before version 1.6."""
-    if path.suffix == SAFETENSORS_SUFFIX:
+    if suffix == SAFETENSORS_SUFFIX:
         try:
-            read_header(path)
+            header_in(file)
         except BadSafetensorsError as error:
             raise BadCheckpointFileError(str(error)) from error
         return
-    foreign = other_format(path)
+    file.seek(0)
+    start = file.read(len(_OLD_TORCH))
+    foreign = _other_format(start)
     if foreign:
-        raise BadCheckpointFileError(foreign)
-    with path.open("rb") as file:
-        start = file.read(4)
+        raise NotUsableError(foreign)
     if start[:2] == b"\x80\x02":
         return
-    if start == b"PK\x03\x04":
+    if start[:4] == b"PK\x03\x04":
         raise BadCheckpointFileError(f"it was cut short or hit by a bad block ({complaint})")
     if not start:
         raise BadCheckpointFileError("it is empty")
     raise BadCheckpointFileError(f"it is not a checkpoint file ({complaint})")
 
 
-def other_format(path: Path) -> str | None:
+def _other_format(start: bytes) -> str | None:
     """Say why a gzipped file or a plain pickle is not read, judging by its first bytes; None for any other file."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(_OLD_TORCH))
-    except OSError:
-        return None
     if start.startswith(b"\x1f\x8b"):
         return (
             "it is compressed with gzip, and what is inside may run code when it is unpickled: load it with the "
@@ -226,41 +196,47 @@ def other_format(path: Path) -> str | None:
 
 
 def broken_seal(path: Path) -> str | None:
-    """Read the whole file and return what is wrong with it, or None if every bit is as it was written.
+    """Read the whole file, holding none of it, and return what is wrong with it, or None if every bit is as written.
 
-    Files of other programs carry no seal; for those the CRC-32 of each zip entry is checked.
+    Files of other programs carry no seal; for those the CRC-32 of each zip entry is checked. What is to be loaded is
+    opened by `verified_file` instead, which keeps what it reads.
     """
     try:
-        with path.open("rb") as file:
-            if not _has_seal(file):
-                return _broken_entry(path)
-            return broken_seal_of(file)
+        with path.open("rb", buffering=0) as file:
+            return broken_seal_of(file) if has_seal(file) else broken_entry(file, path.suffix)
     except OSError as error:
-        return f"it cannot be read ({error.strerror or error})"
+        return cannot_be_read(error)
 
 
-def broken_seal_of(file: IO[bytes]) -> str | None:
+def broken_seal_of(file: Readable) -> str | None:
     """Read an open file of ours from its start and return what is wrong with it, or None; raises OSError."""
-    if not _has_seal(file):
+    if not has_seal(file):
         return "its seal is missing or damaged"
-    size = file.seek(-_SEAL_BYTES, os.SEEK_END)
-    seal = file.read()
-    found = _SEAL % _crc32_of(file, size)
-    if found != seal:
-        return (
-            f"its checksum does not match (bytes were changed after it was written): {found[-8:].decode()} found, "
-            + (f"{seal[-8:].decode(errors='replace')} sealed")
-        )
-    return None
+    return seal_complaint(_crc32_of(file, sealed_bytes(file)), file.read())
 
 
-def _has_seal(file: IO[bytes]) -> bool:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _SEAL_BYTES))
+def has_seal(file: Readable) -> bool:
+    """Whether an open file ends as ours do."""
+    file.seek(sealed_bytes(file))
     return file.read().startswith(_SEAL.split(b"%", 1)[0])
 
 
-def _crc32_of(file: IO[bytes], size: int) -> int:
+def sealed_bytes(file: Readable) -> int:
+    """Return how many bytes of an open file lie before its seal."""
+    return max(0, file.seek(0, os.SEEK_END) - _SEAL_BYTES)
+
+
+def seal_complaint(crc: int, seal: bytes) -> str | None:
+    """Return what is wrong with a file whose bytes before the seal have this CRC-32, None for nothing."""
+    found = _SEAL % crc
+    if found == seal:
+        return None
+    return f"its checksum does not match (bytes were changed after it was written): {found[-8:].decode()} found, " + (
+        f"{seal[-8:].decode(errors='replace')} sealed"
+    )
+
+
+def _crc32_of(file: Readable, size: int) -> int:
     file.seek(0)
     crc, left = 0, size
     while left:
@@ -272,14 +248,17 @@ def _crc32_of(file: IO[bytes], size: int) -> int:
     return crc
 
 
-def _broken_entry(path: Path) -> str | None:
-    """Check a zip file without our seal; a file with our record must have one."""
+def broken_entry(file: Readable, suffix: str) -> str | None:
+    """Return what is wrong with an open file without our seal, as far as that shows; one with our record must have one.
+
+    Raises OSError.
+    """
     try:
-        if read_record(path) is not None:
+        if record_in(file, suffix) is not None:
             return "its seal is missing or damaged"
-        if not zipfile.is_zipfile(path):
+        if not zipfile.is_zipfile(file):
             return None  # the old pickle format has no checksum at all
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             entry = archive.testzip()
     except BadCheckpointFileError as error:
         return str(error)

@@ -1,4 +1,4 @@
-"""Loads a file of tensors, ours or another program's: every bit that can be verified is, and no code in it is run.
+"""Makes tensors of the bytes that a verified file holds, ours or another program's; no code in it is run.
 
 `torch.load(weights_only=True)` refuses every name that it does not know. The checkpoints of other programs often hold
 their settings and figures beside the weights, as `argparse.Namespace`, numpy numbers, paths and the like. For exactly
@@ -13,13 +13,14 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
+from training.checkpoints.file_bytes import TakingReader
 from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX
-from training.checkpoints.sealed_file import broken_seal, other_format
 from training.checkpoints.tensor_table import FOREIGN_DATA
+from training.checkpoints.verified_file import VerifiedFile
 from utils.errors import UserError
 from utils.inert_pickle import BAD_PICKLE
 
@@ -51,24 +52,29 @@ def stand_ins() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     return [(own.get(name, DroppedValue), name) for name in FOREIGN_DATA]
 
 
-def load_verified(path: Path) -> dict[str, Any]:
-    """Return what a file of tensors holds, on the CPU; raises UserError where it is damaged or would run code."""
-    foreign = other_format(path)
-    if foreign:
-        raise UserError(f"{path} cannot be used: {foreign}")
-    reason = broken_seal(path)
-    if reason:
-        raise UserError(f"{path} is damaged: {reason}")
-    payload = _load_safetensors(path) if path.suffix == SAFETENSORS_SUFFIX else _load_torch(path)
+def load_verified(opened: VerifiedFile) -> dict[str, Any]:
+    """Return what a file of tensors holds, on the CPU; its bytes are given back meanwhile, so that it is loaded once.
+
+    Raises UserError where it would run code, and where it is too large to be held and was changed since it was
+    verified; RuntimeError where it was loaded before.
+    """
+    path, content = opened.path, opened.content
+    load = _load_safetensors if path.suffix == SAFETENSORS_SUFFIX else _load_torch
+    try:
+        with content.take() as file:
+            payload = load(path, file)
+    finally:
+        if content.failure:
+            raise UserError(f"{path} is damaged: {content.failure}")
     if not isinstance(payload, dict):
         raise UserError(f"{path} holds a {type(payload).__name__}, not a checkpoint or state dict")
     return payload
 
 
-def _load_torch(path: Path) -> Any:
+def _load_torch(path: Path, file: TakingReader) -> Any:
     try:
         with torch.serialization.safe_globals(stand_ins()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(cast(IO[bytes], file), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = _FORBIDDEN_GLOBAL.search(str(error))
         what = f"it refers to {found.group(1)}" if found else first_line(error)
@@ -80,12 +86,13 @@ def _load_torch(path: Path) -> Any:
         raise UserError(f"{path} cannot be read by torch: {first_line(error)}") from error
 
 
-def _load_safetensors(path: Path) -> dict[str, Any]:
+def _load_safetensors(path: Path, file: TakingReader) -> dict[str, Any]:
+    """Hand all bytes over at once, as this library takes them; `load_file` would map the file into memory."""
     from safetensors import SafetensorError  # noqa: PLC0415  (few files are of this format)
-    from safetensors.torch import load_file  # noqa: PLC0415
+    from safetensors.torch import load  # noqa: PLC0415
 
     try:
-        return dict(load_file(path))
+        return dict(load(file.read()))
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} cannot be read by safetensors: {first_line(error)}") from error
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from training.checkpoints.frozen_weights import made_whole
+from training.checkpoints.verified_file import VerifiedFile
 from training.checkpoints.verified_load import load_verified
 from utils.errors import UserError
 
@@ -52,13 +53,14 @@ class Weights:
     remarks: tuple[str, ...] = ()
 
 
-def load_weights(path: Path) -> Weights:
+def load_weights(opened: VerifiedFile) -> Weights:
     """Return the weights in a file: a checkpoint of ours, or a state dict, bare or under one of WEIGHTS_KEYS.
 
-    Raises UserError where the file is damaged, would run code, or holds no weights, and where the file with its frozen
-    weights is damaged or missing.
+    Raises UserError where the file would run code or holds no weights, and where its frozen weights are not those that
+    it was saved with.
     """
-    payload = made_whole(load_verified(path), path)
+    path = opened.path
+    payload = made_whole(load_verified(opened), path, opened.frozen)
     if _is_state_dict(payload):
         return Weights(path, payload, {})
     places = _state_dicts(payload)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.verified_file import VerifiedFile
 from training.planning.refusals import refuse_verb
 from training.runs.finding import find_source
 from training.settings.requests import WHOLE_CHECKPOINT, Export
@@ -12,28 +12,28 @@ from utils.terminal_text import bytes_text
 
 def run(request: Export) -> int:
     """Write what was asked for, and say where it is."""
-    source = find_source(request.model_path, request.load_checkpoint_type)
+    opened = find_source(request.model_path, request.load_checkpoint_type)
     if request.format_name != WHOLE_CHECKPOINT:
-        refuse_verb("--export", source.path, source.options)
+        refuse_verb("--export", opened.path, opened.source.options)
     if request.format_name == WHOLE_CHECKPOINT:
-        _export_checkpoint(source, request)
+        _export_checkpoint(opened, request)
     else:
-        _export_detector(source, request)
+        _export_detector(opened, request)
     return 0
 
 
-def _export_checkpoint(source: CheckpointRecord | WeightsFile, request: Export) -> None:
+def _export_checkpoint(opened: VerifiedFile, request: Export) -> None:
     """Write a checkpoint as one file, which resumes without the frozen weights that it refers to."""
     from training.export import whole_checkpoint  # noqa: PLC0415  (imports torch, 2 s)
 
-    written = whole_checkpoint.export_checkpoint(source, request.export_path)
-    say(f"Exported {source.path} to {written} ({bytes_text(written.stat().st_size)}): it needs no other file")
+    written = whole_checkpoint.export_checkpoint(opened, request.export_path)
+    say(f"Exported {opened.path} to {written} ({bytes_text(written.stat().st_size)}): it needs no other file")
 
 
-def _export_detector(source: CheckpointRecord | WeightsFile, request: Export) -> None:
+def _export_detector(opened: VerifiedFile, request: Export) -> None:
     """Write the detector of a checkpoint for other programs, proved to be the same on noise and on speech."""
     from training.commands.export_text import export_text  # noqa: PLC0415  (imports torch, 2 s)
     from training.export import exporting  # noqa: PLC0415
 
-    exported = exporting.export_detector(source, request.format_name, request.export_path, request.audio)
-    say(export_text(exported, source.path))
+    exported = exporting.export_detector(opened, request.format_name, request.export_path, request.audio)
+    say(export_text(exported, opened.path))

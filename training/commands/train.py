@@ -5,6 +5,8 @@ torch is imported only where there is something to train or to draw, so that a r
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from training.planning.announcements import changes_text, plan_text, reached_text, resume_summary
 from training.planning.facts import collect_facts
 from training.planning.plan import Plan, Start, decide
@@ -42,6 +44,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
     if plan.start is Start.REACHED:
         if plan.undone:
             session.finish(plan)
+            plan = replace(plan, opened=None)  # loaded by that
         if plan.options.visualize_attention:
             session.draw_heatmaps(plan)
         return 0

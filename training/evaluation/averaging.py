@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from training.checkpoints.history import rank
 from training.checkpoints.record import CheckpointRecord, Kind
-from training.checkpoints.weights import load_weights
+from training.checkpoints.verified_file import VerifiedFile, open_verified
+from training.checkpoints.weights import Weights, load_weights
 from training.runs.survey import survey_folder
 from utils.errors import UserError
 
@@ -42,21 +44,28 @@ def find_epochs_to_average(folder: Path, number: int, which: str) -> list[Checkp
     return found
 
 
-def mean_of_weights(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
-    """Return the mean of each floating-point tensor, summed in float64, and every other tensor of the last file.
+def mean_of_weights(paths: Sequence[Path], open_file: Callable[[Path], VerifiedFile] = open_verified) -> Weights:
+    """Return the last file's weights, with the mean of each floating-point tensor in place of its own.
 
-    One file at a time is in memory beside the sums. The running statistics of batch norms are averaged as weights are:
-    they are then not those that the mean weights would have. Raises UserError for files of different detectors.
+    One file at a time is opened, loaded and in memory beside the sums, which are in float64. The running statistics of
+    batch norms are averaged as weights are: they are then not those that the mean weights would have. Raises UserError
+    for files of different detectors.
     """
     sums: dict[str, torch.Tensor] = {}
-    last: dict[str, torch.Tensor] = {}
-    for path in paths:
-        last = dict(load_weights(path).state_dict)
-        if sums and {name: part.shape for name, part in last.items()} != {n: part.shape for n, part in sums.items()}:
-            raise UserError(f"{path} holds other layers than {paths[0]}: only epochs of one detector have a mean")
-        for name, part in last.items():
-            sums[name] = sums[name] + part.double() if name in sums else part.double()
-    return {
-        name: (total / len(paths)).to(last[name].dtype) if last[name].is_floating_point() else last[name]
-        for name, total in sums.items()
+    for path in paths[:-1]:
+        _add(sums, load_weights(open_file(path)), paths[0])
+    last = load_weights(open_file(paths[-1]))
+    _add(sums, last, paths[0])
+    mean = {
+        name: (sums[name] / len(paths)).to(part.dtype) if part.is_floating_point() else part
+        for name, part in last.state_dict.items()
     }
+    return replace(last, state_dict=mean)
+
+
+def _add(sums: dict[str, torch.Tensor], weights: Weights, first: Path) -> None:
+    shapes = {name: part.shape for name, part in weights.state_dict.items()}
+    if sums and shapes != {name: part.shape for name, part in sums.items()}:
+        raise UserError(f"{weights.path} holds other layers than {first}: only epochs of one detector have a mean")
+    for name, part in weights.state_dict.items():
+        sums[name] = sums[name] + part.double() if name in sums else part.double()

@@ -53,9 +53,11 @@ def origin_of(subject: Subject, part: CorpusPart) -> Origin:
 
     Labels are no part of it, since no score depends on them: scores are measured against the keys of today.
     """
+    if len(subject.digests) != len(subject.sources):
+        raise ValueError("the origin of scores needs the digest of each file that the detector came from")
     options = subject.options
     decisive = {
-        "checkpoint": _digest([_digest_of_file(source) for source in subject.sources]),
+        "checkpoint": _digest(list(subject.digests)),
         # Of bare weights the flags give the settings, not the file.
         "detector": _digest(asdict(detector_settings(options))),
         "trials": _digest([trial.utterance for trial in part.protocol.trials]),
@@ -69,11 +71,6 @@ def origin_of(subject: Subject, part: CorpusPart) -> Origin:
         "threads": str(torch.get_num_threads()),
     }
     return Origin(decisive, rounding)
-
-
-def _digest_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(facts: Any) -> str:

@@ -11,16 +11,17 @@ from models.detector import Detector
 from training.checkpoints.decision import NO_THRESHOLD, Decision
 from training.checkpoints.foreign_weights import renamed_from_fairseq
 from training.checkpoints.record import CheckpointRecord, WeightsFile
-from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX, read_metadata
+from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX, metadata_in
+from training.checkpoints.verified_file import VerifiedFile
 from training.checkpoints.weights import load_into, load_weights, taken_text
 from training.evaluation.averaging import find_epochs_to_average, mean_of_weights
 from training.planning.refusals import refuse_verb
 from training.runs.experiments import run_to_look_at
 from training.runs.finding import find_source
 from training.settings.options import SETTINGS, Options
-from training.settings.requests import Scoring
+from training.settings.requests import Evaluate, Scoring
 from training.settings.setting import OnChange
-from training.tasks.detectors import detector_settings, empty_detector, load_detector
+from training.tasks.detectors import detector_in, detector_settings, empty_detector, trained_detector
 from utils.console import say
 from utils.errors import UserError
 from utils.machine import choose_device, make_deterministic
@@ -32,7 +33,8 @@ class Subject:
     """A detector in evaluation mode on `device`, the files it came from, and the settings of the evaluation.
 
     `sources` are one checkpoint or file of weights, or those whose mean the detector is, oldest first. `decision` is
-    the threshold that was stored for exactly these weights; where there is none, `why_undecided` says why.
+    the threshold that was stored for exactly these weights; where there is none, `why_undecided` says why. `digests`
+    are the SHA-256 of the sources, for --eval alone.
     """
 
     sources: tuple[Path, ...]
@@ -41,6 +43,7 @@ class Subject:
     device: torch.device
     decision: Decision | None = None
     why_undecided: str = ""
+    digests: tuple[str, ...] = ()
 
 
 def load_subject(command: Scoring) -> Subject:
@@ -50,42 +53,74 @@ def load_subject(command: Scoring) -> Subject:
     there is no such file, where it is damaged, and where a flag contradicts the detector in it.
     """
     place = command.model_path or _run_of_the_flags(command)
-    places = [place]
     if command.average_checkpoints:
-        epochs = find_epochs_to_average(place, command.average_checkpoints, command.load_checkpoint_type)
-        places = [record.path for record in epochs]
-    sources = [find_source(path, command.load_checkpoint_type) for path in places]
-    found = sources[-1]
-    refuse_verb(command.flag, found.path, found.options)
-    options = _settings(command, found)
+        return _mean_of_epochs(command, place, command.average_checkpoints)
+    opened = find_source(place, command.load_checkpoint_type)
+    refuse_verb(command.flag, opened.path, opened.source.options)
+    digests = _digests(command, opened)
+    options = _settings(command, opened.path, opened.source.options)
+    device = _prepared_device(options, opened.source)
+    if opened.record() is None:
+        return _of_bare_weights(opened, options, device, digests, quiet=command.as_json)
+    trained = detector_in(opened, device)
+    why = "" if trained.decision else NO_THRESHOLD
+    return Subject((opened.path,), trained.detector, options, device, trained.decision, why, digests)
+
+
+def _digests(command: Scoring, opened: VerifiedFile) -> tuple[str, ...]:
+    """Return the SHA-256 of a file for score files, which say what they were made of; loading gives its bytes back."""
+    return (opened.sha256(),) if isinstance(command, Evaluate) else ()
+
+
+def _prepared_device(options: Options, found: CheckpointRecord | WeightsFile) -> torch.device:
     device = choose_device(options.device)
     make_deterministic(found.num_threads if isinstance(found, CheckpointRecord) else None)
-    if found.options is None:
-        weights = load_weights(found.path)
-        detector = empty_detector(detector_settings(options), weights)
-        weights = renamed_from_fairseq(weights, detector)
-        taken = taken_text(weights, load_into(detector, weights))
-        if not command.as_json:
-            say(taken)
-        decision = _exported_decision(found.path)
-        why = "" if decision else f"{found.path.name} holds weights alone, and no threshold"
-        return Subject((found.path,), detector.to(device).eval(), options, device, decision, why)
-    trained, paths = load_detector(found.path, device), tuple(source.path for source in sources)
-    if len(paths) > 1:
-        trained.detector.load_state_dict(mean_of_weights(paths))
-        why = "the mean of several epochs was never validated, so that no threshold was stored for it"
-        return Subject(paths, trained.detector, options, device, why_undecided=why)
-    return Subject(paths, trained.detector, options, device, trained.decision, "" if trained.decision else NO_THRESHOLD)
+    return device
 
 
-def _exported_decision(path: Path) -> Decision | None:
+def _of_bare_weights(
+    opened: VerifiedFile, options: Options, device: torch.device, digests: tuple[str, ...], *, quiet: bool
+) -> Subject:
+    """Load weights that do not say what they were trained with: the settings are those of the flags."""
+    decision = _exported_decision(opened)
+    weights = load_weights(opened)
+    detector = empty_detector(detector_settings(options), weights)
+    weights = renamed_from_fairseq(weights, detector)
+    taken = taken_text(weights, load_into(detector, weights))
+    if not quiet:
+        say(taken)
+    why = "" if decision else f"{opened.path.name} holds weights alone, and no threshold"
+    return Subject((opened.path,), detector.to(device).eval(), options, device, decision, why, digests)
+
+
+def _mean_of_epochs(command: Scoring, folder: Path, number: int) -> Subject:
+    """Load the mean of several epochs, whose files are opened one after the other; settings are those of the last."""
+    epochs = find_epochs_to_average(folder, number, command.load_checkpoint_type)
+    paths, last = tuple(record.path for record in epochs), epochs[-1]
+    refuse_verb(command.flag, last.path, last.options)
+    options = _settings(command, last.path, last.options)
+    device = _prepared_device(options, last)
+    digests: list[str] = []
+
+    def open_file(path: Path) -> VerifiedFile:
+        opened = find_source(path, command.load_checkpoint_type)
+        digests.extend(_digests(command, opened))
+        return opened
+
+    detector = trained_detector(last, mean_of_weights(paths, open_file), device).detector
+    why = "the mean of several epochs was never validated, so that no threshold was stored for it"
+    return Subject(paths, detector, options, device, why_undecided=why, digests=tuple(digests))
+
+
+def _exported_decision(opened: VerifiedFile) -> Decision | None:
     """Return the threshold that --export safetensors wrote into a file's header, without a calibration; None elsewhere.
 
     A checkpoint without a threshold exports none.
     """
+    path = opened.path
     if path.suffix.lower() != SAFETENSORS_SUFFIX:
         return None
-    stored = read_metadata(path)
+    stored = metadata_in(opened.content.reader())
     if stored.get("program") != PROGRAM or "threshold" not in stored:
         return None
     try:
@@ -104,18 +139,18 @@ def _run_of_the_flags(command: Scoring) -> Path:
     return run.folder
 
 
-def _settings(command: Scoring, found: CheckpointRecord | WeightsFile) -> Options:
+def _settings(command: Scoring, path: Path, stored_options: Options | None) -> Options:
     given = {name: getattr(command.options, name) for name in command.given}
-    if found.options is None:
+    if stored_options is None:
         return command.options
     for name, value in given.items():
-        stored = getattr(found.options, name)
+        stored = getattr(stored_options, name)
         if SETTINGS[name].on_change is OnChange.REFUSED and value != stored:
             raise UserError(
-                f"--{name} {value} contradicts {found.path}, which holds a detector with {name} {stored}: leave the "
+                f"--{name} {value} contradicts {path}, which holds a detector with {name} {stored}: leave the "
                 "flag out, the detector's settings come from the checkpoint"
             )
     if "database_path" in given:
         given.setdefault("protocols_path", None)
     given.setdefault("balanced_batches", False)  # of training only; with it an odd --batch_size would be refused
-    return found.options.replaced(**given)
+    return stored_options.replaced(**given)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from torch import Tensor
 
-from training.checkpoints.record import CheckpointRecord, WeightsFile, record_from_dict
-from training.checkpoints.sealed_file import read_record
+from training.checkpoints.record import CheckpointRecord
+from training.checkpoints.verified_file import VerifiedFile
 from training.data.database import database_folder
 from training.export import onnx_file, torchscript_file, weights_file
 from training.export.checking import TOLERANCE, Difference, differences, random_cases, real_case, takes_any_length
@@ -22,7 +22,7 @@ from training.export.metadata import file_metadata
 from training.export.scored_detector import Score, ScoredDetector
 from training.export.whole_checkpoint import require_free
 from training.settings.options import DEMO_DATABASE
-from training.tasks.detectors import TrainedDetector, load_detector
+from training.tasks.detectors import TrainedDetector, detector_in
 from utils.atomic_files import atomic_write
 from utils.errors import UserError
 
@@ -48,28 +48,27 @@ class _Format:
     open_file: Callable[[Path, Mapping[str, str]], tuple[Score, dict[str, str]]]
 
 
-def export_detector(
-    source: CheckpointRecord | WeightsFile, format_name: str, target: Path | None, database_path: str | None
-) -> Exported:
-    """Write the detector in `source` to `target` (default: NAME.SUFFIX beside it), checked on audio of `database_path`.
+def export_detector(opened: VerifiedFile, format_name: str, target: Path | None, database_path: str | None) -> Exported:
+    """Write the detector in a file to `target` (default: NAME.SUFFIX beside it), checked on audio of `database_path`.
 
     None: on that of the corpus which the detector was trained on, or of the demo corpus where it is not here.
-    Raises UserError where `source` does not say its settings, where `target` exists or cannot be written, where
+    Raises UserError where the file does not say its settings, where `target` exists or cannot be written, where
     packages are missing, and where the file does not give the original's outputs.
     """
-    if isinstance(source, WeightsFile) and source.options is None:
+    record = opened.record()
+    if record is None:
         raise UserError(
-            f"--export {format_name}: {source.path} holds weights and not the settings of their detector: pass a "
+            f"--export {format_name}: {opened.path} holds weights and not the settings of their detector: pass a "
             "checkpoint or the best weights that bonafide wrote; a run started from it by --model_path has them"
         )
-    target = _free_target(source.path, format_name, target)
+    target = _free_target(opened.path, format_name, target)
     if format_name == "onnx":
         onnx_file.require_packages()
-    trained = load_detector(source.path)
+    trained = detector_in(opened)
     real = _real_case(database_path, trained.options.database_path)
     detector = ScoredDetector(trained.detector).eval().requires_grad_(False)
     made = _make(format_name, detector)
-    metadata = _metadata(source.path, trained, made.any_length)
+    metadata = _metadata(record, trained, made.any_length)
     cases = random_cases(made.any_length) | real
     try:
         with atomic_write(target) as file:
@@ -122,10 +121,7 @@ def _make(format_name: str, detector: ScoredDetector) -> _Format:
     )
 
 
-def _metadata(path: Path, trained: TrainedDetector, any_length: bool) -> dict[str, str]:
-    stored: Mapping[str, Any] | None = read_record(path)
-    assert stored is not None
-    record = record_from_dict(stored, path, path.stat().st_size)
+def _metadata(record: CheckpointRecord, trained: TrainedDetector, any_length: bool) -> dict[str, str]:
     threshold = record.decision.threshold if record.decision else None
     return file_metadata(record, trained.detector, any_length, threshold)
 

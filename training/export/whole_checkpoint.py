@@ -6,22 +6,23 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.record import CheckpointRecord
+from training.checkpoints.verified_file import VerifiedFile
 from training.saving.store import load_payload, save_checkpoint
 from utils.errors import UserError
 
 
-def export_checkpoint(source: CheckpointRecord | WeightsFile, target: Path | None) -> Path:
-    """Write `source` with its frozen weights in it, sealed, to `target` (default: NAME_whole.pth beside it).
+def export_checkpoint(opened: VerifiedFile, target: Path | None) -> Path:
+    """Write a checkpoint with its frozen weights in it, sealed, to `target` (default: NAME_whole.pth beside it).
 
-    Every bit of what is read is verified. Raises UserError where there is nothing to resume in `source`, where
-    `target` exists, and where it cannot be written.
+    Raises UserError where there is nothing to resume in it, where `target` exists, and where it cannot be written.
     """
-    if isinstance(source, WeightsFile):
+    source = opened.facts
+    if not isinstance(source, CheckpointRecord):
         raise UserError(f"--export checkpoint: {source.path} holds weights only and is whole already: copy it")
     target = target or source.path.with_name(f"{source.path.stem}_whole.pth")
     require_free(target)
-    save_checkpoint(target, load_payload(source.path), replace(source, frozen=None))
+    save_checkpoint(target, load_payload(opened), replace(source, frozen=None))
     return target
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from training.checkpoints.record import CheckpointRecord
 from training.planning.plan import Plan
 from training.runs.moving_aside import complete_interrupted_move, move_aside
 from training.runs.survey import RunFolder, survey_folder
-from training.saving.store import CheckpointStore
+from training.saving.store import CheckpointStore, LoadedFile
 from utils.atomic_files import fsync_folder, make_folder, remove_stray_temporaries
 from utils.console import say
 from utils.errors import UserError
@@ -31,10 +33,11 @@ def make_run_folder(plan: Plan) -> None:
     fsync_folder(plan.run.folder.parent)
 
 
-def prepare_folder(plan: Plan, store: CheckpointStore) -> None:
+def prepare_folder(plan: Plan, store: CheckpointStore, payload: Mapping[str, Any] | None = None) -> None:
     """Clean up after killed processes, move aside what the plan says, and put source and best checkpoint in place.
 
-    The weights that the run's checkpoints will refer to are written here, before any of them. What the file system
+    `payload` is what the checkpoint held that training goes on from, where it was loaded already. The weights that the
+    run's checkpoints will refer to are written here, before any of them. What the file system
     cannot do is said here, once a start. Raises UserError where the folder is not as it was when the plan was made.
     """
     complete_interrupted_move(plan.run)
@@ -49,18 +52,21 @@ def prepare_folder(plan: Plan, store: CheckpointStore) -> None:
         move_aside(plan.run, plan.move_aside, found.next_version)
     in_place = plan.checkpoint.path if plan.checkpoint else None
     if plan.checkpoint and plan.bring_along:
-        in_place = store.bring_along(plan.checkpoint)
-    frozen = store.keep_frozen()
+        in_place = store.bring_along(plan.checkpoint, plan.opened)
+    frozen = store.keep_frozen(plan.opened.frozen if plan.opened else None)
     if frozen:
         say(f"Frozen weights: {frozen} ({bytes_text(frozen.stat().st_size)}), once for all checkpoints of this run.")
     if plan.checkpoint and in_place:
         store.mark_last(in_place)
-        _restore_best(plan.checkpoint, plan, store, found)
+        loaded = LoadedFile(plan.opened, payload) if plan.opened and payload else None
+        _restore_best(plan.checkpoint, plan, store, found, loaded)
 
 
-def _restore_best(resumed: CheckpointRecord, plan: Plan, store: CheckpointStore, found: RunFolder) -> None:
+def _restore_best(
+    resumed: CheckpointRecord, plan: Plan, store: CheckpointStore, found: RunFolder, loaded: LoadedFile | None
+) -> None:
     versions = [plan.run.version_folder(number) for number in range(found.next_version, 0, -1)]
-    missing = store.restore_best(resumed, [resumed.path.parent, plan.run.folder, *versions])
+    missing = store.restore_best(resumed, [resumed.path.parent, plan.run.folder, *versions], loaded)
     if missing:
         say(f"[NOTE] {missing}")
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from training.checkpoints.frozen_reference import find_frozen
 from training.checkpoints.record import CheckpointRecord, examine
+from training.checkpoints.verified_file import open_verified
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.data.database import database_folder, demo_to_make
 from training.loop.preparation import make_run_folder, prepare_folder
@@ -92,7 +94,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
     lock = RunLock(plan.run.lock)
     store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, facts.frozen)
     with (
-        _prepared(plan, store, lock),
+        _prepared(plan, store, lock, start.payload),
         _told(plan, task, state, data.validation_part) as reports,
         stop_on_signals() as stop,
         _saving(plan, store, state, task.device) as saver,
@@ -132,13 +134,13 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
 def finish(plan: Plan) -> None:
     """Do what a killed process left undone in the folder of a run that has reached its target, and train nothing."""
     assert plan.checkpoint is not None
-    payload = load_payload(plan.checkpoint.path)
+    payload = load_payload(plan.opened or open_verified(plan.checkpoint.path))
     lock = RunLock(plan.run.lock)
     store = CheckpointStore(plan.run, CheckpointNames.of(plan.options), lock)
     story = story_in(payload, make_task(plan.options, torch.device("cpu")))
     try:
         with lock:
-            prepare_folder(replace(plan, start=Start.RESUME), store)
+            prepare_folder(replace(plan, start=Start.RESUME), store, payload)
             wandb = _wandb_run(plan, WandbIdentity.in_payload(payload))
             reports = Reports(_reporters(plan, wandb), lambda: story)
             reports.tell(Moment.BEGUN)
@@ -180,7 +182,7 @@ def _facts(plan: Plan, task: Task, built: Built, data: _Data) -> RunFacts:
 
 
 @contextmanager
-def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock) -> Iterator[None]:
+def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock, payload: Mapping[str, Any] | None) -> Iterator[None]:
     """Hold the run folder's lock, the folder being as the plan wants it.
 
     Raises UserError where the disk refuses before training has begun.
@@ -189,7 +191,7 @@ def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock) -> Iterator[Non
         try:
             make_run_folder(plan)
             held.enter_context(lock)
-            prepare_folder(plan, store)
+            prepare_folder(plan, store, payload)
             _write_config(plan)
         except OSError as error:
             raise _cannot_write(plan, error) from error

@@ -9,6 +9,7 @@ from typing import Any
 
 from training.checkpoints.history import History, UnfinishedEpoch
 from training.checkpoints.record import STATE_DICT
+from training.checkpoints.verified_file import open_verified
 from training.checkpoints.weights import Weights, load_into, load_weights
 from training.planning.plan import Plan
 from training.saving.store import load_payload
@@ -33,8 +34,9 @@ def build(plan: Plan, task: Task) -> Start:
     Raises UserError where weights cannot be had, are damaged, or do not fit.
     """
     seed_random_states(plan.options.seed)
-    payload = load_payload(plan.source.path) if plan.source and plan.checkpoint else None
-    weights = load_weights(plan.source.path) if plan.source and not plan.checkpoint else None
+    opened = plan.opened or (open_verified(plan.source.path) if plan.source else None)
+    payload = load_payload(opened) if opened and plan.checkpoint else None
+    weights = load_weights(opened) if opened and not plan.checkpoint else None
     built = task.build(payload if payload is not None else weights)
     if built.remark:
         say(built.remark)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.names import TYPES_WITH_SETTING
 from training.checkpoints.checking import Verdict, check_file
 from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.verified_file import VerifiedFile
 from training.runs.directory import RunDirectory, run_tag
 from training.runs.experiments import find_experiment
 from training.runs.finding import find_source, what_is_in
@@ -47,7 +48,8 @@ class Facts:
     checkpoint. `other_length` is the latest usable checkpoint of a run that differs in nothing but --num_epochs, and
     `similar` are the folders of runs that differ in learning rate, batch size or comment only. For an experiment `run`
     is one of its versions: one that is there, or, with `is_new_version`, the next, whose folder does not exist.
-    `passed_versions` are newer ones that hold no checkpoint.
+    `passed_versions` are newer ones that hold no checkpoint. `opened` is the one file of these that would be loaded:
+    `source`, or a usable candidate.
     """
 
     options: Options
@@ -59,6 +61,7 @@ class Facts:
     similar: tuple[Path, ...] = ()
     is_new_version: bool = False
     passed_versions: tuple[Path, ...] = ()
+    opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
 
 
 def collect_facts(command: Train) -> Facts:
@@ -70,30 +73,29 @@ def collect_facts(command: Train) -> Facts:
         return _facts_of_newest_version(command, experiment)
     if command.model_path is None:
         return _facts_of_run(command.options)
-    source = find_source(command.model_path, command.load_checkpoint_type)
-    options = command.options
+    opened = find_source(command.model_path, command.load_checkpoint_type)
+    source, options = opened.source, command.options
     if isinstance(command, Resume) and isinstance(source, WeightsFile):
         _refuse_what_is_no_weights_either(source.path)
     if isinstance(command, Resume) and isinstance(source, CheckpointRecord):
         options = effective_options(command, source.options)
-    return _facts_of_run(options, source, goes_on=isinstance(command, Resume))
+    return _facts_of_run(options, opened, goes_on=isinstance(command, Resume))
 
 
-def _facts_of_run(
-    options: Options, source: CheckpointRecord | WeightsFile | None = None, *, goes_on: bool = False
-) -> Facts:
-    """Find the run folder that the options name: for an experiment that of `source` if it goes on, else a new one."""
+def _facts_of_run(options: Options, opened: VerifiedFile | None = None, *, goes_on: bool = False) -> Facts:
+    """Find the run folder that the options name: for an experiment that of `opened` if it goes on, else a new one."""
     if options.experiment is None:
         folder = RunDirectory.of(options).folder
     else:
         experiment = find_experiment(options.experiment)
-        own = experiment.folder_of(source.path) if source and goes_on else None
+        own = experiment.folder_of(opened.path) if opened and goes_on else None
         if own is None:
-            return Facts(options, RunFolder(experiment.next_folder), source, is_new_version=True)
+            source = opened.source if opened else None
+            return Facts(options, RunFolder(experiment.next_folder), source, is_new_version=True, opened=opened)
         folder = own
-    if source and folder.is_dir() and folder.samefile(source.path.parent):  # however --model_path was typed
-        source = replace(source, path=folder / source.path.name)
-    return Facts(options, survey_folder(folder), source)
+    if opened and folder.is_dir() and folder.samefile(opened.path.parent):  # however --model_path was typed
+        opened = opened.named(folder / opened.path.name)
+    return Facts(options, survey_folder(folder), opened.source if opened else None, opened=opened)
 
 
 def _facts_of_newest_version(command: AutoResume, name: str) -> Facts:
@@ -101,19 +103,21 @@ def _facts_of_newest_version(command: AutoResume, name: str) -> Facts:
     experiment = find_experiment(name)
     run = experiment.newest_with_checkpoints()
     if run is None:
-        source = find_source(command.model_path, command.load_checkpoint_type) if command.model_path else None
-        return _facts_of_run(command.options, source)
+        opened = find_source(command.model_path, command.load_checkpoint_type) if command.model_path else None
+        return _facts_of_run(command.options, opened)
     candidates = find_latest_usable(run)
     stored = candidates.usable.options if candidates.usable else command.options
     passed = experiment.folders[: experiment.folders.index(run.folder)]
-    return Facts(effective_options(command, stored), run, candidates=candidates, passed_versions=passed)
+    options = effective_options(command, stored)
+    return Facts(options, run, candidates=candidates, passed_versions=passed, opened=candidates.opened)
 
 
 def _facts_for_auto_resume(command: AutoResume) -> Facts:
     run = survey_folder(RunDirectory.of(command.options).folder)
     candidates = find_latest_usable(run)
     if candidates.usable:
-        return Facts(auto_resume_options(command, candidates.usable.options), run, candidates=candidates)
+        options = auto_resume_options(command, candidates.usable.options)
+        return Facts(options, run, candidates=candidates, opened=candidates.opened)
     if run.all_checkpoints or run.unusable:
         return Facts(command.options, run, candidates=candidates)
     near = [(folder, newest_record(folder)) for folder in other_run_folders(run.folder)]
@@ -126,10 +130,11 @@ def _facts_for_auto_resume(command: AutoResume) -> Facts:
     longest = max((survey_folder(folder) for folder in same), key=_progress, default=None)
     other = find_latest_usable(longest) if longest else _NOTHING
     options = auto_resume_options(command, other.usable.options) if other.usable else command.options
-    source = None
+    opened = None
     if command.model_path and not other.usable:
-        source = find_source(command.model_path, command.load_checkpoint_type)
-    return Facts(options, run, source, candidates, other, longest, similar)
+        opened = find_source(command.model_path, command.load_checkpoint_type)
+    source = opened.source if opened else None
+    return Facts(options, run, source, candidates, other, longest, similar, opened=opened or other.opened)
 
 
 def _progress(run: RunFolder) -> tuple[int, int]:

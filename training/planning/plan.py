@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from training.checkpoints.history import is_stalled
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
+from training.checkpoints.verified_file import VerifiedFile
 from training.planning.facts import Facts
 from training.planning.refusals import refuse_breaking
 from training.runs.config_file import RunConfig, run_config
@@ -39,6 +40,7 @@ class Plan:
     not exist yet. `seen` are the names in the run folder when this was decided, `move_aside` those that must leave it
     first, and `bring_along` says that source and its best so far come from another folder. `config` is what config.yaml
     in the run folder will hold. `undone` is what a killed process left to do although nothing is left to train.
+    `opened` is the file of `source`, verified, to be loaded from.
     """
 
     start: Start
@@ -54,6 +56,7 @@ class Plan:
     is_new_version: bool = False
     config: RunConfig | None = None
     undone: tuple[str, ...] = ()
+    opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
 
     @property
     def continues_here(self) -> bool:
@@ -70,7 +73,7 @@ class Plan:
 def decide(command: Train, facts: Facts) -> Plan:
     """Return the plan for a command, given what is on disk; raises UserError where there is no safe one."""
     plan = _decide_start(command, facts)
-    return replace(plan, config=run_config(command, plan.options))
+    return replace(plan, config=run_config(command, plan.options), opened=facts.opened if plan.source else None)
 
 
 def _decide_start(command: Train, facts: Facts) -> Plan:

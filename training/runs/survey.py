@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from training.checkpoints.frozen_reference import FrozenFile, FrozenReference, broken_frozen
+from training.checkpoints.frozen_reference import FrozenFile
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
-from training.checkpoints.sealed_file import broken_seal
+from training.checkpoints.sealed_file import BadCheckpointFileError
+from training.checkpoints.verified_file import KnownFrozen, VerifiedFile, verify
 from training.runs.directory import (
     LOCK_NAME,
     MOVE_JOURNAL_NAME,
@@ -82,10 +83,14 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The latest checkpoint whose every bit is as written, and the newer or unreadable ones that are not."""
+    """The latest checkpoint whose every bit is as written, and the newer or unreadable ones that are not.
+
+    `opened` is that checkpoint's file.
+    """
 
     usable: CheckpointRecord | None
     passed_over: tuple[UnusableFile, ...]
+    opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
 
 
 def survey_folder(folder: Path) -> RunFolder:
@@ -99,11 +104,9 @@ def survey_folder(folder: Path) -> RunFolder:
     being_moved, move_versions = _interrupted_move(folder)
     names = sorted(entry.name for entry in folder.iterdir() if entry.name not in being_moved)
     entries = [name for name in names if version_number(name) is None and not _is_bookkeeping(name)]
-    files = [
-        examine(folder / name)
-        for name in entries
-        if name.endswith(CHECKPOINT_SUFFIXES) and _is_file_or_link(folder / name)
-    ]
+    files = _examine(
+        folder / name for name in entries if name.endswith(CHECKPOINT_SUFFIXES) and _is_file_or_link(folder / name)
+    )
     records = [file for file in files if isinstance(file, CheckpointRecord)]
     best = _furthest(record for record in records if _is_named(record, record.description.best_checkpoint_name))
     last = _furthest(record for record in records if _is_named(record, LAST_CHECKPOINT))
@@ -122,6 +125,19 @@ def survey_folder(folder: Path) -> RunFolder:
         _rows_in(folder / TRAINING_LOG_NAME),
         _epochs_told_by(folder / REPORT_NAME),
     )
+
+
+def _examine(paths: Iterable[Path]) -> list[CheckpointRecord | WeightsFile | FrozenFile | UnusableFile]:
+    """Examine files; one that has several names here, as the best checkpoint does, is read once."""
+    found: list[CheckpointRecord | WeightsFile | FrozenFile | UnusableFile] = []
+    known: dict[tuple[int, int], CheckpointRecord | WeightsFile | FrozenFile | UnusableFile] = {}
+    for path in paths:
+        status = path.lstat()  # a link is a file of its own, since its frozen weights may lie elsewhere
+        earlier = known.get((status.st_dev, status.st_ino))
+        facts = replace(earlier, path=path) if earlier else examine(path)
+        known[status.st_dev, status.st_ino] = facts
+        found.append(facts)
+    return found
 
 
 def _rows_in(table: Path) -> int:
@@ -181,18 +197,18 @@ def _interrupted_move(folder: Path) -> tuple[set[str], set[int]]:
 
 
 def find_latest_usable(run: RunFolder) -> Candidates:
-    """Check the seals, those of frozen weights too, from the latest checkpoint back until one holds."""
+    """Open the checkpoints, and their frozen weights, from the latest one back until one is whole."""
     passed_over = list(run.unusable)
-    frozen: dict[FrozenReference, str | None] = {}
+    frozen: KnownFrozen = {}
     for record in sorted(run.all_checkpoints, key=run.preference, reverse=True):
-        reason = broken_seal(record.path)
-        if reason is None and record.frozen:
-            if record.frozen not in frozen:  # gigabytes, maybe, and the same for all checkpoints here
-                frozen[record.frozen] = broken_frozen(record.path, record.frozen)
-            reason = frozen[record.frozen]
-        if reason is None:
-            return Candidates(record, tuple(passed_over))
-        passed_over.append(UnusableFile(record.path, reason))
+        try:
+            opened = verify(record.path, frozen)
+        except BadCheckpointFileError as error:
+            passed_over.append(UnusableFile(record.path, str(error)))
+            continue
+        if isinstance(opened.facts, CheckpointRecord):
+            return Candidates(opened.facts, tuple(passed_over), opened)
+        passed_over.append(UnusableFile(record.path, "it was replaced by a file of another kind"))
     return Candidates(None, tuple(passed_over))
 
 

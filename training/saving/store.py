@@ -33,19 +33,25 @@ from typing import IO, Any, cast
 
 import torch
 
-from training.checkpoints.frozen_reference import FROZEN_KEY, FROZEN_KIND, WEIGHTS_KEY, broken_frozen, find_frozen
+from training.checkpoints.frozen_reference import (
+    FROZEN_KEY,
+    FROZEN_KIND,
+    WEIGHTS_KEY,
+    FrozenFile,
+    broken_frozen,
+    find_frozen,
+)
 from training.checkpoints.frozen_weights import FrozenWeights, made_whole, with_frozen
 from training.checkpoints.history import EpochMetrics
-from training.checkpoints.record import (
-    FORMAT,
-    REQUIRED_KEYS,
-    CheckpointRecord,
-    Kind,
-    UnusableFile,
-    examine,
-    record_from_dict,
+from training.checkpoints.record import FORMAT, REQUIRED_KEYS, CheckpointRecord, Kind, examine, record_from_dict
+from training.checkpoints.sealed_file import (
+    BadCheckpointFileError,
+    NotUsableError,
+    broken_seal,
+    read_record,
+    write_sealed,
 )
-from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal, read_record, write_sealed
+from training.checkpoints.verified_file import VerifiedFile, verify
 from training.checkpoints.verified_load import load_verified
 from training.runs.directory import RunDirectory
 from training.runs.lock import RunLock
@@ -57,6 +63,14 @@ from utils.errors import UserError
 
 Check = Callable[[], None]
 _PLAIN_TYPES = (type(None), bool, int, float, str, torch.Tensor, torch.nn.Parameter)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedFile:
+    """The checkpoint that this process goes on from: the file, whose every bit it verified, and what it held."""
+
+    file: VerifiedFile
+    payload: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,15 +86,18 @@ class CheckpointStore:
     lock: RunLock | None = None
     frozen: FrozenWeights | None = None
 
-    def keep_frozen(self) -> Path | None:
+    def keep_frozen(self, verified: VerifiedFile | None = None) -> Path | None:
         """Write the frozen weights, unless they are there and intact; return their path once they are durable.
 
-        Must come before the first checkpoint that refers to them. Returns None where nothing is frozen.
+        Must come before the first checkpoint that refers to them. Returns None where nothing is frozen. `verified` is
+        the file with frozen weights that this process has read already: it is not read again.
         """
         if self.frozen is None:
             return None
         reference = self.frozen.reference
         path = self.run.folder / reference.file
+        if verified and verified.is_at(path) and _content_of(verified) == reference.sha256:
+            return path
         if not path.exists() or broken_frozen(path, reference) or not find_frozen(path, reference).samefile(path):
             record = {"format": FORMAT, "kind": FROZEN_KIND, "sha256": reference.sha256, "bytes": reference.bytes}
             _write(path, {WEIGHTS_KEY: dict(self.frozen.tensors)}, record)
@@ -135,25 +152,30 @@ class CheckpointStore:
         """Give a durable checkpoint the last name too."""
         self._commit(link_or_copy, source, self.run.last_checkpoint)
 
-    def bring_along(self, source: CheckpointRecord) -> Path:
+    def bring_along(self, source: CheckpointRecord, opened: VerifiedFile | None = None) -> Path:
         """Give a checkpoint of another folder its name in this one, and return the path here.
 
-        The frozen weights that it refers to come along.
+        The frozen weights that it refers to come along. Raises UserError where the file is no longer the one `opened`.
         """
+        if opened and not opened.is_at(source.path):
+            raise UserError(f"{source.path} was changed by another process since this one read it: start again")
         if source.frozen:
             self._commit(link_or_copy, _frozen_of(source), self.run.folder / source.frozen.file)
         path = self._path(source)
         self._commit(link_or_copy, source.path, path)
         return path
 
-    def restore_best(self, resumed: CheckpointRecord, folders: Iterable[Path]) -> str | None:
+    def restore_best(
+        self, resumed: CheckpointRecord, folders: Iterable[Path], loaded: LoadedFile | None = None
+    ) -> str | None:
         """Make the best files those of the best epoch that `resumed` knows of; return a sentence where that fails.
 
         Needed after a kill between a checkpoint and its best link, and where the run was resumed from an older file.
+        `loaded` is what this process has read already: it is not read again.
         """
         wanted = resumed.best
         if wanted is None or (
-            self._holds(self.run.best_checkpoint, wanted) and self._holds(self.run.best_weights, wanted)
+            self._holds(self.run.best_checkpoint, wanted, loaded) and self._holds(self.run.best_weights, wanted)
         ):
             return None
         for folder in folders:
@@ -161,8 +183,9 @@ class CheckpointStore:
                 found = examine(path)
                 if not isinstance(found, CheckpointRecord) or found.last != wanted or found.kind is not Kind.EPOCH:
                     continue
-                if found.run_id == resumed.run_id_at(found.step) and broken_seal(path) is None:
-                    self.mark_best(path, load_payload(path), found)
+                payload = _payload_of(path, loaded) if found.run_id == resumed.run_id_at(found.step) else None
+                if payload is not None:
+                    self.mark_best(path, payload, found)
                     return None
         return (
             f"the best epoch so far is {wanted.epoch}, and its checkpoint is not there any more: "
@@ -170,8 +193,10 @@ class CheckpointStore:
         )
 
     @staticmethod
-    def _holds(path: Path, wanted: EpochMetrics) -> bool:
+    def _holds(path: Path, wanted: EpochMetrics, loaded: LoadedFile | None = None) -> bool:
         """Whether a file is the undamaged one of the epoch with these figures."""
+        if loaded and loaded.file.is_at(path) and isinstance(loaded.file.facts, CheckpointRecord):
+            return loaded.file.facts.last == wanted
         try:
             stored = read_record(path) if path.exists() else None
             last = record_from_dict(stored, path, 0).last if stored else None
@@ -253,6 +278,23 @@ def _frozen_of(source: CheckpointRecord) -> Path:
         raise UserError(f"{source.path} cannot be used: {error}") from error
 
 
+def _content_of(frozen: VerifiedFile) -> str | None:
+    return frozen.facts.sha256 if isinstance(frozen.facts, FrozenFile) else None
+
+
+def _payload_of(path: Path, loaded: LoadedFile | None) -> Mapping[str, Any] | None:
+    """Return what a checkpoint holds, without reading it where that was done; None where it is damaged."""
+    if loaded and loaded.file.is_at(path):
+        return loaded.payload
+    try:
+        opened = verify(path)
+    except NotUsableError as error:
+        raise UserError(f"{path} cannot be used: {error}") from error
+    except BadCheckpointFileError:
+        return None
+    return load_payload(opened)
+
+
 class CannotSaveError(UserError):
     """The disk refused a checkpoint; what was there before is untouched."""
 
@@ -261,20 +303,18 @@ def _cannot_save(path: Path, reason: object) -> CannotSaveError:
     return CannotSaveError(f"{path} could not be saved: {reason}; earlier checkpoints are untouched")
 
 
-def load_payload(path: Path) -> dict[str, Any]:
-    """Return the payload of a full checkpoint, on the CPU; every bit is verified first, and no code in it is run.
+def load_payload(opened: VerifiedFile) -> dict[str, Any]:
+    """Return the payload of a full checkpoint, on the CPU; no code in it is run, and it is loaded once.
 
-    Weights that lie in a file of their own, since they are frozen, are in it again. Raises UserError where one of the
-    files is damaged or missing, is no checkpoint, or lacks a key.
+    Weights that lie in a file of their own, since they are frozen, are in it again. Raises UserError where the file is
+    no checkpoint or lacks a key, and where its frozen weights are not those that it was saved with.
     """
-    payload = made_whole(load_verified(path), path)
-    record = examine(path)
-    if isinstance(record, UnusableFile):
-        raise UserError(f"{path} cannot be used: {record.reason}")
-    required = record.required_keys if isinstance(record, CheckpointRecord) else REQUIRED_KEYS
-    missing = [key for key in required if key not in payload]
-    if isinstance(record, CheckpointRecord) and record.format == 1:
+    payload = made_whole(load_verified(opened), opened.path, opened.frozen)
+    facts = opened.facts
+    required = facts.required_keys if isinstance(facts, CheckpointRecord) else REQUIRED_KEYS
+    if isinstance(facts, CheckpointRecord) and facts.format == 1:
         payload.setdefault("validations", [])
+    missing = [key for key in required if key not in payload]
     if missing:
-        raise UserError(f"{path} is not a full checkpoint: it lacks {', '.join(missing)}")
+        raise UserError(f"{opened.path} is not a full checkpoint: it lacks {', '.join(missing)}")
     return payload

@@ -11,8 +11,8 @@ import torch
 from models.build import create_detector, rebuild_detector
 from models.detector import Detector, DetectorSettings
 from training.checkpoints.decision import Decision
-from training.checkpoints.record import record_from_dict
-from training.checkpoints.sealed_file import read_record
+from training.checkpoints.record import CheckpointRecord
+from training.checkpoints.verified_file import VerifiedFile, open_verified
 from training.checkpoints.weights import Weights, load_into, load_weights
 from training.settings.options import Options
 from training.settings.recipe import ONE_CLASS_LOSS
@@ -75,15 +75,22 @@ def load_detector(path: Path | str, device: torch.device | str = "cpu") -> Train
     `trained.detector(waveform)` takes (batch, samples) at 16 kHz and returns log-probabilities (batch, 2), spoof then
     bona fide. Raises UserError where the file is damaged, or does not say what it was trained with.
     """
-    file = Path(path)
-    weights = load_weights(file)
-    stored = read_record(file)
-    if stored is None:
+    return detector_in(open_verified(Path(path)), device)
+
+
+def detector_in(opened: VerifiedFile, device: torch.device | str = "cpu") -> TrainedDetector:
+    """Return the detector in a verified file, as `load_detector` does; the file is loaded by that."""
+    record = opened.record()
+    if record is None:
         raise UserError(
-            f"{path} holds weights and not the settings they were trained with: build the detector yourself and "
+            f"{opened.path} holds weights and not the settings they were trained with: build the detector yourself and "
             "fill it with training.checkpoints.weights.load_into"
         )
-    record = record_from_dict(stored, file, file.stat().st_size)
+    return trained_detector(record, load_weights(opened), device)
+
+
+def trained_detector(record: CheckpointRecord, weights: Weights, device: torch.device | str) -> TrainedDetector:
+    """Return the detector that a record describes, with these weights, which came from a file of ours."""
     detector = rebuild_detector(detector_settings(record.options), weights.payload["front_end_config"])
     load_into(detector, weights)
     metrics = DetectionMetrics(**record.last.as_dict()) if record.last else None

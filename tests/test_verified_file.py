@@ -1,0 +1,314 @@
+"""A verified file: opened once, every byte checked, and what is loaded is what was checked, whatever happens to it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tests.comparing import differences
+from tests.records import record
+from training.checkpoints import verified_file
+from training.checkpoints.file_bytes import CHUNK_BYTES, FileBytes
+from training.checkpoints.frozen_reference import FrozenFile, FrozenReference
+from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.sealed_file import BadCheckpointFileError, NotUsableError, broken_seal, write_sealed
+from training.checkpoints.verified_file import BrokenFileError, VerifiedFile, open_verified, verify
+from training.checkpoints.verified_load import load_verified
+from training.saving.compression import compress_file
+from utils.errors import UserError
+
+Tensors = dict[str, Tensor]
+
+
+def tensors(seed: int = 0) -> Tensors:
+    """Two that span several chunks, not at their borders, and some that share one."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {"large": 700_003, "small": 5, "larger": 900_001, "last": 77}
+    return {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
+
+
+def write_ours(path: Path, content: Tensors) -> None:
+    with path.open("w+b") as file:
+        write_sealed(file, lambda writer: torch.save(content, writer), record(path.name, 3).as_dict())
+
+
+def write_compressed(path: Path, content: Tensors) -> None:
+    write_ours(path, content)
+    compress_file(path)
+    assert path.read_bytes()[8:10] == b"\x08\0"
+
+
+def write_old(path: Path, content: Tensors) -> None:
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+FORMATS: dict[str, tuple[str, Callable[[Path, Tensors], Any]]] = {
+    "ours": ("a.pth", write_ours),
+    "compressed": ("a.pth", write_compressed),
+    "of torch": ("a.pt", lambda path, content: torch.save(content, path)),
+    "before torch 1.6": ("a.pt", write_old),
+    "safetensors": ("a.safetensors", lambda path, content: save_file(content, path)),
+}
+WITH_CHECKSUMS = ("ours", "compressed", "of torch")
+
+
+@pytest.fixture(params=[True, False], ids=["held", "too large to be held"])
+def is_held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether there is memory for the file."""
+    if not request.param:
+        monkeypatch.setattr(verified_file, "free_memory_bytes", lambda: 0)
+    return bool(request.param)
+
+
+def written(folder: Path, kind: str, content: Tensors) -> Path:
+    name, write = FORMATS[kind]
+    write(folder / name, content)
+    return folder / name
+
+
+def loaded(opened: VerifiedFile) -> Tensors:
+    """Return what a file holds, in the order of `tensors`: safetensors come sorted."""
+    found = load_verified(opened)
+    return {name: found[name] for name in tensors()} if set(found) == set(tensors()) else found
+
+
+def flip(path: Path, position: int) -> None:
+    with path.open("r+b") as file:
+        byte = os.pread(file.fileno(), 1, position)[0]
+        os.pwrite(file.fileno(), bytes([byte ^ 4]), position)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_is_loaded_is_what_was_written(tmp_path: Path, kind: str, is_held: bool) -> None:
+    opened = open_verified(written(tmp_path, kind, tensors()))
+    assert opened.content.is_held == is_held
+    assert differences(loaded(opened), tensors()) == []
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_is_opened_once_and_each_byte_is_read_once(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, kind, tensors())
+    seen: Counter[str] = Counter()
+    read, open_file = os.pread, Path.open
+
+    def counted_read(descriptor: int, size: int, start: int) -> bytes:
+        found = read(descriptor, size, start)
+        seen["bytes"] += len(found)
+        return found
+
+    def counted_open(this: Path, *arguments: Any, **named: Any) -> Any:
+        seen["opened"] += this == path
+        return open_file(this, *arguments, **named)
+
+    monkeypatch.setattr(os, "pread", counted_read)
+    monkeypatch.setattr(Path, "open", counted_open)
+    load_verified(open_verified(path))
+    assert (seen["opened"], seen["bytes"]) == (1, path.stat().st_size)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_that_is_replaced_after_it_was_opened_is_loaded_as_it_was(
+    tmp_path: Path, kind: str, is_held: bool
+) -> None:
+    path = written(tmp_path, kind, tensors())
+    opened = open_verified(path)
+    (tmp_path / "other").mkdir()
+    written(tmp_path / "other", kind, tensors(seed=1)).replace(path)
+    assert not opened.is_at(path)
+    assert differences(loaded(opened), tensors()) == []
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_held_file_that_is_overwritten_after_it_was_opened_is_loaded_as_it_was(tmp_path: Path, kind: str) -> None:
+    path = written(tmp_path, kind, tensors())
+    opened = open_verified(path)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert differences(loaded(opened), tensors()) == []
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_too_large_to_be_held_that_is_changed_after_it_was_opened_is_refused_or_loaded_as_it_was(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was only where the change lies in the few chunks that are still in memory."""
+    monkeypatch.setattr(verified_file, "free_memory_bytes", lambda: 0)
+    path = written(tmp_path, kind, tensors())
+    size, refused = path.stat().st_size, 0
+    for position in range(500, size, size // 12):
+        opened = open_verified(path)
+        flip(path, position)
+        try:
+            assert differences(loaded(opened), tensors()) == []
+        except UserError as error:
+            assert "is damaged: it cannot be read (it was changed after it was checked)" in str(error)
+            refused += 1
+        flip(path, position)
+    assert refused >= 8
+    assert differences(loaded(open_verified(path)), tensors()) == []
+
+
+@pytest.mark.parametrize("kind", WITH_CHECKSUMS)
+def test_a_flipped_bit_in_a_tensor_is_damage(tmp_path: Path, kind: str, is_held: bool) -> None:
+    path = written(tmp_path, kind, tensors())
+    chance = random.Random(kind)
+    for _ in range(20):
+        position = chance.randrange(4096, path.stat().st_size - 4096)
+        flip(path, position)
+        with pytest.raises(BadCheckpointFileError):
+            verify(path)
+        flip(path, position)
+    verify(path)
+
+
+def test_a_flipped_bit_anywhere_in_a_file_of_ours_is_damage_in_the_words_of_the_seal(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    write_ours(path, {"weight": torch.arange(40.0)})
+    for position in range(path.stat().st_size):
+        flip(path, position)
+        with pytest.raises(BadCheckpointFileError) as caught:
+            verify(path)
+        if isinstance(caught.value, BrokenFileError):
+            assert str(caught.value) == broken_seal(path)
+        flip(path, position)
+
+
+@pytest.mark.parametrize("size", [0, 5, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES])
+def test_bytes_of_any_size_come_back_and_have_the_checksums_of_others(tmp_path: Path, size: int) -> None:
+    content = random.Random(size).randbytes(size)
+    (tmp_path / "a").write_bytes(content)
+    held = FileBytes((tmp_path / "a").open("rb", buffering=0), held=True)
+    reader = held.reader()
+    assert reader.read() == content and reader.read() == b""
+    assert reader.seek(-min(size, 9), os.SEEK_END) == size - min(size, 9) and reader.read(4) == content[-9:][:4]
+    for part in (0, 1, size // 2, size):
+        assert held.crc32(min(part, size)) == zlib.crc32(content[:part])
+    assert held.sha256() == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_is_loaded_once(tmp_path: Path, kind: str, is_held: bool) -> None:
+    opened = open_verified(written(tmp_path, kind, tensors()))
+    spent = [opened.is_spent]
+    load_verified(opened)
+    spent += [opened.is_spent, not opened.content._chunks]
+    assert spent == [False, True, True]
+    with pytest.raises(RuntimeError, match="loaded already"):
+        load_verified(opened)
+    with pytest.raises(RuntimeError, match="open the file again"):
+        opened.sha256()
+
+
+def test_chunks_that_a_tensor_had_all_of_are_given_back_before_the_file_is_loaded_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a file of gigabytes and its tensors are in memory together."""
+    path = tmp_path / "a.pth"
+    write_ours(path, {name: torch.zeros(2_000_000) for name in "abcd"})
+    left: list[int] = []
+    close = FileBytes.close
+
+    def noted(content: FileBytes) -> None:
+        left.append(len(content._chunks))
+        close(content)
+
+    monkeypatch.setattr(FileBytes, "close", noted)
+    load_verified(open_verified(path))
+    assert path.stat().st_size > 30 * CHUNK_BYTES and left == [5]
+
+
+def test_the_facts_are_those_in_the_bytes_that_were_read(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint_epoch_3.pth"
+    write_ours(path, tensors())
+    opened = verify(path)
+    path.unlink()
+    assert isinstance(opened.facts, CheckpointRecord) and opened.facts.epoch == 3
+    assert opened.record() == opened.facts and opened.facts.path == path
+    assert opened.named(Path("b.pth")).path == Path("b.pth") and not opened.is_at(path)
+
+
+def test_a_file_of_another_program_is_weights_without_a_record(tmp_path: Path) -> None:
+    opened = verify(written(tmp_path, "of torch", tensors()))
+    assert isinstance(opened.facts, WeightsFile) and opened.record() is None
+
+
+def test_a_file_is_at_each_of_its_names_until_it_changes(tmp_path: Path) -> None:
+    path = written(tmp_path, "ours", tensors())
+    opened = verify(path)
+    (tmp_path / "link.pth").hardlink_to(path)
+    assert opened.is_at(path) and opened.is_at(tmp_path / "link.pth") and not opened.is_at(tmp_path / "missing")
+    os.utime(path, ns=(0, 0))
+    assert not opened.is_at(path)
+
+
+def failing_reads(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Let reads fail as those of a disk with a bad block do."""
+    read, calls = os.pread, iter(range(10_000))
+
+    def fail(*arguments: Any) -> bytes:
+        if next(calls) >= after:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(*arguments)
+
+    monkeypatch.setattr(os, "pread", fail)
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_bad_block_is_damage_in_a_sentence(tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, "ours", tensors())
+    failing_reads(monkeypatch, after)
+    with pytest.raises(UserError, match=r"a\.pth is damaged: it cannot be read \(Input/output error\)"):
+        open_verified(path)
+
+
+def test_a_bad_block_that_shows_only_when_a_large_file_is_loaded_is_a_sentence_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verified_file, "free_memory_bytes", lambda: 0)
+    opened = open_verified(written(tmp_path, "ours", tensors()))
+    failing_reads(monkeypatch, after=2)
+    with pytest.raises(UserError, match=r"a\.pth is damaged: it cannot be read \(Input/output error\)"):
+        load_verified(opened)
+
+
+def frozen_pair(folder: Path) -> tuple[Path, Path]:
+    """A checkpoint that says that it needs frozen weights, and the file with them."""
+    reference = FrozenReference.of("ab" * 32, 4)
+    checkpoint, frozen = folder / "checkpoint_epoch_3.pth", folder / reference.file
+    facts = record(checkpoint.name, 3, frozen=reference).as_dict()
+    stored = {"format": 2, "kind": "frozen", "sha256": reference.sha256, "bytes": 4}
+    for path, said in ((checkpoint, facts), (frozen, stored)):
+        with path.open("w+b") as file:
+            write_sealed(file, lambda writer: torch.save(tensors(), writer), said)
+    return checkpoint, frozen
+
+
+def test_frozen_weights_come_along_verified_and_once_for_several_checkpoints(tmp_path: Path) -> None:
+    checkpoint, frozen = frozen_pair(tmp_path)
+    known: verified_file.KnownFrozen = {}
+    first, second = verify(checkpoint, known), verify(checkpoint, known)
+    assert isinstance(first.frozen, VerifiedFile) and isinstance(first.frozen.facts, FrozenFile)
+    assert first.frozen.path == frozen and second.frozen is first.frozen
+
+
+def test_damaged_or_missing_frozen_weights_make_a_checkpoint_unusable(tmp_path: Path) -> None:
+    checkpoint, frozen = frozen_pair(tmp_path)
+    flip(frozen, 5000)
+    with pytest.raises(NotUsableError, match=rf"{frozen}, are damaged: its checksum does not match"):
+        verify(checkpoint)
+    frozen.unlink()
+    with pytest.raises(UserError, match=r"epoch_3\.pth cannot be used: the frozen weights .* are missing"):
+        open_verified(checkpoint)
