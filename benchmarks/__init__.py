@@ -1,1 +1,1 @@
-"""One script for each figure the README states; each prints what it compares, and on which machine."""
+"""One script for each figure the docs state; each prints what it compares, and on which machine."""

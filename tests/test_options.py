@@ -11,7 +11,7 @@ from models.names import FRONT_END_TYPES, MODEL_TYPES, TYPES_WITH_SETTING, XLS_R
 from training.settings.options import SETTINGS, Options, options_from_record
 from utils.errors import EXIT_USAGE, UserError
 
-# Every setting and its default. A new flag is a decision: it is made here too, and in the README.
+# Every setting and its default. A new flag is a decision: it is made here too, and in the docs.
 DEFAULTS: dict[str, Any] = {
     "database_path": "demo",
     "protocols_path": None,

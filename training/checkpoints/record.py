@@ -21,13 +21,14 @@ from training.checkpoints.sealed_file import BadCheckpointFileError, read_record
 from training.settings.options import Options, options_from_record
 from training.settings.tasks import DETECTION, Figure, Figures, TaskDescription
 from utils.errors import UserError
+from utils.numerics import NUMERICS
 
 _YEAR_3000_S = 32_503_680_000
 STATE_DICT = "_state_dict"
 """How the keys of a payload end under which a network, an optimizer or a schedule is."""
 FORMAT = 3
 """2 has `name`, `validated` and `frozen` in records and `validations` in payloads, which 1 had not.
-3 has `task`, `figures`, `parts` and `weights` in records: the earlier ones are all of detectors."""
+3 has `task`, `figures`, `parts`, `weights` and `numerics` in records: the earlier ones are all of detectors."""
 _PARTS_OF_DETECTION = ("model_state_dict", "optimizer_state_dict", "scheduler_state_dict", "front_end_config")
 _WEIGHTS_OF_DETECTION = ("model_state_dict", "front_end_config")
 # The keys without which a file cannot be resumed, beside those of its task's parts.
@@ -63,6 +64,7 @@ _STORED_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "data": dict,
     "metadata": dict,
     "task": str,
+    "numerics": int,
     "figures": list,
     "parts": list,
     "weights": list,
@@ -94,12 +96,13 @@ class CheckpointRecord:
     were not validated. `task` is the name of what is trained, `figures` say what its epochs give, which of it ranks
     them and what the best file is called, and `parts` are the keys of the file that hold the task's networks,
     optimizers and schedules, and what builds them: all of them belong together, and all are required. `weights` are
-    those of the parts that a file of weights for reuse has. `kept` is what the task says of exactly these weights, by
-    name. `data` names the contents of the protocols by hash. `name` is the file name it was saved under, "" where that
-    is unknown: names are for people, but only a file that still has the name which the program gave it may be deleted
-    by the program. `frozen` says which weights are in a file of their own, since training does not change them; None
-    for a whole file. `lineage` are pairs (run id, step it began at): a run that was resumed from an older checkpoint,
-    leaving later ones behind, goes on under a new id, so that the two futures of one past are told apart.
+    those of the parts that a file of weights for reuse has. `numerics` says which arithmetic made the last step. `kept`
+    is what the task says of exactly these weights, by name. `data` names the contents of the protocols by hash. `name`
+    is the file name it was saved under, "" where that is unknown: names are for people, but only a file that still has
+    the name which the program gave it may be deleted by the program. `frozen` says which weights are in a file of their
+    own, since training does not change them; None for a whole file. `lineage` are pairs (run id, step it began at): a
+    run that was resumed from an older checkpoint, leaving later ones behind, goes on under a new id, so that the two
+    futures of one past are told apart.
     """
 
     path: Path
@@ -124,6 +127,7 @@ class CheckpointRecord:
     parts: tuple[str, ...] = _PARTS_OF_DETECTION
     weights: tuple[str, ...] = _WEIGHTS_OF_DETECTION
     kept: Mapping[str, Any] = field(default_factory=dict)
+    numerics: int = NUMERICS
     format: int = FORMAT
 
     @property
@@ -284,7 +288,7 @@ def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) 
         stored = {**stored, "name": "", "validated": None, "frozen": None}
     if stored["format"] < 3:
         parts = _WEIGHTS_OF_DETECTION if stored.get("kind") == Kind.WEIGHTS.value else _PARTS_OF_DETECTION
-        of_detection = {"parts": list(parts), "weights": list(_WEIGHTS_OF_DETECTION)}
+        of_detection = {"parts": list(parts), "weights": list(_WEIGHTS_OF_DETECTION), "numerics": 1}
         stored = {**stored, "task": DETECTION.name, "figures": DETECTION.figures.as_list(), **of_detection}
     known = {f.name for f in fields(CheckpointRecord)} - set(_NOT_STORED)
     missing = sorted(known - set(stored))
@@ -333,7 +337,7 @@ def record_document(record: CheckpointRecord) -> dict[str, Any]:
     """Return all that a record says: `path`, `bytes`, and the keys of the JSON record inside the file.
 
     Those are kind, lineage, epoch, step, batches_done, batches_per_epoch, learning_rate, last, best, options, data,
-    metadata, validated, name, frozen, task, figures, parts, weights and format, and what the task keeps of these
-    weights, such as `decision`; see CheckpointRecord for what they mean.
+    metadata, validated, name, frozen, task, figures, parts, weights, numerics and format, and what the task keeps of
+    these weights, such as `decision`; see CheckpointRecord for what they mean.
     """
     return {"path": str(record.path), "bytes": record.bytes_on_disk, **record.as_dict()}

@@ -20,6 +20,7 @@ import torch
 from training.evaluation.subject import Subject
 from training.tasks.detectors import detector_settings
 from utils.corpora import CorpusPart
+from utils.numerics import NUMERICS
 
 # Each waits for the answer of a file server, most of the time.
 _THREADS = 16
@@ -45,6 +46,8 @@ class Origin:
         ['audio', 'batch_size']
         """
         found = set(fingerprint.split(" "))
+        if not any(part.startswith("numerics=") for part in found):
+            found.add("numerics=1")  # scores of before there was such a number
         return [name for name, value in {**self.decisive, **self.rounding}.items() if f"{name}={value}" not in found]
 
 
@@ -63,6 +66,7 @@ def origin_of(subject: Subject, part: CorpusPart) -> Origin:
         "trials": _digest([trial.utterance for trial in part.protocol.trials]),
         "audio": _digest(_stamps(part.audio_paths)),
         "precision": options.precision,
+        "numerics": str(NUMERICS),
     }
     rounding = {
         "batch_size": str(options.batch_size),

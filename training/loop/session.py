@@ -112,6 +112,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             draw=lambda is_last: _draw(plan, task, state, data.validation_part, is_last=is_last),
             ranks=ranks,
         )
+        del start  # what its payload holds was copied into the state
         say(training_text(options, state.num_parameters, facts.environment))
         trainer.train()
         if stop.signal is not None and not trainer.is_done:
@@ -192,6 +193,7 @@ def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock, payload: Mappin
             make_run_folder(plan)
             held.enter_context(lock)
             prepare_folder(plan, store, payload)
+            del payload  # as large as the state, and not needed while training
             _write_config(plan)
         except OSError as error:
             raise _cannot_write(plan, error) from error

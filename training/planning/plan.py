@@ -21,6 +21,7 @@ from training.settings.options import SETTINGS, Options
 from training.settings.requests import AutoResume, NewRun, Resume, Train
 from training.settings.setting import OnChange
 from utils.errors import UserError
+from utils.numerics import changes_since
 
 
 class Start(enum.Enum):
@@ -168,6 +169,7 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
     """Plan to continue from a checkpoint, in its own folder or another one."""
     options = facts.options
     changes = changed_settings(source.options, options)
+    notes = [*notes, *(f"this version computes differently: {change}" for change in changes_since(source.numerics))]
     refuse_breaking(changes, source)
     stalled = not source.batches_done and is_stalled(source, options.patience)
     if source.epoch >= options.num_epochs or stalled:

@@ -17,6 +17,7 @@ from training.settings.requests import Train
 from training.settings.yaml_settings import read_settings_file
 from utils.atomic_files import atomic_write
 from utils.errors import UserError
+from utils.numerics import NUMERICS
 from utils.terminal_text import printable
 
 
@@ -42,7 +43,11 @@ def run_config(command: Train, options: Options) -> RunConfig:
 
 def settings_text(options: Options, origin: str) -> str:
     """Return every setting as YAML, group by group, under a comment that says where it comes from."""
-    lines = [f"# {origin}", "# Every setting of this run: training again with --config and this file reproduces it."]
+    lines = [
+        f"# {origin}",
+        "# Every setting of this run: training again with --config and this file reproduces it.",
+        f"# Computed with numerics {NUMERICS}.",
+    ]
     for group, names in itertools.groupby(options.as_dict(), key=lambda name: SETTINGS[name].group):
         lines += ["", f"# {group}", *(f"{name}: {_yaml(getattr(options, name))}" for name in names)]
     return "\n".join(lines) + "\n"

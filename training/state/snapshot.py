@@ -12,6 +12,7 @@ from training.checkpoints.frozen_weights import FrozenWeights, without_frozen
 from training.checkpoints.record import STATE_DICT, CheckpointRecord, Kind
 from training.settings.options import Options
 from training.state.train_state import TrainState
+from utils.numerics import NUMERICS
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[
         "config": settings,
         "data": dict(facts.data),
         **facts.builds,
+        "numerics": NUMERICS,
         "metadata": metadata,
     }
     return without_frozen(payload, facts.frozen), record
