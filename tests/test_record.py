@@ -27,6 +27,7 @@ from training.checkpoints.sealed_file import BadCheckpointFileError
 from training.saving.store import save_checkpoint
 from training.settings.options import Options
 from training.settings.tasks import DETECTION
+from utils.errors import UserError
 
 PATH = Path("models/run/checkpoint_epoch_3.pth")
 OF_FORMAT_1 = sorted((REPOSITORY / "tests/fixtures/format_1").glob("*.pth"))
@@ -104,10 +105,6 @@ def test_a_missing_key_is_named(key: str) -> None:
         ("best", "none"),
         ("validated", {"step": 3}),
         ("options", []),
-        ("options", {"device": 5}),
-        ("options", {"comment": 5}),
-        ("options", {"milestones": 5}),
-        ("options", {"checkpoint_name": 5}),
         ("data", "here"),
         ("task", 5),
         ("figures", []),
@@ -122,6 +119,12 @@ def test_a_missing_key_is_named(key: str) -> None:
 def test_a_value_of_another_kind_is_damage(key: str, value: object) -> None:
     with pytest.raises(BadCheckpointFileError, match="its record is damaged"):
         record_from_dict(stored(**{key: value}), PATH, 1)
+
+
+@pytest.mark.parametrize("name", ["device", "comment", "milestones", "checkpoint_name"])
+def test_a_setting_of_another_type_makes_a_file_unusable_and_is_named(name: str) -> None:
+    with pytest.raises(UserError, match=f"--{name} must be .*, found 5"):
+        record_from_dict(stored(options={name: 5}), PATH, 1)
 
 
 @pytest.mark.parametrize("number", range(1, FORMAT))
