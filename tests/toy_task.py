@@ -38,6 +38,7 @@ ECHO = TaskDescription(
         "--eval": "it has no scores",
         "--export": "it has no class",
     },
+    own_schedule=True,
 )
 
 

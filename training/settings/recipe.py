@@ -80,12 +80,24 @@ class RecipeSettings:
         "constant",
         "training",
         OnChange.REPORTED,
-        "learning rate after the warm-up: constant, falling to 0 at the last step of --num_epochs, or lowered when "
-        "validation improves no more (plateau)",
+        "learning rate after the warm-up: constant, falling to --lr_min at the last step of --num_epochs, or lowered "
+        "when validation improves no more (plateau)",
         choices=("constant", "linear", "cosine", "plateau"),
     )
+    lr_min: float = setting(
+        0.0,
+        "training",
+        OnChange.REPORTED,
+        "learning rate that linear and cosine end at and plateau does not go below; AASIST has 5e-6",
+        at_least=0,
+    )
     plateau_patience: int = setting(
-        3, "training", OnChange.REPORTED, "plateau: epochs without a new best one that lower the rate", at_least=1
+        3,
+        "training",
+        OnChange.REPORTED,
+        "plateau: epochs in a row without a new best one that are waited for; the next such epoch lowers the rate, as "
+        "with torch's ReduceLROnPlateau",
+        at_least=0,
     )
     plateau_factor: float = setting(
         0.5, "training", OnChange.REPORTED, "plateau: what the rate is multiplied with", above=0, at_most=1
@@ -118,6 +130,11 @@ class RecipeSettings:
             raise UserError(
                 f"--balanced_batches needs an even --batch_size, found {self.batch_size}: "
                 f"pass {self.batch_size + 1}, for example",
+                EXIT_USAGE,
+            )
+        if self.lr_min > self.lr:
+            raise UserError(
+                f"--lr_min is what --lr falls to and must not exceed it, found {self.lr_min:g} and {self.lr:g}",
                 EXIT_USAGE,
             )
         if self.scheduler == "plateau" and 0 < self.patience <= self.plateau_patience:
