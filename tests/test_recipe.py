@@ -22,6 +22,11 @@ RECIPES = {
     ),
     "one class": (["--loss", "oc_softmax", "--balanced_batches", "--crop", "random", "--scheduler", "cosine"], 4, (6,)),
     "focal": (["--loss", "focal", "--focal_gamma", "1.5"], 3, (3,)),
+    "infonce": (
+        ["--use_contrastive", "--contrastive", "infonce", "--scheduler", "cosine", "--lr_min", "5e-4"],
+        3,
+        (2, 4),
+    ),
 }
 
 

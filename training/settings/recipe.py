@@ -37,8 +37,16 @@ class RecipeSettings:
     focal_gamma: float = setting(
         2.0, "training", OnChange.REPORTED, "focal: how much less what is easy counts; 0 is CCE", at_least=0
     )
+    contrastive: str = setting(
+        "margin",
+        "training",
+        OnChange.REPORTED,
+        "the contrastive term of --contrastive_weight: margin, on the embedding (arXiv 2602.01032), or infonce, on the "
+        "projection, as the public code of that paper has it",
+        choices=("margin", "infonce"),
+    )
     contrastive_weight: float = setting(
-        0.1, "training", OnChange.REPORTED, "weight of the margin contrastive term", at_least=0
+        0.1, "training", OnChange.REPORTED, "weight of the term that --contrastive names", at_least=0
     )
     supcon_weight: float = setting(
         0.1, "training", OnChange.REPORTED, "weight of the supervised contrastive term", at_least=0

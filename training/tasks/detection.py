@@ -26,7 +26,7 @@ from training.state.train_state import Observed, TrainState
 from training.tasks.audio_examples import audio_examples
 from training.tasks.detectors import detector_settings, empty_detector
 from training.tasks.fitted_decision import decision_from
-from training.tasks.losses import make_loss, margin_contrastive_loss, supervised_contrastive_loss
+from training.tasks.losses import contrastive_terms, make_loss
 from training.tasks.schedule import apply_rates, make_schedule
 from training.tasks.task import AudioExample, Built, Loss, Networks, Payload, Scores, Step, Task
 from utils.corpora import Corpus, CorpusPart
@@ -91,17 +91,17 @@ class DetectionTask(Task):
         So the gradients of several batches add up to those of one large batch, but for what compares or averages the
         utterances of a batch: contrastive terms, which count by their batch's share of the utterances, and batch norm.
         """
-        with autocast(self.device, self.options.precision):
+        options = self.options
+        with autocast(self.device, options.precision):
             output = cast(Detector, state.networks["model"]).analyse(batch.waveforms)
         total_weight = self._of_decision.weights(step.labels).sum()
         loss = self._of_decision.terms(output.log_probabilities, batch.labels).sum() / total_weight
-        if self.options.use_contrastive:
+        if options.use_contrastive:
             assert output.embedding is not None and output.projection is not None
             share = len(batch.labels) / step.num_utterances
-            margin = margin_contrastive_loss(output.embedding, batch.labels)
-            supervised = supervised_contrastive_loss(output.projection, batch.labels)
-            of_margin, of_supervised = self.options.contrastive_weight, self.options.supcon_weight
-            loss = loss + share * of_margin * margin + share * of_supervised * supervised
+            kind, of_first, of_supervised = options.contrastive, options.contrastive_weight, options.supcon_weight
+            first, supervised = contrastive_terms(kind, output.embedding, output.projection, batch.labels)
+            loss = loss + share * of_first * first + share * of_supervised * supervised
         return Loss(loss, {"scores": log_odds(output), "labels": batch.labels.cpu()})
 
     @property
