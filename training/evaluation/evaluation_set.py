@@ -41,14 +41,13 @@ def evaluate(command: Evaluate) -> Evaluated:
     """Score the evaluation set with the detector that the command names; raises UserError where that is impossible."""
     subject = load_subject(command)
     part = _open_part(subject.options, command.subset)
-    output = command.eval_output or _default_output(subject.sources, command.load_checkpoint_type, part)
+    output = command.eval_output or _default_output(subject, command.load_checkpoint_type, part)
     _refuse_to_overwrite(output)
     if command.asv_scores:  # what is wrong with it is said now, not after hours of scoring
         read_asv_error_rates(command.asv_scores, part.subset)
     if not command.as_json:
         say(f"Evaluating on {len(part):,} trials of {part.protocol.path} ({part.layout}, subset {part.subset})")
-        mean = f"the mean of the weights of {len(subject.sources)} epochs: " if len(subject.sources) > 1 else ""
-        say(f"with {mean}{', '.join(map(str, subject.sources))}")
+        say(f"with {subject.mean_of}{', '.join(map(str, subject.sources))}")
     said_beside_json = redirect_stdout(sys.stderr) if command.as_json else nullcontext()
     with stop_on_signals() as stop, said_beside_json:
         num_scored = score_part(subject, part, output, stop, quiet=command.as_json)
@@ -69,10 +68,12 @@ def _open_part(options: Options, subset: str | None) -> CorpusPart:
     return find_evaluation_part(database_folder(options.database_path), protocols, options.track, subset)
 
 
-def _default_output(sources: Sequence[Path], which: str, part: CorpusPart) -> Path:
+def _default_output(subject: Subject, which: str, part: CorpusPart) -> Path:
+    sources = subject.sources
     of = re.sub(r"[^A-Za-z0-9]+", "_", f"{part.layout} {part.name} {part.subset}").strip("_")
     name = sources[-1].stem
     mean = f"mean_of_{which}_{len(sources)}_to_" if len(sources) > 1 else ""
+    mean = "swa_of_" if subject.epochs_of_swa else mean
     return sources[-1].with_name(f"{mean}{name}_scores_{of}.txt")
 
 

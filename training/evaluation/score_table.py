@@ -33,8 +33,7 @@ def verdict(score: float | None, threshold: float | None) -> str | None:
 
 def head_text(subject: Subject, found: FoundAudio) -> str:
     """Return what is said before anything is scored: with what, and where the threshold comes from."""
-    mean = f"the mean of the weights of {len(subject.sources)} epochs: " if len(subject.sources) > 1 else ""
-    lines = [f"Scoring {_files(len(found.files))} with {mean}{', '.join(map(str, subject.sources))}"]
+    lines = [f"Scoring {_files(len(found.files))} with {subject.mean_of}{', '.join(map(str, subject.sources))}"]
     if subject.decision:
         lines.append(
             f"Threshold: bona fide above {subject.decision.threshold:.6f}, which is that of the EER of validation, "

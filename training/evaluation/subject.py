@@ -22,6 +22,7 @@ from training.settings.options import SETTINGS, Options
 from training.settings.requests import Evaluate, Scoring
 from training.settings.setting import OnChange
 from training.tasks.detectors import detector_in, detector_settings, empty_detector, trained_detector
+from training.tasks.swa import SWA, load_mean
 from utils.console import say
 from utils.errors import UserError
 from utils.machine import choose_device, make_deterministic
@@ -44,6 +45,14 @@ class Subject:
     decision: Decision | None = None
     why_undecided: str = ""
     digests: tuple[str, ...] = ()
+    epochs_of_swa: tuple[int, ...] = ()
+
+    @property
+    def mean_of(self) -> str:
+        """What is said before the sources where the detector is a mean; "" where it is not."""
+        if self.epochs_of_swa:
+            return f"the mean of the weights of epochs {', '.join(map(str, self.epochs_of_swa))} (--swa), kept in "
+        return f"the mean of the weights of {len(self.sources)} epochs: " if len(self.sources) > 1 else ""
 
 
 def load_subject(command: Scoring) -> Subject:
@@ -61,10 +70,35 @@ def load_subject(command: Scoring) -> Subject:
     options = _settings(command, opened.path, opened.source.options)
     device = _prepared_device(options, opened.source)
     if opened.record() is None:
+        if _wants_swa(command):
+            load_mean(opened)  # which says what is missing
         return _of_bare_weights(opened, options, device, digests, quiet=command.as_json)
+    if _wants_swa(command):
+        return _mean_of_swa(opened, options, device, digests)
     trained = detector_in(opened, device)
     why = "" if trained.decision else NO_THRESHOLD
     return Subject((opened.path,), trained.detector, options, device, trained.decision, why, digests)
+
+
+def _wants_swa(command: Scoring) -> bool:
+    """Whether --swa was typed, or is in the settings file given: that a run was trained with it is not enough."""
+    return command.options.swa and "swa" in command.given
+
+
+def _mean_of_swa(opened: VerifiedFile, options: Options, device: torch.device, digests: tuple[str, ...]) -> Subject:
+    """Load the mean that a run with --swa keeps in its checkpoints."""
+    weights, epochs = load_mean(opened)
+    record = opened.record()
+    assert record is not None, "a file without a record holds no mean"
+    return Subject(
+        (opened.path,),
+        trained_detector(record, weights, device).detector,
+        options,
+        device,
+        why_undecided="the mean of several epochs was never validated, so that no threshold was stored for it",
+        digests=tuple(f"{SWA} {digest}" for digest in digests),  # other scores than those of the epoch in that file
+        epochs_of_swa=tuple(epochs),
+    )
 
 
 def _digests(command: Scoring, opened: VerifiedFile) -> tuple[str, ...]:
@@ -145,7 +179,7 @@ def _settings(command: Scoring, path: Path, stored_options: Options | None) -> O
         return command.options
     for name, value in given.items():
         stored = getattr(stored_options, name)
-        if SETTINGS[name].on_change is OnChange.REFUSED and value != stored:
+        if SETTINGS[name].on_change is OnChange.REFUSED and value != stored and name != SWA:
             raise UserError(
                 f"--{name} {value} contradicts {path}, which holds a detector with {name} {stored}: leave the "
                 "flag out, the detector's settings come from the checkpoint"

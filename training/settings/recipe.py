@@ -113,6 +113,20 @@ class RecipeSettings:
     warmup_steps: int = setting(
         0, "training", OnChange.REPORTED, "steps over which the learning rate rises from 0 to --lr", at_least=0
     )
+    swa: bool = setting(
+        False,
+        "training",
+        OnChange.REFUSED,
+        "keep the mean of the weights of the epochs whose validation EER no earlier one went below, as AASIST does; "
+        "with --eval and --score: use it",
+    )
+    swa_below: float = setting(
+        100.0,
+        "training",
+        OnChange.REPORTED,
+        "swa: leave out epochs with a higher validation EER, in percent; AASIST has 1",
+        at_least=0,
+    )
     seed: int = setting(
         1234, "training", OnChange.BREAKS_EPOCH, "seed of every random draw", at_least=0, at_most=2**63 - 1
     )

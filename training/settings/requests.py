@@ -152,6 +152,12 @@ class Scoring(_WithSettings):
     def __post_init__(self) -> None:
         if self.average_checkpoints is not None and self.average_checkpoints < 2:
             raise UserError(f"--average_checkpoints is 2 or more, found {self.average_checkpoints}", EXIT_USAGE)
+        if self.average_checkpoints is not None and self.options.swa and "swa" in self.given:
+            raise UserError(
+                "--average_checkpoints makes a mean of epochs' files, and --swa takes the one that a run has kept: "
+                "pass one of them",
+                EXIT_USAGE,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ from training.tasks.detectors import detector_settings, empty_detector
 from training.tasks.fitted_decision import decision_from
 from training.tasks.losses import contrastive_terms, make_loss
 from training.tasks.schedule import apply_rates, make_schedule
+from training.tasks.swa import SWA, joins, with_epoch
 from training.tasks.task import AudioExample, Built, Loss, Networks, Payload, Scores, Step, Task
 from utils.corpora import Corpus, CorpusPart
 from utils.scores.metrics import accuracy_percent, equal_error_rate
@@ -38,12 +39,14 @@ class DetectionTask(Task):
 
     description: ClassVar[TaskDescription] = DETECTION
     phases: ClassVar[Mapping[str, str]] = {"optimizer": "scheduler"}
-    keeps: ClassVar[tuple[str, ...]] = ("decision", "last_validation")
+    keeps: tuple[str, ...] = ("decision", "last_validation")
     recorded: ClassVar[tuple[str, ...]] = ("decision",)
 
     def __init__(self, options: Options, device: torch.device) -> None:
         super().__init__(options, device)
         self._of_decision = make_loss(options.loss, options.class_weights, options.focal_gamma)
+        if options.swa:
+            self.keeps = (*self.keeps, SWA)
 
     def build(self, source: Payload | Weights | None) -> Built:
         """Return the detector under the name `model`; `front_end_config` builds it again."""
@@ -150,7 +153,13 @@ class DetectionTask(Task):
         return figures, kept
 
     def epoch_completed(self, state: TrainState) -> None:
-        """Set the learning rate that the history, with the epoch just completed, gives the next step."""
+        """Set the learning rate of the next step; with --swa take the epoch into the mean where it belongs there."""
+        self.history_restored(state)
+        if self.options.swa and joins(state.history, self.options.swa_below):
+            state.kept[SWA] = with_epoch(state.kept[SWA], state.networks["model"], state.epoch)
+
+    def history_restored(self, state: TrainState) -> None:
+        """Set the learning rate that the history, with the epoch completed last, gives the next step."""
         schedule = cast(LambdaLR, state.schedulers["scheduler"])
         apply_rates(state.optimizers["optimizer"], schedule, self.options, state.history)
 
