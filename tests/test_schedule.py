@@ -148,7 +148,8 @@ def test_a_plateau_counts_from_the_next_step_on_and_keeps_the_warm_up() -> None:
     options = OPTIONS.replaced(scheduler="plateau", lr=0.5, warmup_steps=4, plateau_patience=1)
     state = small_state(options)
     train(state, 1)
-    apply_rates(state.optimizers["optimizer"], state.schedulers["scheduler"], options, [metrics(1), metrics(2)])  # type: ignore[arg-type]
+    past = history([metrics(1), metrics(2)])
+    apply_rates(state.optimizers["optimizer"], state.schedulers["scheduler"], options, past)  # type: ignore[arg-type]
     assert state.learning_rate == pytest.approx(0.25 * 2 / 4)
     train(state, 1)
     assert state.learning_rate == pytest.approx(0.25 * 3 / 4)

@@ -289,7 +289,13 @@ def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) 
     if stored["format"] < 3:
         parts = _WEIGHTS_OF_DETECTION if stored.get("kind") == Kind.WEIGHTS.value else _PARTS_OF_DETECTION
         of_detection = {"parts": list(parts), "weights": list(_WEIGHTS_OF_DETECTION), "numerics": 1}
-        stored = {**stored, "task": DETECTION.name, "figures": DETECTION.figures.as_list(), **of_detection}
+        stored = {
+            "decision": None,
+            **stored,
+            "task": DETECTION.name,
+            "figures": DETECTION.figures.as_list(),
+            **of_detection,
+        }
     known = {f.name for f in fields(CheckpointRecord)} - set(_NOT_STORED)
     missing = sorted(known - set(stored))
     if missing:

@@ -38,7 +38,10 @@ class Reporter(Protocol):
 
 
 class Reports:
-    """The reporters of one run, and the story that they are told; `story` gives it as it is now."""
+    """The reporters of one run, and the story that they are told; `story` gives it as it is now.
+
+    `interrupted` says in words why this process trains no more although the run is not complete, "" while it does.
+    """
 
     def __init__(self, reporters: Sequence[Reporter], story: Callable[[], Story]) -> None:
         self._reporters = reporters
@@ -61,9 +64,8 @@ class Reports:
         self._saved = record
         self.tell(Moment.SAVED)
 
-    def end(self, interrupted: str = "") -> None:
-        """Let all of them tell for the last time, and close them; `interrupted` says why the run is not complete."""
-        self.interrupted = interrupted
+    def end(self) -> None:
+        """Let all of them tell for the last time, and close them."""
         self.tell(Moment.ENDED)
         for reporter in self._reporters:
             reporter.close()
