@@ -112,7 +112,7 @@ def test_the_table_has_a_row_for_each_file_in_order_and_decides_at_the_stored_th
     lines = said.out.splitlines()
     assert lines[1].startswith(
         f"Threshold: bona fide above {decision['threshold']:.6f}, where the calibrated log-likelihood ratio exceeds 0 "
-        "(prior of bona fide 0.5) (validation after step 4, stored in "
+        "(--prior 0.5); from validation after step 4, stored in "
     )
     assert lines[2].startswith("  on the validation that gave it: ") and " % of bona fide missed, " in lines[2]
     assert "Passed over: 1 file of formats that cannot be read here (d.m4a)" in lines
@@ -292,7 +292,7 @@ def test_silence_and_too_little_sound_have_a_score_no_verdict_and_a_reason(
     assert main(["--score", *names, "--model_path", str(trained)]) == 0
     said = capsys.readouterr().out.splitlines()
     (row,) = (line for line in said if line.startswith("click.wav"))
-    assert row.split()[2] == "-" and row.endswith("too little to hear: 0.04 s of sound, and a verdict needs 0.5 s")
+    assert row.split()[2] == "-" and row.endswith("no verdict: too little to hear: 0.04 s of sound, and a verdict needs 0.5 s")
     assert said[-1].endswith(", 3 without a verdict")
 
 

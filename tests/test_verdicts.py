@@ -139,7 +139,7 @@ def test_a_file_of_format_2_decides_by_its_calibration_and_says_that_its_errors_
     assert record is not None and record["decision"]["threshold"] == 0.25  # that of the EER
     judge = judge_of(Decision.from_dict(record["decision"]), 0.5, "best_model_eer.pth", None, "")
     assert judge.rule is not None and judge.rule.threshold == pytest.approx(1 / 3)
-    assert judge.lines()[1].endswith("the file does not tell its errors there")
+    assert judge.lines()[1].endswith("its errors are not stored in this file for this prior")
 
 
 def test_the_errors_of_another_prior_come_from_the_scores_of_validation_where_the_file_has_them() -> None:

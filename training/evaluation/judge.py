@@ -38,9 +38,9 @@ class Judge:
             return [f"Threshold: none, and so no verdict: {self.why_not}"]
         return [
             f"Threshold: bona fide above {self.rule.threshold:.6f}, where the calibrated log-likelihood ratio "
-            f"{_exceeds(self.rule)} ({self.source})",
+            f"{_exceeds(self.rule)}; from {self.source}",
             "  on the validation that gave it: "
-            + (rates_text(self.on_validation) if self.on_validation else "the file does not tell its errors there"),
+            + (rates_text(self.on_validation) if self.on_validation else "its errors are not stored in this file for this prior"),
         ]
 
     def document(self) -> dict[str, Any]:
@@ -90,4 +90,4 @@ def rates_text(rates: ErrorRates) -> str:
 
 def _exceeds(rule: VerdictRule) -> str:
     """Return what the ratio must exceed, with the prior that says so; "-0" is 0."""
-    return f"exceeds {rule.bar + 0.0:.4g} (prior of bona fide {rule.bona_fide_prior:g})"
+    return f"exceeds {rule.bar + 0.0:.4g} (--prior {rule.bona_fide_prior:g})"

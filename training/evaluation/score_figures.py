@@ -122,7 +122,7 @@ def histogram_figure(report: ScoreReport) -> Figure:
     axes.set_ylim(min(1.0, binned.smallest_share) / 2, binned.largest_share * 2)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
-    figure.legend(loc="outside lower center", ncols=5 if rule else 4)
+    figure.legend(loc="outside lower center", ncols=3 if rule else 4)
     return figure
 
 

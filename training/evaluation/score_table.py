@@ -50,7 +50,8 @@ class ScoreTable:
             return f"{self._line(name, _NONE, _NONE, _NONE)}  {scored.fault}"
         told = verdict(scored, self._judge) or _NONE
         line = self._line(name, f"{scored.score:.4f}", told, f"{scored.seconds:.2f}")
-        return "  ".join([line, *filter(None, [scored.note, scored.too_little, self._other_windows(scored)])])
+        no_verdict = f"no verdict: {scored.too_little}" if scored.too_little else ""
+        return "  ".join([line, *filter(None, [scored.note, no_verdict, self._other_windows(scored)])])
 
     def _other_windows(self, scored: FileScore) -> str:
         """Return how many windows of a file mean something else than the file, "" where all agree."""
