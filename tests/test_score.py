@@ -292,7 +292,8 @@ def test_silence_and_too_little_sound_have_a_score_no_verdict_and_a_reason(
     assert main(["--score", *names, "--model_path", str(trained)]) == 0
     said = capsys.readouterr().out.splitlines()
     (row,) = (line for line in said if line.startswith("click.wav"))
-    assert row.split()[2] == "-" and row.endswith("no verdict: too little to hear: 0.04 s of sound, and a verdict needs 0.5 s")
+    assert row.split()[2] == "-"
+    assert row.endswith("  no verdict: too little to hear: 0.04 s of sound, and a verdict needs 0.5 s")
     assert said[-1].endswith(", 3 without a verdict")
 
 

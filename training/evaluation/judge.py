@@ -36,11 +36,12 @@ class Judge:
         """Return what a person is told about it."""
         if self.rule is None:
             return [f"Threshold: none, and so no verdict: {self.why_not}"]
+        rates = self.on_validation
+        errors = rates_text(rates) if rates else "its errors are not stored in this file for this prior"
         return [
             f"Threshold: bona fide above {self.rule.threshold:.6f}, where the calibrated log-likelihood ratio "
             f"{_exceeds(self.rule)}; from {self.source}",
-            "  on the validation that gave it: "
-            + (rates_text(self.on_validation) if self.on_validation else "its errors are not stored in this file for this prior"),
+            f"  on the validation that gave it: {errors}",
         ]
 
     def document(self) -> dict[str, Any]:
