@@ -35,7 +35,7 @@ from utils.scores.metrics import accuracy_percent, equal_error_rate
 
 
 class DetectionTask(Task):
-    """Trains a Detector. What it keeps of a validation are its scores, and the threshold that they give."""
+    """Trains a Detector. What it keeps of a validation are its scores, and how to decide by them."""
 
     description: ClassVar[TaskDescription] = DETECTION
     phases: ClassVar[Mapping[str, str]] = {"optimizer": "scheduler"}
@@ -137,7 +137,7 @@ class DetectionTask(Task):
         return observed | {"scores": log_odds(output), "labels": batch.labels.cpu()}
 
     def validated(self, step: int, observed: Observed) -> tuple[dict[str, float], dict[str, Any]]:
-        """Return loss, accuracy and EER, and keep the scores and the threshold and calibration that they give."""
+        """Return loss, accuracy and EER, and keep the scores and the calibration that they give."""
         is_bona_fide = observed["labels"] == 1
         scored, truth = observed["scores"].numpy(), is_bona_fide.numpy()
         equal_errors = equal_error_rate(scored, truth)
@@ -147,7 +147,7 @@ class DetectionTask(Task):
             "val_eer": equal_errors.eer_percent,
         }
         kept = {
-            "decision": decision_from(step, equal_errors.threshold, scored, truth).as_dict(),
+            "decision": decision_from(step, scored, truth).as_dict(),
             "last_validation": {"step": step, "scores": observed["scores"], "is_bona_fide": is_bona_fide},
         }
         return figures, kept

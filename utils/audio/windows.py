@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 
 from utils.audio.checking import promised_samples
+from utils.audio.sound_length import SoundLength
 from utils.audio.waveforms import (
     CROP_SAMPLES,
     NO_LENGTH,
@@ -61,6 +62,7 @@ class WindowedAudio:
     anything repeated. A shorter file is one window, repeated as in training (`fit_length`).
 
     `frames` counts what was decoded of each channel, `promised` is what the header says, `peak` the largest magnitude.
+    `sound_s` says for how long something can be heard in it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,6 +71,12 @@ class WindowedAudio:
         self.promised = 0
         self.sample_rate_hz = SAMPLE_RATE_HZ
         self.peak = 0.0
+        self._sound = SoundLength(SAMPLE_RATE_HZ)
+
+    @property
+    def sound_s(self) -> float:
+        """How many seconds of what was read so far are neither silent nor far below the rest."""
+        return self._sound.seconds
 
     @property
     def seconds(self) -> float:
@@ -86,6 +94,7 @@ class WindowedAudio:
         """Yield the sound at 16 kHz, mono, in pieces of about a window each."""
         with _opened(self.path) as file:
             self.sample_rate_hz, self.frames, self.peak = int(file.samplerate), 0, 0.0
+            self._sound = SoundLength(self.sample_rate_hz)
             if self.sample_rate_hz > _HIGHEST_RATE_HZ:
                 raise UnreadableAudioError(self.path, f"a sample rate of {self.sample_rate_hz:,} Hz is none of audio")
             resampler, size = Resampler(self.sample_rate_hz), CROP_SAMPLES * self.sample_rate_hz // SAMPLE_RATE_HZ
@@ -106,6 +115,7 @@ class WindowedAudio:
                 raise UnreadableAudioError(self.path, f"sample {self.frames + first:,} is {mono[first]}")
             self.frames += mono.size
             self.peak = max(self.peak, float(np.abs(mono).max(initial=0)))
+            self._sound.hear(mono)
             yield mono
             if mono.size < size:
                 return
