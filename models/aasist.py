@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.batch_norm import BatchNorm2d
 from models.detector import Detector, DetectorOutput, DetectorSettings
 from models.graph_attention import GraphAttention, GraphPooling, HeterogeneousGraphAttention
 from models.sinc_convolution import SincConvolution
@@ -54,7 +55,7 @@ class Aasist(Detector):
         width, inner = sizes.node_width, sizes.graph_width
         channels = (1, *sizes.channels)
         self.conv_time = SincConvolution(NUM_FILTERS, FILTER_TAPS)
-        self.first_bn = nn.BatchNorm2d(1)
+        self.first_bn = BatchNorm2d(1)
         blocks = [ResidualBlock(*pair, number) for number, pair in enumerate(pairwise(channels))]
         self.encoder = nn.Sequential(*(nn.Sequential(block) for block in blocks))
         self.pos_S = nn.Parameter(torch.randn(1, NUM_BANDS, channels[-1]))
@@ -131,9 +132,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, out_channels: int, number: int) -> None:
         super().__init__()
         if number > 0:
-            self.bn1 = nn.BatchNorm2d(channels).requires_grad_(False)
+            self.bn1 = BatchNorm2d(channels).requires_grad_(False)
         self.conv1 = nn.Conv2d(channels, out_channels, (2, 3), padding=(1, 1))
-        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.bn2 = BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, (2, 3), padding=(0, 1))
         if channels != out_channels:
             self.conv_downsample = nn.Conv2d(channels, out_channels, (1, 3), padding=(0, 1))

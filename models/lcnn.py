@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.batch_norm import BatchNorm2d
 from models.detector import Detector, DetectorOutput, DetectorSettings
 from models.spectral_features import Lfcc
 
@@ -92,5 +93,5 @@ def _layer(shape: LayerShape) -> nn.Sequential:
     if shape.is_halved:
         parts.append(nn.MaxPool2d(2))
     if shape.is_normalised:
-        parts.append(nn.BatchNorm2d(shape.maps_kept, affine=False))
+        parts.append(BatchNorm2d(shape.maps_kept, affine=False))
     return nn.Sequential(*parts)

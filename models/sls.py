@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.batch_norm import BatchNorm2d
 from models.detector import DetectorOutput, DetectorSettings
 from models.front_end import SelfSupervisedFrontEnd
 from models.front_end_detector import FrontEndDetector
@@ -44,7 +45,7 @@ class LayerSelection(nn.Module):
 
     def __init__(self, width: int, frames: int) -> None:
         super().__init__()
-        self.first_bn = nn.BatchNorm2d(1)
+        self.first_bn = BatchNorm2d(1)
         self.fc0 = nn.Linear(width, 1)
         self.fc1 = nn.Linear((frames // POOLED) * (width // POOLED), width)
         self.fc3 = nn.Linear(width, 2)

@@ -12,6 +12,7 @@ from abc import abstractmethod
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.batch_norm import BatchNorm2d
 from models.detector import Detector, DetectorOutput, DetectorSettings
 from models.spectral_features import LogMel
 
@@ -54,7 +55,7 @@ class SpectrogramResnet18(SpectrogramDetector):
         """Return it without its last layer."""
         from torchvision.models import resnet18  # noqa: PLC0415
 
-        network = resnet18()
+        network = resnet18(norm_layer=BatchNorm2d)
         width = network.fc.in_features
         network.fc = nn.Identity()
         network.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
