@@ -65,11 +65,14 @@ class Lcnn(Detector):
         """That of the mean over time."""
         return self.output.in_features
 
-    def analyse(self, waveform: Tensor) -> DetectorOutput:
-        """Return the decision and its embedding for `waveform` (batch, samples), 2,400 samples or more."""
-        maps = self.convolutions(self.features(waveform).unsqueeze(1))  # (batch, maps, moments, coefficients)
-        moments = maps.transpose(1, 2).flatten(start_dim=2)
-        embedding = (self.lstm(moments)[0] + moments).mean(dim=1)
+    def represent(self, waveform: Tensor) -> Tensor:
+        """Return (batch, moments, 96) for `waveform` (batch, samples), 2,400 samples or more."""
+        maps: Tensor = self.convolutions(self.features(waveform).unsqueeze(1))  # (batch, maps, moments, coefficients)
+        return maps.transpose(1, 2).flatten(start_dim=2)
+
+    def decide(self, representation: Tensor) -> DetectorOutput:
+        """Return the decision and its embedding for moments, (batch, moments, 96)."""
+        embedding = (self.lstm(representation)[0] + representation).mean(dim=1)
         log_odds = self.output(embedding)
         # The published network ends in one sigmoid: the same probabilities, and the same number of parameters.
         return DetectorOutput(F.logsigmoid(torch.cat([-log_odds, log_odds], dim=-1)), embedding=embedding)

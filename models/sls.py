@@ -27,13 +27,17 @@ class Sls(FrontEndDetector):
         super().__init__(settings, front_end)
         self.back_end = LayerSelection(front_end.width, front_end.frame_count(INPUT_SAMPLES))
 
-    def analyse(self, waveform: Tensor) -> DetectorOutput:
-        """Return the decision and its embedding for `waveform` (batch, samples), of any length but none.
+    def represent(self, waveform: Tensor) -> Tensor:
+        """Return (batch, layers, frames, width) for `waveform` (batch, samples), of any length but none.
 
         The last layers are as wide as 64,600 samples give frames, so a longer waveform is cut and a shorter one
         repeated, as the published code prepares its data.
         """
-        output: DetectorOutput = self.back_end(self.front_end(fitted(waveform, INPUT_SAMPLES)))
+        return super().represent(fitted(waveform, INPUT_SAMPLES))
+
+    def decide(self, representation: Tensor) -> DetectorOutput:
+        """Return the decision and its embedding for the layers of the front-end, (batch, layers, frames, width)."""
+        output: DetectorOutput = self.back_end(representation)
         return output
 
 

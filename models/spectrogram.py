@@ -38,11 +38,15 @@ class SpectrogramDetector(Detector):
         """That of the backbone's features."""
         return self.output.in_features
 
-    def analyse(self, waveform: Tensor) -> DetectorOutput:
-        """Return the decision and its embedding for `waveform` (batch, samples), 480 samples or more."""
+    def represent(self, waveform: Tensor) -> Tensor:
+        """Return the embedding (batch, features) of `waveform` (batch, samples), 480 samples or more."""
         picture = self.features(waveform).transpose(1, 2).unsqueeze(1)
-        embedding = self.backbone(picture)
-        return DetectorOutput(F.log_softmax(self.output(embedding), dim=-1), embedding=embedding)
+        embedding: Tensor = self.backbone(picture)
+        return embedding
+
+    def decide(self, representation: Tensor) -> DetectorOutput:
+        """Return the decision and its embedding, which is `representation`."""
+        return DetectorOutput(F.log_softmax(self.output(representation), dim=-1), embedding=representation)
 
 
 class SpectrogramResnet18(SpectrogramDetector):

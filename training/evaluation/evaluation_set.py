@@ -49,6 +49,7 @@ def evaluate(command: Evaluate) -> Evaluated:
         say(f"Evaluating on {len(part):,} trials of {part.protocol.path} ({part.layout}, subset {part.subset})")
         mean = f"the mean of the weights of {len(subject.sources)} epochs: " if len(subject.sources) > 1 else ""
         say(f"with {mean}{', '.join(map(str, subject.sources))}")
+        say(f"Precision: {subject.precision_text}")
     said_beside_json = redirect_stdout(sys.stderr) if command.as_json else nullcontext()
     with stop_on_signals() as stop, said_beside_json:
         num_scored = score_part(subject, part, output, stop, quiet=command.as_json)

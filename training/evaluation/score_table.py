@@ -42,6 +42,7 @@ def head_text(subject: Subject, found: FoundAudio) -> str:
         )
     else:
         lines.append(f"Threshold: none, and so no verdict: {subject.why_undecided}")
+    lines.append(f"Precision: {subject.precision_text}")
     if found.passed_over:
         names = few([printable(path.name) for path in found.passed_over])
         lines.append(f"Passed over: {_files(len(found.passed_over))} of formats that cannot be read here ({names})")
@@ -107,6 +108,7 @@ def score_document(subject: Subject, scored: Sequence[FileScore], found: FoundAu
     return {
         "sources": [str(path) for path in subject.sources],
         "model_type": subject.options.model_type,
+        "precision": subject.options.precision,
         "threshold": threshold,
         "threshold_from": f"EER of validation, step {decision.step}" if decision else subject.why_undecided,
         "sample_rate_hz": SAMPLE_RATE_HZ,

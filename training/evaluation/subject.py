@@ -27,6 +27,9 @@ from utils.errors import UserError
 from utils.machine import choose_device, make_deterministic
 from utils.version import PROGRAM
 
+UNLESS_TYPED = "fp32"
+"""The --precision of scores: what made training faster need not round what is decided by them."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -34,7 +37,7 @@ class Subject:
 
     `sources` are one checkpoint or file of weights, or those whose mean the detector is, oldest first. `decision` is
     the threshold that was stored for exactly these weights; where there is none, `why_undecided` says why. `digests`
-    are the SHA-256 of the sources, for --eval alone.
+    are the SHA-256 of the sources, for --eval alone. `trained_precision` is None where the file does not say it.
     """
 
     sources: tuple[Path, ...]
@@ -44,12 +47,22 @@ class Subject:
     decision: Decision | None = None
     why_undecided: str = ""
     digests: tuple[str, ...] = ()
+    trained_precision: str | None = None
+
+    @property
+    def precision_text(self) -> str:
+        """With how many digits it scores, and that training used others where it did."""
+        used, trained = self.options.precision, self.trained_precision
+        if trained in (None, used):
+            return used
+        return f"{used}, where training used {trained} (--precision {trained} scores in that, too)"
 
 
 def load_subject(command: Scoring) -> Subject:
     """Load what --model_path names, or the checkpoint of the run that the flags name.
 
-    Settings come from the file; only those of data and machine that were given win over it. Raises UserError where
+    Settings come from the file; only those of data and machine that were given win over it, and scores are computed in
+    fp32 unless --precision was typed, whatever training, or the file of --config, used. Raises UserError where
     there is no such file, where it is damaged, and where a flag contradicts the detector in it.
     """
     place = command.model_path or _run_of_the_flags(command)
@@ -64,7 +77,8 @@ def load_subject(command: Scoring) -> Subject:
         return _of_bare_weights(opened, options, device, digests, quiet=command.as_json)
     trained = detector_in(opened, device)
     why = "" if trained.decision else NO_THRESHOLD
-    return Subject((opened.path,), trained.detector, options, device, trained.decision, why, digests)
+    precision = trained.options.precision
+    return Subject((opened.path,), trained.detector, options, device, trained.decision, why, digests, precision)
 
 
 def _digests(command: Scoring, opened: VerifiedFile) -> tuple[str, ...]:
@@ -109,7 +123,10 @@ def _mean_of_epochs(command: Scoring, folder: Path, number: int) -> Subject:
 
     detector = trained_detector(last, mean_of_weights(paths, open_file), device).detector
     why = "the mean of several epochs was never validated, so that no threshold was stored for it"
-    return Subject(paths, detector, options, device, why_undecided=why, digests=tuple(digests))
+    precision = last.options.precision
+    return Subject(
+        paths, detector, options, device, why_undecided=why, digests=tuple(digests), trained_precision=precision
+    )
 
 
 def _exported_decision(opened: VerifiedFile) -> Decision | None:
@@ -141,8 +158,10 @@ def _run_of_the_flags(command: Scoring) -> Path:
 
 def _settings(command: Scoring, path: Path, stored_options: Options | None) -> Options:
     given = {name: getattr(command.options, name) for name in command.given}
+    if "precision" not in command.typed:
+        given["precision"] = UNLESS_TYPED
     if stored_options is None:
-        return command.options
+        return command.options.replaced(precision=given["precision"])
     for name, value in given.items():
         stored = getattr(stored_options, name)
         if SETTINGS[name].on_change is OnChange.REFUSED and value != stored:
