@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.batch_norm import BatchNorm2d
 from models.detector import Detector, DetectorOutput, DetectorSettings
 from models.graph_attention import GraphAttention, GraphPooling, HeterogeneousGraphAttention
 from models.sinc_convolution import SincConvolution
@@ -54,7 +55,7 @@ class Aasist(Detector):
         width, inner = sizes.node_width, sizes.graph_width
         channels = (1, *sizes.channels)
         self.conv_time = SincConvolution(NUM_FILTERS, FILTER_TAPS)
-        self.first_bn = nn.BatchNorm2d(1)
+        self.first_bn = BatchNorm2d(1)
         blocks = [ResidualBlock(*pair, number) for number, pair in enumerate(pairwise(channels))]
         self.encoder = nn.Sequential(*(nn.Sequential(block) for block in blocks))
         self.pos_S = nn.Parameter(torch.randn(1, NUM_BANDS, channels[-1]))
@@ -81,15 +82,23 @@ class Aasist(Detector):
         """Five parts, each as wide as the nodes of the graphs."""
         return self.out_layer.in_features
 
-    def analyse(self, waveform: Tensor) -> DetectorOutput:
-        """Return the decision and its embedding for `waveform` (batch, samples), 2,315 samples or more."""
-        embedding = self._embed(waveform)
+    def represent(self, waveform: Tensor) -> Tensor:
+        """Return maps (batch, channels, bands, moments) of `waveform` (batch, samples), 2,315 samples or more.
+
+        There are 23 bands, and 29 moments of 64,600 samples.
+        """
+        image = F.max_pool2d(self.conv_time(waveform).abs().unsqueeze(1), 3)
+        maps: Tensor = self.encoder(F.selu(self.first_bn(image)))
+        return maps
+
+    def decide(self, representation: Tensor) -> DetectorOutput:
+        """Return the decision and its embedding, by the graphs of bands and moments of (batch, channels, both)."""
+        embedding = self._embed(representation.abs())
         return DetectorOutput(F.log_softmax(self.out_layer(self.drop(embedding)), dim=-1), embedding=embedding)
 
-    def _embed(self, waveform: Tensor) -> Tensor:
-        encoded = self._encode(waveform).abs()
-        bands = encoded.amax(dim=3).transpose(1, 2) + self.pos_S
-        moments = encoded.amax(dim=2).transpose(1, 2)
+    def _embed(self, maps: Tensor) -> Tensor:
+        bands = maps.amax(dim=3).transpose(1, 2) + self.pos_S
+        moments = maps.amax(dim=2).transpose(1, 2)
         spectral = self.pool_S(self.GAT_layer_S(bands))
         temporal = self.pool_T(self.GAT_layer_T(moments))
         branches = zip(
@@ -100,12 +109,6 @@ class Aasist(Detector):
         temporal, spectral, master = (torch.maximum(*map(self.drop_way, pair)) for pair in branches)
         parts = [temporal.abs().amax(dim=1), temporal.mean(dim=1), spectral.abs().amax(dim=1), spectral.mean(dim=1)]
         return torch.cat([*parts, master.squeeze(1)], dim=1)
-
-    def _encode(self, waveform: Tensor) -> Tensor:
-        """Return (batch, channels, bands, moments): 23 bands, and 29 moments of 64,600 samples."""
-        image = F.max_pool2d(self.conv_time(waveform).abs().unsqueeze(1), 3)
-        encoded: Tensor = self.encoder(F.selu(self.first_bn(image)))
-        return encoded
 
     def _branch(self, temporal: Tensor, spectral: Tensor, master: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return temporal and spectral nodes and the master after the two layers of one branch (1 or 2)."""
@@ -131,9 +134,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, out_channels: int, number: int) -> None:
         super().__init__()
         if number > 0:
-            self.bn1 = nn.BatchNorm2d(channels).requires_grad_(False)
+            self.bn1 = BatchNorm2d(channels).requires_grad_(False)
         self.conv1 = nn.Conv2d(channels, out_channels, (2, 3), padding=(1, 1))
-        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.bn2 = BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, (2, 3), padding=(0, 1))
         if channels != out_channels:
             self.conv_downsample = nn.Conv2d(channels, out_channels, (1, 3), padding=(0, 1))

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from models.names import FRONT_END_TYPES, MODEL_TYPES, TEMPORAL_BIASES, XLS_R_300M
@@ -121,8 +122,25 @@ class Detector(nn.Module, ABC):
         return None
 
     @abstractmethod
+    def represent(self, waveform: Tensor) -> Tensor:
+        """Return what the detector hears in `waveform` (batch, samples), float32 at 16 kHz in [-1, 1].
+
+        This is nearly all of the work, and what `--precision bf16` computes in bfloat16.
+        """
+
+    @abstractmethod
+    def decide(self, representation: Tensor) -> DetectorOutput:
+        """Return all the detector says about what `represent` gave.
+
+        Called by `analyse` alone: `representation` is float32, and so is what is computed here, whatever --precision
+        says. In bfloat16 the scores of hundreds of utterances would be the same few numbers.
+        """
+
     def analyse(self, waveform: Tensor) -> DetectorOutput:
         """Return all the detector says about `waveform` (batch, samples), float32 at 16 kHz in [-1, 1]."""
+        representation = self.represent(waveform)
+        with torch.autocast(representation.device.type, enabled=False):
+            return self.decide(representation.to(torch.promote_types(representation.dtype, torch.float32)))
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Return log-probabilities (batch, 2), spoof then bona fide, of `waveform` (batch, samples) at 16 kHz."""

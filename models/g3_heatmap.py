@@ -40,9 +40,9 @@ class G3Heatmap(FrontEndDetector):
             temporal_bias=settings.temporal_bias,
         )
 
-    def analyse(self, waveform: Tensor) -> DetectorOutput:
-        """Return all the detector says about `waveform` (batch, samples), float32 at 16 kHz in [-1, 1]."""
-        output: DetectorOutput = self.back_end(self.front_end(waveform))
+    def decide(self, representation: Tensor) -> DetectorOutput:
+        """Return all the detector says about the layers of the front-end, (batch, layers, frames, width)."""
+        output: DetectorOutput = self.back_end(representation)
         return output
 
 

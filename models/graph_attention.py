@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.batch_norm import BatchNorm1d
+
 INPUT_DROPOUT = 0.2
 POOLING_DROPOUT = 0.3
 
@@ -27,7 +29,7 @@ class GraphAttention(nn.Module):
         self.att_weight = _attention_vector(out_width)
         self.proj_with_att = nn.Linear(width, out_width)
         self.proj_without_att = nn.Linear(width, out_width)
-        self.bn = nn.BatchNorm1d(out_width)
+        self.bn = BatchNorm1d(out_width)
         self.input_drop = nn.Dropout(INPUT_DROPOUT)
 
     def forward(self, nodes: Tensor) -> Tensor:
@@ -59,7 +61,7 @@ class HeterogeneousGraphAttention(nn.Module):
         self.proj_without_att = nn.Linear(width, out_width)
         self.proj_with_attM = nn.Linear(width, out_width)
         self.proj_without_attM = nn.Linear(width, out_width)
-        self.bn = nn.BatchNorm1d(out_width)
+        self.bn = BatchNorm1d(out_width)
         self.input_drop = nn.Dropout(INPUT_DROPOUT)
 
     def forward(self, first: Tensor, second: Tensor, master: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,7 +119,7 @@ def _softmax(compared: Tensor, temperature: float) -> Tensor:
     return F.softmax(compared.squeeze(-1) / temperature, dim=-1)
 
 
-def _activated(norm: nn.BatchNorm1d, nodes: Tensor) -> Tensor:
+def _activated(norm: BatchNorm1d, nodes: Tensor) -> Tensor:
     """Normalise each feature over all nodes of the batch."""
     return F.selu(norm(nodes.flatten(end_dim=1)).view_as(nodes))
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.batch_norm import BatchNorm2d
 from models.detector import Detector, DetectorOutput, DetectorSettings
 from models.spectral_features import Lfcc
 
@@ -64,11 +65,14 @@ class Lcnn(Detector):
         """That of the mean over time."""
         return self.output.in_features
 
-    def analyse(self, waveform: Tensor) -> DetectorOutput:
-        """Return the decision and its embedding for `waveform` (batch, samples), 2,400 samples or more."""
-        maps = self.convolutions(self.features(waveform).unsqueeze(1))  # (batch, maps, moments, coefficients)
-        moments = maps.transpose(1, 2).flatten(start_dim=2)
-        embedding = (self.lstm(moments)[0] + moments).mean(dim=1)
+    def represent(self, waveform: Tensor) -> Tensor:
+        """Return (batch, moments, 96) for `waveform` (batch, samples), 2,400 samples or more."""
+        maps: Tensor = self.convolutions(self.features(waveform).unsqueeze(1))  # (batch, maps, moments, coefficients)
+        return maps.transpose(1, 2).flatten(start_dim=2)
+
+    def decide(self, representation: Tensor) -> DetectorOutput:
+        """Return the decision and its embedding for moments, (batch, moments, 96)."""
+        embedding = (self.lstm(representation)[0] + representation).mean(dim=1)
         log_odds = self.output(embedding)
         # The published network ends in one sigmoid: the same probabilities, and the same number of parameters.
         return DetectorOutput(F.logsigmoid(torch.cat([-log_odds, log_odds], dim=-1)), embedding=embedding)
@@ -92,5 +96,5 @@ def _layer(shape: LayerShape) -> nn.Sequential:
     if shape.is_halved:
         parts.append(nn.MaxPool2d(2))
     if shape.is_normalised:
-        parts.append(nn.BatchNorm2d(shape.maps_kept, affine=False))
+        parts.append(BatchNorm2d(shape.maps_kept, affine=False))
     return nn.Sequential(*parts)

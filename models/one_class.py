@@ -50,10 +50,14 @@ class OneClassDetector(Detector):
         """That of the detector inside."""
         return self.detector.embedding_width
 
-    def analyse(self, waveform: Tensor) -> DetectorOutput:
+    def represent(self, waveform: Tensor) -> Tensor:
+        """Return what the detector inside hears."""
+        return self.detector.represent(waveform)
+
+    def decide(self, representation: Tensor) -> DetectorOutput:
         """Return what the detector inside says, but for the decision."""
-        output: DetectorOutput = self.detector.analyse(waveform)
+        output = self.detector.decide(representation)
         assert output.embedding is not None
-        cosine = F.cosine_similarity(output.embedding.float(), self.centre, dim=-1)
+        cosine = F.cosine_similarity(output.embedding, self.centre, dim=-1)
         log_odds = SCALE * (cosine - THRESHOLD)
         return replace(output, log_probabilities=F.logsigmoid(torch.stack([-log_odds, log_odds], dim=-1)))

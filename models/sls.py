@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.batch_norm import BatchNorm2d
 from models.detector import DetectorOutput, DetectorSettings
 from models.front_end import SelfSupervisedFrontEnd
 from models.front_end_detector import FrontEndDetector
@@ -26,13 +27,17 @@ class Sls(FrontEndDetector):
         super().__init__(settings, front_end)
         self.back_end = LayerSelection(front_end.width, front_end.frame_count(INPUT_SAMPLES))
 
-    def analyse(self, waveform: Tensor) -> DetectorOutput:
-        """Return the decision and its embedding for `waveform` (batch, samples), of any length but none.
+    def represent(self, waveform: Tensor) -> Tensor:
+        """Return (batch, layers, frames, width) for `waveform` (batch, samples), of any length but none.
 
         The last layers are as wide as 64,600 samples give frames, so a longer waveform is cut and a shorter one
         repeated, as the published code prepares its data.
         """
-        output: DetectorOutput = self.back_end(self.front_end(fitted(waveform, INPUT_SAMPLES)))
+        return super().represent(fitted(waveform, INPUT_SAMPLES))
+
+    def decide(self, representation: Tensor) -> DetectorOutput:
+        """Return the decision and its embedding for the layers of the front-end, (batch, layers, frames, width)."""
+        output: DetectorOutput = self.back_end(representation)
         return output
 
 
@@ -44,7 +49,7 @@ class LayerSelection(nn.Module):
 
     def __init__(self, width: int, frames: int) -> None:
         super().__init__()
-        self.first_bn = nn.BatchNorm2d(1)
+        self.first_bn = BatchNorm2d(1)
         self.fc0 = nn.Linear(width, 1)
         self.fc1 = nn.Linear((frames // POOLED) * (width // POOLED), width)
         self.fc3 = nn.Linear(width, 2)

@@ -12,6 +12,7 @@ from abc import abstractmethod
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.batch_norm import BatchNorm2d
 from models.detector import Detector, DetectorOutput, DetectorSettings
 from models.spectral_features import LogMel
 
@@ -37,11 +38,15 @@ class SpectrogramDetector(Detector):
         """That of the backbone's features."""
         return self.output.in_features
 
-    def analyse(self, waveform: Tensor) -> DetectorOutput:
-        """Return the decision and its embedding for `waveform` (batch, samples), 480 samples or more."""
+    def represent(self, waveform: Tensor) -> Tensor:
+        """Return the embedding (batch, features) of `waveform` (batch, samples), 480 samples or more."""
         picture = self.features(waveform).transpose(1, 2).unsqueeze(1)
-        embedding = self.backbone(picture)
-        return DetectorOutput(F.log_softmax(self.output(embedding), dim=-1), embedding=embedding)
+        embedding: Tensor = self.backbone(picture)
+        return embedding
+
+    def decide(self, representation: Tensor) -> DetectorOutput:
+        """Return the decision and its embedding, which is `representation`."""
+        return DetectorOutput(F.log_softmax(self.output(representation), dim=-1), embedding=representation)
 
 
 class SpectrogramResnet18(SpectrogramDetector):
@@ -54,7 +59,7 @@ class SpectrogramResnet18(SpectrogramDetector):
         """Return it without its last layer."""
         from torchvision.models import resnet18  # noqa: PLC0415
 
-        network = resnet18()
+        network = resnet18(norm_layer=BatchNorm2d)
         width = network.fc.in_features
         network.fc = nn.Identity()
         network.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)

@@ -20,7 +20,7 @@ class SslMean(FrontEndDetector):
         super().__init__(settings, front_end)
         self.back_end = nn.Linear(front_end.width, 2)
 
-    def analyse(self, waveform: Tensor) -> DetectorOutput:
-        """Return the decision and its embedding for `waveform` (batch, samples), 400 samples or more."""
-        embedding = self.front_end(waveform).mean(dim=(1, 2))
+    def decide(self, representation: Tensor) -> DetectorOutput:
+        """Return the decision and its embedding for the layers of the front-end, (batch, layers, frames, width)."""
+        embedding = representation.mean(dim=(1, 2))
         return DetectorOutput(F.log_softmax(self.back_end(embedding), dim=-1), embedding=embedding)

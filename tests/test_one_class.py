@@ -35,8 +35,11 @@ class Directions(Detector):
     def embedding_width(self) -> int | None:
         return self.width
 
-    def analyse(self, waveform: Tensor) -> DetectorOutput:
-        return DetectorOutput(waveform[:, :2].log_softmax(dim=1), embedding=waveform[:, :2])
+    def represent(self, waveform: Tensor) -> Tensor:
+        return waveform[:, :2]
+
+    def decide(self, representation: Tensor) -> DetectorOutput:
+        return DetectorOutput(representation.log_softmax(dim=1), embedding=representation)
 
 
 def test_the_log_odds_are_20_times_the_cosine_less_0_55() -> None:

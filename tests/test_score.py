@@ -238,6 +238,33 @@ def test_best_and_bfloat16_are_as_with_eval(trained: Path, workplace: Path, caps
     assert "--group_size 5 contradicts" in capsys.readouterr().err
 
 
+def test_scores_are_fp32_unless_another_precision_is_typed_whatever_training_used(
+    corpus: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even the run's own config.yaml brings bfloat16 back."""
+    soundfile.write("a.wav", noise(0.5), 16_000)
+    given = ["--database_path", str(corpus), "--num_epochs", "1", "--precision", "bf16"]
+    assert main([*SMALL_RUN, *given]) == 0
+    (folder,) = (Path.cwd() / "models").iterdir()
+    unasked = scored(capsys, folder, "a.wav")
+    configured = scored(capsys, folder, "a.wav", "--config", str(folder / "config.yaml"))
+    fp32, bf16 = (scored(capsys, folder, "a.wav", "--precision", precision) for precision in ("fp32", "bf16"))
+    assert unasked == configured == fp32
+    assert (fp32["precision"], bf16["precision"]) == ("fp32", "bf16")
+    assert bf16["files"][0]["score"] != fp32["files"][0]["score"]
+    head = "Precision: fp32, where training used bf16 (--precision bf16 scores in that, too)\n"
+    assert main(["--score", "a.wav", "--model_path", str(folder)]) == 0
+    assert head in capsys.readouterr().out
+    names = sorted(path.stem for path in (corpus / "ASVspoof2019_LA_dev" / "flac").iterdir())
+    Path("trials.txt").write_text("\n".join(names) + "\n")
+    trials = ["--database_path", str(corpus), "--protocols_path", "trials.txt", "--eval_output", "a.txt"]
+    assert main(["--eval", "--model_path", str(folder), *trials]) == 0
+    assert head in capsys.readouterr().out
+    assert "precision=fp32" in Path("a.txt.origin.json").read_text()
+    assert main(["--score", "a.wav", "--model_path", str(folder), "--precision", "bf16"]) == 0
+    assert "Precision: bf16\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_ctrl_c_ends_at_once_with_what_is_scored_so_far(
     as_json: bool, trained: Path, workplace: Path, capsys: pytest.CaptureFixture[str]

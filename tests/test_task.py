@@ -42,8 +42,11 @@ class SmallDetector(Detector):
     def front_end_config(self) -> dict[str, Any]:
         return {}
 
-    def analyse(self, waveform: Tensor) -> DetectorOutput:
-        embedding = self.dropout(torch.tanh((waveform.unsqueeze(-1) * self.hidden).sum(dim=1)))
+    def represent(self, waveform: Tensor) -> Tensor:
+        return torch.tanh((waveform.unsqueeze(-1) * self.hidden).sum(dim=1))
+
+    def decide(self, representation: Tensor) -> DetectorOutput:
+        embedding = self.dropout(representation)
         logits = (embedding.unsqueeze(-1) * self.out).sum(dim=1)
         projection = nn.functional.normalize(embedding, dim=1)
         return DetectorOutput(logits.log_softmax(dim=1), embedding, projection)

@@ -56,6 +56,7 @@ def evaluate(command: Evaluate) -> Evaluated:
     if not command.as_json:
         say(f"Evaluating on {len(part):,} trials of {part.protocol.path} ({part.layout}, {_subsets(part, measured)})")
         say(f"with {subject.mean_of}{', '.join(map(str, subject.sources))}")
+        say(f"Precision: {subject.precision_text}")
     said_beside_json = redirect_stdout(sys.stderr) if command.as_json else nullcontext()
     with stop_on_signals() as stop, said_beside_json:
         layout = layout_for(part.layout, part.protocol.trials, keys)

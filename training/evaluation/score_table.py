@@ -24,6 +24,7 @@ def head_text(subject: Subject, found: FoundAudio) -> str:
     """Return what is said before anything is scored: with what, and how it decides."""
     lines = [f"Scoring {_files(len(found.files))} with {subject.mean_of}{', '.join(map(str, subject.sources))}"]
     lines += subject.judge.lines()
+    lines.append(f"Precision: {subject.precision_text}")
     if found.passed_over:
         names = few([printable(path.name) for path in found.passed_over])
         lines.append(f"Passed over: {_files(len(found.passed_over))} of formats that cannot be read here ({names})")
@@ -93,6 +94,7 @@ def score_document(subject: Subject, scored: Sequence[FileScore], found: FoundAu
     return {
         "sources": [str(path) for path in subject.sources],
         "model_type": subject.options.model_type,
+        "precision": subject.options.precision,
         **subject.judge.document(),
         "sample_rate_hz": SAMPLE_RATE_HZ,
         "window_samples": CROP_SAMPLES,

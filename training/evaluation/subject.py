@@ -31,6 +31,8 @@ from utils.machine import choose_device, make_deterministic
 from utils.version import PROGRAM
 
 _MEAN_IS_UNDECIDED = "the mean of several epochs was never validated, so that there is no calibration for it"
+UNLESS_TYPED = "fp32"
+"""The --precision of scores: what made training faster need not round what is decided by them."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Subject:
 
     `sources` are one checkpoint or file of weights, or those whose mean the detector is, oldest first. `judge`
     makes verdicts, by the calibration that was stored for exactly these weights, or says why it does not. `digests` are
-    the SHA-256 of the sources, for --eval alone.
+    the SHA-256 of the sources, for --eval alone. `trained_precision` is None where the file does not say it.
     """
 
     sources: tuple[Path, ...]
@@ -49,6 +51,7 @@ class Subject:
     judge: Judge
     digests: tuple[str, ...] = ()
     epochs_of_swa: tuple[int, ...] = ()
+    trained_precision: str | None = None
 
     @property
     def mean_of(self) -> str:
@@ -57,11 +60,20 @@ class Subject:
             return f"the mean of the weights of epochs {', '.join(map(str, self.epochs_of_swa))} (--swa), kept in "
         return f"the mean of the weights of {len(self.sources)} epochs: " if len(self.sources) > 1 else ""
 
+    @property
+    def precision_text(self) -> str:
+        """With how many digits it scores, and that training used others where it did."""
+        used, trained = self.options.precision, self.trained_precision
+        if trained in (None, used):
+            return used
+        return f"{used}, where training used {trained} (--precision {trained} scores in that, too)"
+
 
 def load_subject(command: Scoring) -> Subject:
     """Load what --model_path names, or the checkpoint of the run that the flags name.
 
-    Settings come from the file; only those of data and machine that were given win over it. Raises UserError where
+    Settings come from the file; only those of data and machine that were given win over it, and scores are computed in
+    fp32 unless --precision was typed, whatever training, or the file of --config, used. Raises UserError where
     there is no such file, where it is damaged, and where a flag contradicts the detector in it.
     """
     place = command.model_path or _run_of_the_flags(command)
@@ -80,7 +92,8 @@ def load_subject(command: Scoring) -> Subject:
         return _mean_of_swa(opened, options, device, digests)
     trained = detector_in(opened, device)
     judge = judge_of(trained.decision, command.prior, opened.path.name, trained.validation, NO_DECISION)
-    return Subject((opened.path,), trained.detector, options, device, judge, digests)
+    precision = trained.options.precision
+    return Subject((opened.path,), trained.detector, options, device, judge, digests, trained_precision=precision)
 
 
 def _wants_swa(command: Scoring) -> bool:
@@ -101,6 +114,7 @@ def _mean_of_swa(opened: VerifiedFile, options: Options, device: torch.device, d
         Judge(why_not=_MEAN_IS_UNDECIDED),
         digests=tuple(f"{SWA} {digest}" for digest in digests),  # other scores than those of the epoch in that file
         epochs_of_swa=tuple(epochs),
+        trained_precision=record.options.precision,
     )
 
 
@@ -146,7 +160,7 @@ def _mean_of_epochs(command: Scoring, folder: Path, number: int) -> Subject:
 
     detector = trained_detector(last, mean_of_weights(paths, open_file), device).detector
     judge = Judge(why_not=_MEAN_IS_UNDECIDED)
-    return Subject(paths, detector, options, device, judge, tuple(digests))
+    return Subject(paths, detector, options, device, judge, tuple(digests), trained_precision=last.options.precision)
 
 
 def _exported_decision(opened: VerifiedFile) -> tuple[Decision | None, str]:
@@ -181,8 +195,10 @@ def _run_of_the_flags(command: Scoring) -> Path:
 
 def _settings(command: Scoring, path: Path, stored_options: Options | None) -> Options:
     given = {name: getattr(command.options, name) for name in command.given}
+    if "precision" not in command.typed:
+        given["precision"] = UNLESS_TYPED
     if stored_options is None:
-        return command.options
+        return command.options.replaced(precision=given["precision"])
     for name, value in given.items():
         stored = getattr(stored_options, name)
         if SETTINGS[name].on_change is OnChange.REFUSED and value != stored and name != SWA:

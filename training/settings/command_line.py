@@ -97,11 +97,12 @@ class _Line:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"options": self.options, "given": self.given, "load_checkpoint_type": self.load_checkpoint_type}
+        names = ("options", "given", "typed", "load_checkpoint_type")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def training(self) -> dict[str, Any]:
-        return {**self.settings, "typed": self.typed, "config": self.config, "arguments": self.arguments}
+        return {**self.settings, "config": self.config, "arguments": self.arguments}
 
 
 def read_command(arguments: Sequence[str] | None = None) -> Request:

@@ -25,10 +25,11 @@ SUBSETS = ("eval", "progress", "hidden", "all")
 
 @dataclass(frozen=True, kw_only=True)
 class _WithSettings:
-    """The settings that are asked for; `given` names those that flags or the file of --config gave."""
+    """The settings that are asked for; `given` names those that flags or the file of --config gave, `typed` flags."""
 
     options: Options
     given: frozenset[str] = frozenset()
+    typed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +37,12 @@ class _Training(_WithSettings):
     """What all ways to begin a training have in common.
 
     `load_checkpoint_type` says which checkpoint of the folder `model_path` is meant, "last" or "best". `config` is the
-    file of --config, None without one; `typed` names the settings that flags gave; `arguments` are all the words of the
-    command line. The last three say what config.yaml will hold.
+    file of --config, None without one; `arguments` are all the words of the command line. Both, and `typed`, say what
+    config.yaml will hold.
     """
 
     load_checkpoint_type: str = "last"
     config: SettingsFile | None = None
-    typed: frozenset[str] = frozenset()
     arguments: tuple[str, ...] = ()
 
 
