@@ -521,6 +521,7 @@ def test_every_setting_has_a_help_that_ends_with_its_default() -> None:
     assert [
         name for name in [*DEFAULTS, "model_path", "load_checkpoint_type", "config"] if "default" not in told[name]
     ] == []
+    names = ("weight_decay", "num_epochs", "track", "seed")
     shown = {name: re.search(r"\(default: (.*)\)$", told[name]) for name in names}
     assert {name: found and found.group(1) for name, found in shown.items()} == {
         "weight_decay": "0.0001",

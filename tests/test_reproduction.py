@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -58,7 +58,7 @@ TABLE = [
     ),
     Row(
         "other data",
-        [FIRST, session(3, **{"train protocol": ["aa", "bb"]})],
+        [FIRST, replace(session(3), changes={"train protocol": ["aa", "bb"]})],
         ["until step 3 the train protocol was aa, from there on bb"],
     ),
     Row("other arithmetic", [FIRST, session(3, numerics=[1, 2])], ["until step 3 the numerics was 1, from there on 2"]),
