@@ -164,7 +164,7 @@ TABLE = [
         Start.FRESH,
         f"{NAME_3}_schedulercosine",
         epochs=3,
-        says=(f"models/{NAME_3} differs only in --scheduler (constant there)",),
+        says=(f"models/{NAME_3} differs in --scheduler (constant there)",),
     ),
     Row("other rounding", f"{THREE} --precision bf16", DONE, Start.FRESH, f"{NAME_3}_precisionbf16", epochs=3),
     Row("another crop", f"{THREE} --crop random", DONE, Start.FRESH, f"{NAME_3}_croprandom", epochs=3),
@@ -190,7 +190,7 @@ TABLE = [
         f"{DOCUMENTED}_seed2",
         True,
         3,
-        says=("differs in nothing but --num_epochs, so it goes on here",),
+        says=("has the same settings but for --num_epochs, so it goes on here",),
     ),
     Row(
         "the folder of another seed, at its target: said, and no success",
@@ -246,7 +246,7 @@ TABLE = [
         Start.FRESH,
         "lcnn_DF_CCE_100_16_0.0003_group3_contrastiveFalse",
         epochs=5,
-        says=("differs only in --lr (1e-06 there)",),
+        says=("differs in --lr (1e-06 there)",),
     ),
     Row(
         "rate and length together: named with both",
@@ -255,7 +255,7 @@ TABLE = [
         Start.FRESH,
         "g3_heatmap_DF_CCE_150_16_1e-05_group3_contrastiveFalse",
         epochs=5,
-        says=(f"models/{DOCUMENTED} differs only in --lr (1e-06 there), --num_epochs (100 there)",),
+        says=(f"models/{DOCUMENTED} differs in --lr (1e-06 there), --num_epochs (100 there)",),
     ),
 ]
 

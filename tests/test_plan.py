@@ -94,7 +94,7 @@ TABLE = [
         "--auto_resume",
         facts(similar=(NearRun(Path("models/near"), (Change("lr", 0.5, 1e-6), Change("comment", None, "x"))),)),
         Start.FRESH,
-        says=("models/near differs only in --lr (0.5 there), --comment (none there)",),
+        says=("models/near differs in --lr (0.5 there), --comment (none there)",),
     ),
     Row(
         "--auto_resume, nothing there, a run differs in nothing but --num_epochs: continue from it, into this folder",
@@ -103,7 +103,7 @@ TABLE = [
         Start.RESUME,
         SHORTER,
         bring_along=True,
-        says=("models/other differs in nothing but --num_epochs, so",),
+        says=("models/other has the same settings but for --num_epochs, so",),
     ),
     Row(
         "--auto_resume: the latest usable one",

@@ -258,7 +258,7 @@ def test_a_real_run_stopped_and_resumed_with_a_changed_setting_has_one_whole_pag
     assert page.values("data-step") == ["6", "4", "2"]
     assert page.values("data-at") == ["1.3333"] * 5
     assert "weight_decay: 0.0001 → 0.5" in page.text_of("data-session", "2")
-    assert {"checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth"} <= set(page.values("data-checkpoint"))
+    assert {"checkpoint_step_4.pth", "checkpoint_epoch_2.pth"} <= set(page.values("data-checkpoint"))
     assert "All 2 epochs are completed." in page.elements[0].text
     path.unlink()
     capsys.readouterr()

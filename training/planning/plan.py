@@ -161,9 +161,8 @@ def _plan_auto_resume(command: AutoResume, facts: Facts) -> Plan:
         return _with_others_settings(plan, command, facts)
     if facts.other_length_folder:
         _refuse_if_all_unusable(other, facts.other_length_folder.folder)
-    similar = (
-        [] if in_experiment else [f"{run.folder} differs only in {_differing(run.changes)}" for run in facts.similar]
-    )
+    near = () if in_experiment else facts.similar  # named already
+    similar = [f"{run.folder} differs in {_differing(run.changes)}" for run in near]
     return _plan_new_run(facts, "--auto_resume found no checkpoint of this run", [*notes, *similar])
 
 
@@ -174,7 +173,7 @@ def _other_versions(facts: Facts) -> list[str]:
 def _same_run(source: CheckpointRecord, options: Options) -> str:
     """Say in what a run of another length differs from the one asked for."""
     names = [f"--{change.name}" for change in changed_settings(source.options, options)]
-    return f"{source.path.parent} differs in nothing but {' and '.join(names)}"
+    return f"{source.path.parent} has the same settings but for {' and '.join(names)}"
 
 
 def _differing(changes: Sequence[Change]) -> str:

@@ -34,7 +34,7 @@ RATES: Mapping[str, Rate] = {
     "ssl_mean": Rate(1e-6, "published for fine-tuning XLS-R in the field (TakHemlata/SSL_Anti-spoofing)"),
     "aasist": Rate(1e-4, "published (arXiv 2110.01200)"),
     "aasist_l": Rate(1e-4, "published (arXiv 2110.01200)"),
-    "lcnn": Rate(3e-4, "published (ASVspoof 2021 baseline LFCC-LCNN)"),
+    "lcnn": Rate(3e-4, "published (asvspoof-challenge/2021, DF/Baseline-LFCC-LCNN)"),
     "spectrogram_resnet18": Rate(1e-3, _OURS),
     "spectrogram_swin": Rate(1e-3, "of spectrogram_resnet18; none is published, and none was measured"),
 }
@@ -51,7 +51,7 @@ def default_rate(model_type: str) -> float:
 
 
 def note_on_rate(lr: float, model_type: str, *, is_pretrained: bool) -> str:
-    """Return what is to be said of a learning rate far from the usual one, "" where it is near.
+    """Return what is to be said of a learning rate far from the usual one, "" where it is near or none is usual.
 
     `is_pretrained`: a front-end with trained weights is fine-tuned; else all that is trained on it begins at random,
     and the rate published for fine-tuning says nothing of that.
@@ -63,7 +63,9 @@ def note_on_rate(lr: float, model_type: str, *, is_pretrained: bool) -> str:
     >>> note_on_rate(3e-4, "aasist", is_pretrained=False)
     ''
     """
-    usual = RATES[model_type]
+    usual = RATES.get(model_type)
+    if usual is None:
+        return ""
     if usual.value == FORMER_DEFAULT and not is_pretrained:
         usual = _FROM_RANDOM
     factor = max(lr / usual.value, usual.value / lr)
