@@ -23,16 +23,16 @@ TRAINING = ("--database_path", "demo", "--lr", "1e-3", "--num_epochs", "1")
 _UNTIL_THE_FIRST_STEP = f"""
 import os, sys
 sys.path.insert(0, {str(REPOSITORY)!r})
-import training.tasks.detection
+import training.loop.trainer
 
-step = training.tasks.detection.DetectionTask.training_step
+step = training.loop.trainer.take_step
 
 def step_and_leave(*arguments):
     step(*arguments)
     print("imported:", *(name for name in {SLOW_LIBRARIES!r} if name in sys.modules), flush=True)
     os._exit(0)
 
-training.tasks.detection.DetectionTask.training_step = step_and_leave
+training.loop.trainer.take_step = step_and_leave
 from main import main
 main(sys.argv[1:])
 """

@@ -50,8 +50,8 @@ def test_the_rates_of_2021_scores_are_those_of_the_subset(tmp_path: Path) -> Non
     ("last", "words"),
     [
         ("bonafide impostor 1\n", ["line 10", "`nontarget`", "found `impostor`"]),
-        ("bonafide target high\n", ["line 10", "a score is a number", "found `high`"]),
-        ("bonafide target nan\n", ["5 target scores, some not finite"]),
+        ("bonafide target high\n", ["line 10", "a score is a finite number", "found `high`"]),
+        ("bonafide target nan\n", ["line 10", "found `nan`"]),
         ("bonafide target\n", ["line 10", "3, found 2"]),
     ],
 )

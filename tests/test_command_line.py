@@ -39,7 +39,7 @@ from utils.errors import EXIT_USAGE, UserError
 
 CHECKPOINT_FLAGS = ["--resume", "--fresh_start", "--auto_resume", "--list_checkpoints"]
 LOOKS = ["--inspect_checkpoint", "--validate_checkpoints", "--metrics", "--check_data"]
-EVALUATION_FLAGS = ("--eval", "--eval_output", "--average_checkpoints", "--score")
+EVALUATION_FLAGS = ("--eval", "--eval_output", "--average_checkpoints", "--score", "--prior")
 METRICS_FLAGS = ["--keys", "--asv_scores", "--subset", "--plots"]
 OTHER_FLAGS = [
     "--export",

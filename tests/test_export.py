@@ -23,6 +23,7 @@ from tests.conftest import SMALL_RUN, write_corpus
 from tests.loading import load_payload, load_weights
 from tests.records import validated
 from tests.small_audio import write_sounds
+from training.checkpoints.decision import Decision
 from training.checkpoints.record import CheckpointRecord
 from training.export import onnx_file, torchscript_file
 from training.export.checking import (
@@ -183,14 +184,14 @@ def test_a_threshold_and_an_eer_are_stated_only_where_they_are_known_of_these_we
     record, detector = find_source(checkpoint, "last").facts, load_detector(checkpoint).detector
     assert isinstance(record, CheckpointRecord) and record.last is not None
     later = replace(record, validated=None, step=record.step + 1)
-    for each, threshold, expected in (
+    for each, decision, expected in (
         (record, None, record.last["val_eer"]),
-        (later, 0.25, None),
+        (later, Decision(7, 9.0, 2.0, -0.5), None),
         (replace(later, validated=validated(later.step, 1, 12.5)), None, 12.5),
     ):
         assert val_eer_percent(each) == expected
-        facts = file_metadata(each, detector, any_length=False, threshold=threshold)
-        assert facts.get("threshold") == (None if threshold is None else "0.25")
+        facts = file_metadata(each, detector, any_length=False, decision=decision)
+        assert facts.get("threshold") == (None if decision is None else "0.25")
         assert ("val_eer_percent" in facts) == (expected is not None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from tests.records import metrics
 from training.checkpoints.history import History, UnfinishedEpoch, best_epoch, is_stalled, plateau_reductions
@@ -58,14 +59,15 @@ def test_training_ends_when_patience_does(
 @pytest.mark.parametrize(
     ("eers_and_losses", "patience", "expected", "why"),
     [
-        ([], 1, 0, "no epoch yet"),
-        ([(5.0, 0.5)], 1, 0, "the first is a new best one"),
-        ([(5.0, 0.5), (5.0, 0.5)], 1, 1, "an equal one is not better"),
-        ([(5.0, 0.5), (5.0, 0.4), (4.0, 0.9)], 1, 0, "a lower loss at the same EER is better, and a lower EER"),
-        ([(5.0, 0.5), (6.0, 0.1), (7.0, 0.1)], 2, 1, "two in a row"),
-        ([(5.0, 0.5), (6.0, 0.1), (4.0, 0.1), (5.0, 0.1)], 2, 0, "not in a row"),
-        ([(5.0, 0.5)] + 6 * [(6.0, 0.5)], 3, 2, "the count starts anew after each reduction"),
-        ([(5.0, 0.5), (6.0, 0.5), (5.5, 0.5)], 1, 2, "better than the last, but not than the best"),
+        ([], 0, 0, "no epoch yet"),
+        ([(5.0, 0.5)], 0, 0, "the first is a new best one"),
+        ([(5.0, 0.5), (5.0, 0.5)], 0, 1, "an equal one is not better"),
+        ([(5.0, 0.5), (5.0, 0.4), (4.0, 0.9)], 0, 0, "a lower loss at the same EER is better, and a lower EER"),
+        ([(5.0, 0.5), (6.0, 0.1), (7.0, 0.1)], 2, 0, "two in a row are waited for"),
+        ([(5.0, 0.5), (6.0, 0.1), (7.0, 0.1), (7.0, 0.1)], 2, 1, "and the third lowers it"),
+        ([(5.0, 0.5), (6.0, 0.1), (4.0, 0.1), (5.0, 0.1)], 1, 0, "not in a row"),
+        ([(5.0, 0.5)] + 6 * [(6.0, 0.5)], 2, 2, "the count starts anew after each reduction"),
+        ([(5.0, 0.5), (6.0, 0.5), (5.5, 0.5)], 0, 2, "better than the last, but not than the best"),
     ],
 )
 def test_a_plateau_lowers_the_rate(
@@ -73,3 +75,19 @@ def test_a_plateau_lowers_the_rate(
 ) -> None:
     history = [metrics(epoch, val_eer=eer, val_loss=loss) for epoch, (eer, loss) in enumerate(eers_and_losses, 1)]
     assert plateau_reductions(history, FIGURES, patience) == expected, why
+
+
+@pytest.mark.parametrize("patience", [0, 1, 3])
+def test_a_plateau_is_counted_as_torch_counts_it(patience: int) -> None:
+    """Sixty epochs that get better and worse, against ReduceLROnPlateau without threshold."""
+    losses = torch.rand(60, generator=torch.Generator().manual_seed(3)).double() + torch.linspace(1, 0.5, 60).double()
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=patience, threshold=0.0, threshold_mode="abs", eps=0.0
+    )
+    history = []
+    for epoch, loss in enumerate(losses.tolist(), 1):
+        theirs.step(loss)
+        history.append(metrics(epoch, val_eer=loss, val_loss=0.0))
+        assert optimizer.param_groups[0]["lr"] == 0.5 ** plateau_reductions(history, FIGURES, patience), epoch
+    assert optimizer.param_groups[0]["lr"] < 0.1

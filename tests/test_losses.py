@@ -11,8 +11,10 @@ from torch.nn import functional as F
 from models.build import create_detector
 from models.detector import DetectorSettings
 from training.tasks.losses import (
+    contrastive_terms,
     cross_entropy,
     focal,
+    infonce_loss,
     make_loss,
     margin_contrastive_loss,
     oc_softmax,
@@ -140,6 +142,8 @@ def test_supervised_contrastive_loss_is_the_formula_of_khosla() -> None:
         (margin_contrastive_loss, torch.tensor([1]), "nobody has a partner"),
         (supervised_contrastive_loss, torch.tensor([0, 1]), "nobody has a partner in the own class"),
         (supervised_contrastive_loss, torch.tensor([1]), "nobody has a partner"),
+        (infonce_loss, torch.tensor([0, 1]), "there is no pair of one class"),
+        (infonce_loss, torch.tensor([1]), "nobody has a partner"),
     ],
 )
 def test_a_batch_without_anchors_costs_exactly_zero_and_trains_nothing(loss, labels, reason) -> None:  # type: ignore[no-untyped-def]
@@ -160,7 +164,40 @@ def test_an_anchor_without_partners_leaves_the_others_as_they_are() -> None:
     torch.testing.assert_close(found, (first + second) / 2)
 
 
-@pytest.mark.parametrize("loss", [margin_contrastive_loss, supervised_contrastive_loss])
+def test_infonce_by_hand() -> None:
+    # T = 1. The one pair of a class: 1. Each bona fide one has log(e^0) = 0, the spoof one log(e^0 + e^0) = log 2.
+    projection = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    found = infonce_loss(projection, torch.tensor([1, 1, 0]), temperature=1.0)
+    assert found.item() == pytest.approx(math.log(2) / 3 - 1)
+
+
+def test_infonce_is_the_public_formula() -> None:
+    """Its terms written out: minus the mean over all pairs, plus the mean over all utterances."""
+    z = F.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(2)), dim=1)
+    labels = [0, 0, 0, 1, 0, 0]  # the bona fide one has no partner, and counts in the second mean all the same
+    closeness = [float(z[i] @ z[p]) / 0.1 for i in range(6) for p in range(6) if i != p and labels[i] == labels[p]]
+    others = [sum(math.exp(float(z[i] @ z[n]) / 0.1) for n in range(6) if labels[i] != labels[n]) for i in range(6)]
+    wanted = sum(map(math.log, others)) / 6 - sum(closeness) / len(closeness)
+    assert infonce_loss(z, torch.tensor(labels)).item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_with_infonce_an_anchor_without_partners_counts_as_zero() -> None:
+    projection = F.normalize(torch.randn(5, 4, generator=torch.Generator().manual_seed(2)), dim=1)
+    labels = torch.tensor([0, 0, 1, 0, 0])
+    _, counted = contrastive_terms("infonce", projection, projection, labels)
+    _, left_out = contrastive_terms("margin", projection, projection, labels)
+    torch.testing.assert_close(counted, left_out * 4 / 5)
+
+
+def test_infonce_of_a_batch_of_one_class_only_draws_it_together() -> None:
+    projection = F.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(2)), dim=1).requires_grad_()
+    value = infonce_loss(projection, torch.zeros(4, dtype=torch.int64))
+    value.backward()  # type: ignore[no-untyped-call]
+    assert projection.grad is not None and bool(projection.grad.isfinite().all())
+    assert bool(projection.grad.any())
+
+
+@pytest.mark.parametrize("loss", [margin_contrastive_loss, supervised_contrastive_loss, infonce_loss])
 def test_a_contrastive_loss_falls_as_classes_move_apart(loss) -> None:  # type: ignore[no-untyped-def]
     labels = torch.tensor([0, 0, 0, 1, 1])
     vectors = torch.randn(5, 8, generator=torch.Generator().manual_seed(4), requires_grad=True)

@@ -316,6 +316,10 @@ CHANGES = [
     ("balanced_batches", True, True, "in the middle of epoch"),
     ("ssl_model", "facebook/hubert-base", False, "drop --ssl_model"),
     ("use_contrastive", True, False, "--use_contrastive is False"),
+    ("contrastive", "infonce", True, None),
+    ("swa", True, False, "the mean would lack the epochs so far"),
+    ("swa_below", 1.0, True, None),
+    ("lr_min", 5e-7, True, None),
 ]
 
 

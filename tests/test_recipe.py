@@ -22,6 +22,11 @@ RECIPES = {
     ),
     "one class": (["--loss", "oc_softmax", "--balanced_batches", "--crop", "random", "--scheduler", "cosine"], 4, (6,)),
     "focal": (["--loss", "focal", "--focal_gamma", "1.5"], 3, (3,)),
+    "infonce": (
+        ["--use_contrastive", "--contrastive", "infonce", "--scheduler", "cosine", "--lr_min", "5e-4"],
+        3,
+        (2, 4),
+    ),
 }
 
 
@@ -95,7 +100,7 @@ def test_patience_ends_training_says_so_and_a_higher_one_goes_on(
 def test_a_plateau_lowers_the_rate_of_the_epochs_after_it_also_across_a_stop(
     corpus: Path, tmp_path: Path, during_step: DuringStep
 ) -> None:
-    given = ("--scheduler", "plateau", "--plateau_patience", "1", "--plateau_factor", "0.25", "--warmup_steps", "2")
+    given = ("--scheduler", "plateau", "--plateau_patience", "0", "--plateau_factor", "0.25", "--warmup_steps", "2")
     assert train(tmp_path / "undisturbed", corpus, *given, lr="1e-30", epochs=3) == 0
     undisturbed = run_folder(tmp_path / "undisturbed")
     found = bits(undisturbed / "checkpoint_epoch_3.pth")

@@ -14,9 +14,10 @@ from tests.comparing import differences
 from tests.records import metrics
 from tests.small_state import OPTIONS, seed_everything, small_state, train
 from training.checkpoints.history import EpochMetrics, History, UnfinishedEpoch
+from training.planning.learning_rate import base_rate, factor_of, learning_rate_factor, planned_steps
 from training.settings.tasks import DETECTION
 from training.state.train_state import TrainState
-from training.tasks.schedule import apply_rates, base_rate, learning_rate_factor, make_schedule, planned_steps
+from training.tasks.schedule import apply_rates, make_schedule
 
 HALF_COSINE = [1.0, 0.5 + math.sqrt(0.5) / 2, 0.5, 0.5 - math.sqrt(0.5) / 2, 0.0]
 
@@ -45,6 +46,19 @@ def test_the_share_of_the_learning_rate(
 ) -> None:
     factor = learning_rate_factor(scheduler, warmup_steps, total_steps)
     assert [factor(step) for step in range(len(expected))] == pytest.approx(expected, abs=1e-12), why
+
+
+@pytest.mark.parametrize(("scheduler", "half_way"), [("cosine", 0.5), ("linear", 0.5)])
+def test_a_falling_rate_ends_at_lr_min(scheduler: str, half_way: float) -> None:
+    """AASIST's recipe: a cosine from 1e-4 to 5e-6 (clovaai/aasist config/AASIST.conf, utils.py cosine_annealing)."""
+    options = OPTIONS.replaced(scheduler=scheduler, warmup_steps=0, lr=1e-4, lr_min=5e-6)
+    rates = [options.lr * factor_of(options, 8)(step) for step in range(10)]
+    assert rates[0] == 1e-4
+    assert rates[4] == pytest.approx(5e-6 + (1e-4 - 5e-6) * half_way)
+    assert rates[8:] == pytest.approx([5e-6, 5e-6])
+    if scheduler == "cosine":
+        theirs = [5e-6 + (1e-4 - 5e-6) * 0.5 * (1 + math.cos(step / 8 * math.pi)) for step in range(9)]
+        assert rates[:9] == pytest.approx(theirs, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -139,13 +153,14 @@ def test_a_plateau_multiplies_the_rate_once_for_each_wait() -> None:
     options = OPTIONS.replaced(scheduler="plateau", lr=0.5, plateau_patience=2, plateau_factor=0.1)
     rows = [metrics(epoch) for epoch in range(1, 6)]  # the first is the best
     assert [base_rate(options, history(rows[:epochs])) for epochs in range(6)] == pytest.approx(
-        [0.5, 0.5, 0.5, 0.05, 0.05, 0.005]
+        [0.5, 0.5, 0.5, 0.5, 0.05, 0.05]
     )
+    assert base_rate(options.replaced(lr_min=0.2), history(rows)) == 0.2, "--lr_min is where it ends"
     assert base_rate(options.replaced(scheduler="cosine"), history(rows)) == 0.5
 
 
 def test_a_plateau_counts_from_the_next_step_on_and_keeps_the_warm_up() -> None:
-    options = OPTIONS.replaced(scheduler="plateau", lr=0.5, warmup_steps=4, plateau_patience=1)
+    options = OPTIONS.replaced(scheduler="plateau", lr=0.5, warmup_steps=4, plateau_patience=0)
     state = small_state(options)
     train(state, 1)
     past = history([metrics(1), metrics(2)])

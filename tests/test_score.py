@@ -20,14 +20,16 @@ from main import main
 from tests.conftest import SMALL_RUN, trained_run, write_corpus
 from training.checkpoints.sealed_file import read_record
 from training.evaluation.file_scores import FileScore
-from training.evaluation.score_table import ScoreTable
+from training.evaluation.judge import Judge
+from training.evaluation.score_table import ScoreTable, summary_text
 from utils.audio.waveforms import CROP_SAMPLES
 from utils.scores.score_files import read_scores
+from utils.scores.verdicts import VerdictRule
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"), train=8, dev=4)
+    return write_corpus(tmp_path_factory.mktemp("corpus"), train=8, dev=24)
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +105,16 @@ def test_the_table_has_a_row_for_each_file_in_order_and_decides_at_the_stored_th
     assert record is not None
     decision = record["decision"]
     assert document["threshold"] == decision["threshold"] and document["complete"]
+    assert document["validation_miss_rate"] == decision["miss_rate"]
     assert document["passed_over"] == ["b/d.m4a"]
     assert main(["--score", *typed, "--model_path", str(trained)]) == 0
     said = capsys.readouterr()
     lines = said.out.splitlines()
-    assert lines[1].startswith(f"Threshold: bona fide above {decision['threshold']:.6f}, which is that of the EER")
+    assert lines[1].startswith(
+        f"Threshold: bona fide above {decision['threshold']:.6f}, where the calibrated log-likelihood ratio exceeds 0 "
+        "(--prior 0.5); from validation after step 4, stored in "
+    )
+    assert lines[2].startswith("  on the validation that gave it: ") and " % of bona fide missed, " in lines[2]
     assert "Passed over: 1 file of formats that cannot be read here (d.m4a)" in lines
     rows = lines[lines.index("file            score  verdict     seconds") + 1 :]
     for row, one in zip(rows[:4], document["files"], strict=True):
@@ -120,13 +127,13 @@ def test_the_table_has_a_row_for_each_file_in_order_and_decides_at_the_stored_th
 
 
 def test_a_row_says_how_many_windows_of_a_file_mean_something_else() -> None:
-    table = ScoreTable([Path("a.wav")], threshold=1.0)
+    table = ScoreTable([Path("a.wav")], Judge(VerdictRule(2.0, -2.0)))  # turns at 1
     windows = ((0.0, 3.0), (4.0, 0.5), (5.0, 2.5))
     row = table.row(FileScore(Path("a.wav"), 9.0375, windows))
     assert row == "a.wav     2.0000  bona fide      9.04  1 of 3 windows spoof"
-    row = ScoreTable([Path("a.wav")], threshold=2.0).row(FileScore(Path("a.wav"), 9.0375, windows))
+    row = ScoreTable([Path("a.wav")], Judge(VerdictRule(1.0, -2.0))).row(FileScore(Path("a.wav"), 9.0375, windows))
     assert row.endswith("spoof          9.04  2 of 3 windows bona fide")
-    assert ScoreTable([Path("a.wav")], None).row(FileScore(Path("a.wav"), 9.0375, windows)).endswith("9.04")
+    assert ScoreTable([Path("a.wav")], Judge()).row(FileScore(Path("a.wav"), 9.0375, windows)).endswith("9.04")
 
 
 def test_what_cannot_be_read_is_told_in_its_row_and_the_others_are_scored(
@@ -148,7 +155,7 @@ def test_what_cannot_be_read_is_told_in_its_row_and_the_others_are_scored(
     os.mkfifo("pipe.wav")
     names = sorted(path.name for path in workplace.iterdir())
     assert main(["--score", *names, "missing.wav", "--model_path", str(trained)]) == 1
-    rows = capsys.readouterr().out.splitlines()[4:-2]
+    rows = capsys.readouterr().out.splitlines()[5:-2]
     told = {row.split()[0]: row for row in rows}
     assert list(told) == [*names, "missing.wav"]
     for name, words in {
@@ -199,16 +206,23 @@ def test_detectors_without_a_threshold_of_their_own_give_scores_and_no_verdict(
     assert bare["files"][0]["score"] == scored(capsys, last, "a.wav")["files"][0]["score"]
     assert main(["--score", "a.wav", "--model_path", "bare.pt", *SMALL_RUN]) == 0
     said = capsys.readouterr().out
-    assert "Threshold: none, and so no verdict: bare.pt holds weights alone, and no threshold" in said
+    assert "Threshold: none, and so no verdict: bare.pt holds weights alone, and no calibration" in said
     (row,) = (line.split() for line in said.splitlines() if line.startswith("a.wav"))
     assert row[2] == "-" and said.splitlines()[-1].endswith(": 1 scored")
     record = read_record(last)
     assert record is not None
-    facts = {"program": "bonafide", "step": "4", "threshold": repr(record["decision"]["threshold"])}
-    save_file(torch.load("bare.pt", weights_only=True), "exported.safetensors", metadata=facts)
-    exported = scored(capsys, Path("exported.safetensors"), "a.wav", *SMALL_RUN)  # as --export safetensors writes it
+    assert main(["--export", "safetensors", "--model_path", str(last), "--export_path", "exported.safetensors"]) == 0
+    exported = scored(capsys, Path("exported.safetensors"), "a.wav", *SMALL_RUN)
     assert exported["threshold"] == record["decision"]["threshold"]
     assert exported["files"][0]["score"] == bare["files"][0]["score"]
+    assert exported["files"][0]["verdict"] == scored(capsys, last, "a.wav")["files"][0]["verdict"] != None  # noqa: E711
+    facts = {"program": "bonafide", "step": "4", "threshold": "0.25"}  # as an earlier version wrote it
+    save_file(torch.load("bare.pt", weights_only=True), "early.safetensors", metadata=facts)
+    early = scored(capsys, Path("early.safetensors"), "a.wav", *SMALL_RUN)
+    assert (
+        early["threshold"] is None
+        and "exported by an earlier version, with the threshold of the EER" in (early["files"][0]["no_verdict"])
+    )
     mean = scored(capsys, trained, "a.wav", "--average_checkpoints", "2")
     assert len(mean["sources"]) == 2 and mean["threshold"] is None
     assert "never validated" in mean["threshold_from"]
@@ -240,7 +254,7 @@ def test_ctrl_c_ends_at_once_with_what_is_scored_so_far(
         document = json.loads(said)
         assert [one["path"] for one in document["files"]] == ["first.wav"] and not document["complete"]
     else:
-        assert said.splitlines()[4].startswith("first.wav  ")
+        assert said.splitlines()[5].startswith("first.wav  ")
         assert said.splitlines()[-1].startswith("Stopped, 1 of 2 files left; 1 file, 0.50 s of audio: ")
 
 
@@ -255,3 +269,63 @@ def _interrupt_once_open_for_a_while(name: str) -> None:
         seen = seen + 1 if name in opened else 0
         time.sleep(0.005)
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_silence_and_too_little_sound_have_a_score_no_verdict_and_a_reason(
+    trained: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write("silent.wav", np.zeros(32_000), 16_000)
+    soundfile.write("hiss.wav", 2e-4 * noise(2.0), 16_000, subtype="FLOAT")
+    soundfile.write("click.wav", noise(0.05), 16_000)
+    soundfile.write("word.wav", noise(0.5), 16_000)
+    names = ["silent.wav", "hiss.wav", "click.wav", "word.wav"]
+    files = {one["path"]: one for one in scored(capsys, trained, *names)["files"]}
+    for name, why in {
+        "silent.wav": "silence: every sample is 0",
+        "hiss.wav": "too little to hear: 0.00 s of sound, and a verdict needs 0.5 s",
+        "click.wav": "too little to hear: 0.04 s of sound, and a verdict needs 0.5 s",
+        "word.wav": None,
+    }.items():
+        one = files[name]
+        assert one["no_verdict"] == why and (one["verdict"] is None) == bool(why)
+        assert (one["log_likelihood_ratio"] is None) == bool(why) and isinstance(one["score"], float)
+    assert main(["--score", *names, "--model_path", str(trained)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    (row,) = (line for line in said if line.startswith("click.wav"))
+    assert row.split()[2] == "-"
+    assert row.endswith("  no verdict: too little to hear: 0.04 s of sound, and a verdict needs 0.5 s")
+    assert said[-1].endswith(", 3 without a verdict")
+
+
+def test_the_last_line_counts_verdicts_and_files_without_one() -> None:
+    files = [
+        FileScore(Path("a"), 2.0, ((0.0, 3.0),)),
+        FileScore(Path("b"), 2.0, ((0.0, 0.5),)),
+        FileScore(Path("c"), 1.0, ((0.0, 9.0),), too_little="silence"),
+        FileScore(Path("d"), fault="it is empty"),
+    ]
+    said = summary_text(files, 4, Judge(VerdictRule(1.0, -1.0)))
+    assert said == "4 files, 5.00 s of audio: 1 bona fide, 1 spoof, 1 without a verdict, 1 not scored"
+    assert summary_text(files, 4, Judge(why_not="x")) == "4 files, 5.00 s of audio: 3 scored, 1 not scored"
+
+
+def test_the_prior_moves_the_verdict_and_is_refused_outside_0_and_1(
+    trained: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write("a.wav", noise(0.5), 16_000)
+    told = {}
+    for prior in ("1e-9", "0.5", "0.999999999"):
+        document = scored(capsys, trained, "a.wav", "--prior", prior)
+        (one,) = document["files"]
+        assert document["bona_fide_prior"] == float(prior)
+        assert (one["verdict"] == "bona fide") == (one["score"] > document["threshold"])
+        assert (one["verdict"] == "bona fide") == (one["log_likelihood_ratio"] > document["log_likelihood_ratio_above"])
+        assert document["validation_miss_rate"] is not None
+        told[prior] = (one["verdict"], one["log_likelihood_ratio"])
+    assert (told["1e-9"][0], told["0.999999999"][0]) == ("spoof", "bona fide")
+    assert len({ratio for _, ratio in told.values()}) == 1
+    for wrong in ("0", "1", "-0.5", "nan"):
+        assert main(["--score", "a.wav", "--model_path", str(trained), f"--prior={wrong}"]) == 2
+        assert "--prior is the probability of bona fide" in capsys.readouterr().err
+    assert main(["--metrics", "scores.txt", "--prior", "0.5"]) == 2
+    assert "--prior goes with --eval or --score" in capsys.readouterr().err

@@ -95,10 +95,7 @@ def test_scores_with_the_sign_turned_are_told_with_what_the_eer_would_be(capsys:
 
 def test_the_asv_scores_given_are_used_and_named(capsys: pytest.CaptureFixture[str]) -> None:
     """The ASV of test_asv_scores; C0 = 0.0095 x 10 x 1/2 = 0.0475, C1 = 0.893, C2 = 1/3: (C0 + C2 / 3) / (C0 + C2)."""
-    keys = ["target"] * 4 + ["nontarget"] * 2 + ["spoof"] * 3
-    scores = [1, 2, 3, 4, 0, 1.5, 0.5, 1, 3]
-    Path("asv.txt").write_text("".join(f"x {key} {score}\n" for key, score in zip(keys, scores, strict=True)))
-    text = printed(capsys, *write_files(), "--asv_scores", "asv.txt")
+    text = printed(capsys, *write_files(), "--asv_scores", write_asv_scores())
     assert "on ASV error rates from asv.txt, at the threshold of its EER:\n" in text
     assert "targets missed 0.000000, nontargets accepted 0.500000, spoof accepted 0.666667" in text
     assert f"min t-DCF (revised, 2021): {(0.0475 + 1 / 9) / (0.0475 + 1 / 3):.6f}\n" in text
@@ -151,8 +148,9 @@ def test_plots_that_cannot_be_written_are_an_error_after_the_figures(capsys: pyt
     ("content", "words"),
     [
         ("a - bonafide 1\nb - bonafide 2\nc - bonafide 3\n", "3 bona fide and 0 spoof"),
-        ("a - bonafide 1\nb A07 spoof 0\nc A07 spoof 1\n", "fewer than 3 different values: these are decisions"),
         ("a - bonafide 1\nb A07 spoof nan\n", "line 2: a score is a finite number, found `nan`"),
+        ("a - bonafide 1\nb A07 spoof 1_000\n", "line 2: a score is a finite number, found `1_000`"),
+        ("a - bonafide 1\nb A07 spoof ١٢\n", "line 2: a score is a finite number, found `١٢`"),
     ],
 )
 def test_what_cannot_be_measured_exits_1_in_a_sentence_without_a_figure(
@@ -191,3 +189,60 @@ def test_the_tables_of_asvspoof_2021_df_go_by_vocoder_too(capsys: pytest.Capture
     assert ["traditional_vocoder", "30", "30"] in rows and ["neural_vocoder_autoregressive", "30", "30"] in rows
     assert ["nocodec", "15", "30"] in rows and ["low_mp3", "15", "30"] in rows
     assert ["A14", "30", "60"] in rows
+
+
+TRACK_1 = "S E_{n} M - - - {attack} {attack} {key} -\n"
+OF_DF = "s E_{n} nocodec asvspoof {attack} {key} notrim eval x - - - -\n"
+
+
+@pytest.mark.parametrize(
+    ("keys", "scores", "words"),
+    [
+        ("", "1 1 0 1 0 0", "since it needs scores, found fewer than 3 different values: these are decisions"),
+        ("", "7 7 7 7 7 7", "since it needs scores, found fewer than 3 different values: these are decisions"),
+        (TRACK_1, "3 2 1 0 -1 -2", "track 1 of ASVspoof 5 is measured without an ASV system (--asv_scores FILE takes"),
+        (OF_DF, "3 2 1 0 -1 -2", "ASVspoof 2021 DF is measured without an ASV system (--asv_scores FILE takes"),
+        ("E_{n} {key}\n", "3 2 1 0 -1 -2", "track 1 of ASVspoof 5 is measured without an ASV system"),
+    ],
+    ids=["decisions", "constant", "track 1", "DF", "keys of the package of ASVspoof 5"],
+)
+def test_every_figure_that_exists_is_given_and_one_line_says_why_there_is_no_t_dcf(
+    keys: str, scores: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = [("A07", "spoof") if n in (2, 4, 5) else ("-", "bonafide") for n in range(6)]
+    head = "filename\tcm-label\n" if keys.startswith("E_") else ""
+    lines = [keys.format(n=n, attack=attack, key=key) for n, (attack, key) in enumerate(truth)]
+    Path("keys.txt").write_text(head + "".join(lines).replace(" ", "\t" if head else " "))
+    rows = [
+        f"E_{n} {score}" if keys else f"E_{n} {attack} {key} {score}"
+        for n, ((attack, key), score) in enumerate(zip(truth, scores.split(), strict=True))
+    ]
+    Path("scores.txt").write_text("\n".join(rows) + "\n")
+    typed = ["--metrics", "scores.txt", *(["--keys", "keys.txt"] if keys else [])]
+    said = printed(capsys, *typed).splitlines()
+    for figure in ("EER: ", "minDCF (ASVspoof 5): ", "actDCF (ASVspoof 5): ", "Cllr: ", "minCllr: "):
+        assert sum(line.startswith(figure) for line in said) == 1, figure
+    (line,) = [line for line in said if "t-DCF" in line]
+    assert line.startswith(f"min t-DCF: none, {words}")
+    document = json.loads(printed(capsys, *typed, "--json"), parse_constant=pytest.fail)
+    assert document["min_tdcf_legacy"] is document["min_tdcf_revised"] is None
+    assert document["why_no_tdcf"].startswith(words) and document["min_cllr_bits"] <= document["cllr_bits"]
+
+
+def test_asv_scores_that_are_given_give_a_df_set_its_t_dcf(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same figures as the same scores of LA have."""
+    of_la = printed(capsys, *write_files(), "--asv_scores", write_asv_scores())
+    rows = [line.split() for line in KEYS.splitlines()]
+    Path("keys.txt").write_text("".join(f"{' '.join([*row, 'x', '-', '-', '-', '-'])}\n" for row in rows))
+    of_df = printed(capsys, "--metrics", "scores.txt", "--keys", "keys.txt", "--asv_scores", "asv.txt")
+    assert [line for line in of_df.splitlines() if "t-DCF" in line] == [
+        line for line in of_la.splitlines() if "t-DCF" in line
+    ]
+    assert "min t-DCF (revised, 2021): " in of_df
+
+
+def write_asv_scores() -> str:
+    keys = ["target"] * 4 + ["nontarget"] * 2 + ["spoof"] * 3
+    scores = [1, 2, 3, 4, 0, 1.5, 0.5, 1, 3]
+    Path("asv.txt").write_text("".join(f"x {key} {score}\n" for key, score in zip(keys, scores, strict=True)))
+    return "asv.txt"

@@ -38,6 +38,7 @@ ECHO = TaskDescription(
         "--eval": "it has no scores",
         "--export": "it has no class",
     },
+    own_schedule=True,
 )
 
 
@@ -46,7 +47,7 @@ class EchoTask(Task):
 
     description: ClassVar[TaskDescription] = ECHO
     phases: ClassVar[Mapping[str, str]] = {"critic_optimizer": "critic_schedule", "echo_optimizer": "echo_schedule"}
-    keeps: ClassVar[tuple[str, ...]] = ("furthest", "distances")
+    keeps: tuple[str, ...] = ("furthest", "distances")
     recorded: ClassVar[tuple[str, ...]] = ("furthest",)
 
     def build(self, source: Payload | Weights | None) -> Built:

@@ -6,8 +6,14 @@ is told what differs; a half-finished score file is never continued under anothe
 
 from __future__ import annotations
 
-NUMERICS = 1
-CHANGES: dict[int, tuple[str, ...]] = {}
+NUMERICS = 2
+CHANGES: dict[int, tuple[str, ...]] = {
+    2: (
+        "audio of other rates than 16,000 Hz is resampled by soxr, where it aliased at up to -9 dB before",
+        "--scheduler plateau lowers the rate one epoch later, as torch does: after more than --plateau_patience epochs "
+        "without a new best one, those so far counted anew",
+    ),
+}
 """What each number above 1 changed, in sentences that a person with a run of before understands."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import NoReturn, TypeVar
 
 from utils.errors import UserError
 
+NUMBER_RULE = "a score is a finite number"
 _Value = TypeVar("_Value")
 
 
@@ -134,6 +136,17 @@ def decoded(content: bytes, path: Path, noun: str) -> str:
             f"the file is damaged or not a {noun}; copy it again"
         )
     return text
+
+
+def plain_number(cell: str) -> float:
+    """Return the finite number that a cell holds, in ASCII digits; raises ValueError for anything else.
+
+    Python takes `1_000` for a number, and digits of other scripts; no other program that reads the file does.
+    """
+    number = float(cell)
+    if not (math.isfinite(number) and cell.isascii() and "_" not in cell):
+        raise ValueError(cell)
+    return number
 
 
 def shortened(columns: Sequence[str]) -> str:

@@ -1,28 +1,77 @@
-"""How to decide with a detector: the threshold and the calibration that its validation scores gave. No torch needed."""
+"""How to decide with a detector: the calibration that its validation scores gave, or why there is no verdict.
+
+No torch needed, nor NumPy.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-NO_THRESHOLD = (
-    "no stored threshold: the checkpoint was written by an earlier version, or its weights were not validated"
+from utils.scores.verdicts import EVEN_PRIOR, VerdictRule
+
+NO_DECISION = (
+    "no stored calibration: the checkpoint was written by an earlier version, or its weights were not validated"
 )
+LEAST_UTTERANCES = 10
+"""Of each class, for a verdict: where 10 utterances show no error, 26 % may still be wrong (0.05 ** 0.1 = 0.74)."""
 
 
 @dataclass(frozen=True)
 class Decision:
     """What validation after `step` steps says about deciding; scores are log-odds.
 
-    An utterance is accepted as bona fide where its score is above `threshold`, which is that of the EER. `scale` x
-    score + `offset` is a calibrated log-likelihood ratio (natural log); both are None where the scores allow no fit.
+    `scale` x score + `offset` is a calibrated log-likelihood ratio (natural log); both are None where the scores allow
+    no fit. An utterance is bona fide where that is above the log-odds of the prior (`rule`). `threshold` is the score
+    where it turns for an even prior, or, where there is no verdict, the middle of the interval of the EER.
+
+    `miss_rate` and `false_alarm_rate`, fractions, are those of the validation at that threshold, on `num_bona_fide` and
+    `num_spoof` utterances. They are None in files of earlier versions, whose `threshold` is that of the EER. It stands
+    at the edge of the spoof scores where validation separates the classes, and is not used.
     """
 
     step: int
     threshold: float
     scale: float | None
     offset: float | None
+    num_bona_fide: int | None = None
+    num_spoof: int | None = None
+    miss_rate: float | None = None
+    false_alarm_rate: float | None = None
+
+    @property
+    def why_undecided(self) -> str:
+        """Why there is no verdict, "" where there is one."""
+        if self.scale is None or self.offset is None:
+            return "validation gave every utterance the same score, so that there is no calibration"
+        if not (math.isfinite(self.scale) and math.isfinite(self.offset)):
+            return f"the stored calibration is no number (slope {self.scale}, offset {self.offset})"
+        if self.scale <= 0:
+            return (
+                f"the slope of the calibration is {self.scale:.3g} and not positive: on validation, bona fide speech "
+                "had no higher scores than spoof"
+            )
+        counts = [count for count in (self.num_bona_fide, self.num_spoof) if count is not None]
+        if counts and min(counts) < LEAST_UTTERANCES:
+            return (
+                f"validation saw {self.num_bona_fide:,} bona fide and {self.num_spoof:,} spoof utterances, and a "
+                f"verdict needs {LEAST_UTTERANCES} of each"
+            )
+        return ""
+
+    def rule(self, bona_fide_prior: float = EVEN_PRIOR) -> VerdictRule | None:
+        """Return how verdicts are made for a prior in (0, 1), None where `why_undecided` says why there are none.
+
+        >>> rule = Decision(7, 0.5, 2.0, -1.0).rule()
+        >>> rule.threshold, rule.verdict(0.75)
+        (0.5, 'bona fide')
+        """
+        if self.why_undecided:
+            return None
+        assert self.scale is not None and self.offset is not None
+        return VerdictRule(self.scale, self.offset, bona_fide_prior)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for records and payloads."""
@@ -30,13 +79,27 @@ class Decision:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any] | None) -> Decision | None:
-        """Return what `as_dict` gave; None for None. Raises TypeError, ValueError or KeyError for anything else."""
+        """Return what `as_dict` gave; None for None. Raises TypeError, ValueError or KeyError for anything else.
+
+        Fields that this version does not know are passed over; those that earlier versions did not write are None.
+        """
         if stored is None:
             return None
-        scale, offset = stored["scale"], stored["offset"]
         return cls(
             step=int(stored["step"]),
             threshold=float(stored["threshold"]),
-            scale=None if scale is None else float(scale),
-            offset=None if offset is None else float(offset),
+            scale=_float(stored["scale"]),
+            offset=_float(stored["offset"]),
+            num_bona_fide=_int(stored.get("num_bona_fide")),
+            num_spoof=_int(stored.get("num_spoof")),
+            miss_rate=_float(stored.get("miss_rate")),
+            false_alarm_rate=_float(stored.get("false_alarm_rate")),
         )
+
+
+def _float(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _int(value: Any) -> int | None:
+    return None if value is None else int(value)

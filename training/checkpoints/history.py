@@ -204,6 +204,16 @@ class History:
         return next((row for row in self.validations[-1:] if row.step == self.step), None)
 
     @property
+    def batches_done(self) -> int:
+        """How many batches of the epoch under way are trained."""
+        return self.under_way.batches_done
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """How long the epoch under way is."""
+        return self.under_way.batches_per_epoch
+
+    @property
     def position(self) -> float:
         """How many epochs are trained, the one under way as a fraction."""
         under_way = self.under_way
@@ -291,7 +301,10 @@ def rank(row: EpochMetrics, figures: Figures) -> tuple[float, ...]:
 
 
 def plateau_reductions(epochs: Sequence[EpochMetrics], figures: Figures, patience: int) -> int:
-    """Return how often `patience` epochs in a row gave no new best one; each time the count starts anew."""
+    """Return how often more than `patience` epochs in a row gave no new best one; each time the count starts anew.
+
+    As torch's ReduceLROnPlateau counts: `patience` such epochs are waited for, and the next one lowers the rate.
+    """
     reductions = waited = 0
     best: EpochMetrics | None = None
     for row in epochs:
@@ -299,6 +312,6 @@ def plateau_reductions(epochs: Sequence[EpochMetrics], figures: Figures, patienc
             best, waited = row, 0
         else:
             waited += 1
-        if waited == patience:
+        if waited > patience:
             reductions, waited = reductions + 1, 0
     return reductions

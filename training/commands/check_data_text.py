@@ -6,9 +6,11 @@ import statistics
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from training.data.check import CheckedCorpus, CheckedPart
+from training.data.confounds import confounds_of
 from training.data.verdict import faults_of, notes_of, overlaps, published_text, summary, would_run
 from utils.audio.waveforms import CROP_SAMPLES
 from utils.corpora.trials import UNKNOWN, Trial
@@ -61,7 +63,7 @@ def _part_lines(part: CheckedPart) -> list[str]:
     for sign, found in (("[ERROR]", faults_of(part)), ("[NOTE]", notes_of(part))):
         for kind, places in found.items():
             lines.append(f"  {sign} {kind} ({len(places):,}): {_few(places)}")
-    return lines
+    return lines + [f"  [NOTE] {confound.text}" for confound in confounds_of(part)]
 
 
 def _row(title: str, text: str) -> list[str]:
@@ -162,4 +164,5 @@ def _part_document(part: CheckedPart) -> dict[str, Any]:
         "not_named": part.num_unnamed,
         "faults": faults_of(part),
         "notes": notes_of(part),
+        "confounds": [asdict(confound) for confound in confounds_of(part)],
     }

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from training.checkpoints.decision import NO_THRESHOLD, Decision
+from training.checkpoints.decision import NO_DECISION, Decision
 from training.checkpoints.inspection import Inspection, inspect_file
 from training.checkpoints.record import CheckpointRecord, Kind, record_document
 from training.checkpoints.tensor_table import TensorEntry, TensorTable, stored_bytes
@@ -136,9 +136,20 @@ def _metrics_title(record: CheckpointRecord) -> str:
 
 def _decision(decision: Decision | None) -> str:
     if decision is None:
-        return NO_THRESHOLD
-    fitted = f"; log-likelihood ratio = {decision.scale:.6g} x score + {decision.offset:.6g}"
-    return f"bona fide above {decision.threshold:.6f} (EER of validation){fitted if decision.scale is not None else ''}"
+        return NO_DECISION
+    rule = decision.rule()
+    if rule is None:
+        return f"none, and so no verdict: {decision.why_undecided}"
+    text = (
+        f"bona fide above {rule.threshold:.6f}, where the log-likelihood ratio = {rule.scale:.6g} x score + "
+        f"{rule.offset:.6g} exceeds 0 (prior {rule.bona_fide_prior:g})"
+    )
+    if decision.miss_rate is None or decision.false_alarm_rate is None:
+        return f"{text}; its errors on validation were not stored by the version that wrote the file"
+    return (
+        f"{text}; on validation {decision.miss_rate:.2%} of {decision.num_bona_fide:,} bona fide missed, "
+        f"{decision.false_alarm_rate:.2%} of {decision.num_spoof:,} spoof accepted"
+    )
 
 
 def _block(title: str, values: Mapping[str, Any]) -> list[str]:

@@ -6,12 +6,13 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from training.data.database import database_folder
+from training.evaluation.score_layouts import layout_for
 from training.evaluation.score_report import ScoreReport, measure
 from training.evaluation.scoring import score_part
 from training.evaluation.subject import Subject, load_subject
@@ -24,8 +25,11 @@ from utils.corpora.trials import UNKNOWN, Trial
 from utils.errors import EXIT_USAGE, UserError
 from utils.interruption import stop_on_signals
 from utils.scores.asv_scores import read_asv_error_rates
-from utils.scores.score_files import read_scores
+from utils.scores.score_files import ScoreFile, read_scores
 from utils.scores.trial_keys import Factor, TrialKeys, read_keys
+
+EVERY_SUBSET = "all"
+"""Scored by default: the package of ASVspoof 2021 refuses a score file without every trial of its keys."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,18 +44,22 @@ class Evaluated:
 def evaluate(command: Evaluate) -> Evaluated:
     """Score the evaluation set with the detector that the command names; raises UserError where that is impossible."""
     subject = load_subject(command)
-    part = _open_part(subject.options, command.subset)
-    output = command.eval_output or _default_output(subject.sources, command.load_checkpoint_type, part)
+    part = _open_part(subject.options, command.subset or EVERY_SUBSET)
+    keys = _keys_of(part)
+    measured = _measured_subset(keys, part, command.subset)
+    if measured == EVERY_SUBSET and not _all_have_keys(part):
+        keys = None
+    output = command.eval_output or _default_output(subject, command.load_checkpoint_type, part)
     _refuse_to_overwrite(output)
     if command.asv_scores:  # what is wrong with it is said now, not after hours of scoring
-        read_asv_error_rates(command.asv_scores, part.subset)
+        read_asv_error_rates(command.asv_scores, measured)
     if not command.as_json:
-        say(f"Evaluating on {len(part):,} trials of {part.protocol.path} ({part.layout}, subset {part.subset})")
-        mean = f"the mean of the weights of {len(subject.sources)} epochs: " if len(subject.sources) > 1 else ""
-        say(f"with {mean}{', '.join(map(str, subject.sources))}")
+        say(f"Evaluating on {len(part):,} trials of {part.protocol.path} ({part.layout}, {_subsets(part, measured)})")
+        say(f"with {subject.mean_of}{', '.join(map(str, subject.sources))}")
     said_beside_json = redirect_stdout(sys.stderr) if command.as_json else nullcontext()
     with stop_on_signals() as stop, said_beside_json:
-        num_scored = score_part(subject, part, output, stop, quiet=command.as_json)
+        layout = layout_for(part.layout, part.protocol.trials, keys)
+        num_scored = score_part(subject, part, output, layout, stop, quiet=command.as_json)
     if num_scored < len(part):
         if not command.as_json:
             say(f"Stopped after {num_scored:,} of {len(part):,} trials; the same command goes on from there.")
@@ -59,20 +67,24 @@ def evaluate(command: Evaluate) -> Evaluated:
     if subject.options.visualize_attention and "visualize_attention" in command.given:
         with redirect_stdout(sys.stderr) if command.as_json else nullcontext():
             _draw_heatmaps(subject, part, output)
-    keys = _keys_of(part)
-    report = measure(read_scores(output), keys, command.asv_scores, part.subset) if keys else None
+    report = None
+    if keys:
+        scores = _scores_with_keys(read_scores(output), keys)
+        report = measure(scores, keys, command.asv_scores, measured).judged_by(subject.judge)
     return Evaluated(output, report)
 
 
-def _open_part(options: Options, subset: str | None) -> CorpusPart:
+def _open_part(options: Options, subset: str) -> CorpusPart:
     protocols = Path(options.protocols_path) if options.protocols_path else None
     return find_evaluation_part(database_folder(options.database_path), protocols, options.track, subset)
 
 
-def _default_output(sources: Sequence[Path], which: str, part: CorpusPart) -> Path:
+def _default_output(subject: Subject, which: str, part: CorpusPart) -> Path:
+    sources = subject.sources
     of = re.sub(r"[^A-Za-z0-9]+", "_", f"{part.layout} {part.name} {part.subset}").strip("_")
     name = sources[-1].stem
     mean = f"mean_of_{which}_{len(sources)}_to_" if len(sources) > 1 else ""
+    mean = "swa_of_" if subject.epochs_of_swa else mean
     return sources[-1].with_name(f"{mean}{name}_scores_{of}.txt")
 
 
@@ -90,19 +102,46 @@ def _refuse_to_overwrite(output: Path) -> None:
 
 
 def _keys_of(part: CorpusPart) -> TrialKeys | None:
-    """Return the truth about the trials, None where it is not known of each; from the key file, if it is one."""
-    trials = part.protocol.trials
-    if any(trial.is_bona_fide is None for trial in trials):
+    """Return the truth about the trials that have keys, None for none of them; from the key file, if it is one."""
+    keyed = [trial for trial in part.protocol.trials if trial.is_bona_fide is not None]
+    if not keyed:
         return None
     if part.protocol.path.is_file():
         try:
             keys = read_keys(part.protocol.path)
             chosen = [name for name, is_in in zip(keys.utterances, keys.chosen(part.subset)[1], strict=True) if is_in]
-            if chosen == [trial.utterance for trial in trials]:
+            if chosen == [trial.utterance for trial in keyed]:
                 return keys
         except UserError:
             pass  # the corpus reads more than keys are read from
-    return _keys_from_trials(part, trials)
+    return _keys_from_trials(part, keyed)
+
+
+def _all_have_keys(part: CorpusPart) -> bool:
+    return all(trial.is_bona_fide is not None for trial in part.protocol.trials)
+
+
+def _measured_subset(keys: TrialKeys | None, part: CorpusPart, asked_for: str | None) -> str:
+    """Return the subset that the figures are of: that of the flag, else `eval` where there are subsets.
+
+    Raises UserError where the keys do not have it. Trials without a key may lie outside it only.
+    """
+    if keys is None:
+        return part.subset
+    name, _ = keys.chosen(asked_for)
+    return name
+
+
+def _subsets(part: CorpusPart, measured: str) -> str:
+    return f"subset {part.subset}" + (f", figures of {measured}" if measured != part.subset else "")
+
+
+def _scores_with_keys(scores: ScoreFile, keys: TrialKeys) -> ScoreFile:
+    """Return the scores of those trials that have keys, without keys of its own: it was written with these."""
+    known = set(keys.utterances)
+    is_known = np.fromiter((name in known for name in scores.utterances), np.bool_, len(scores.utterances))
+    names = tuple(name for name in scores.utterances if name in known)
+    return replace(scores, utterances=names, scores=scores.scores[is_known], own_keys=None)
 
 
 def _keys_from_trials(part: CorpusPart, trials: Sequence[Trial]) -> TrialKeys:
@@ -112,7 +151,7 @@ def _keys_from_trials(part: CorpusPart, trials: Sequence[Trial]) -> TrialKeys:
         format_title=part.layout,
         utterances=tuple(trial.utterance for trial in trials),
         is_bona_fide=np.array([trial.is_bona_fide for trial in trials], dtype=np.bool_),
-        subsets=tuple(trial.subset for trial in trials) if part.subset != "all" else None,
+        subsets=tuple(trial.subset for trial in trials) if any(trial.subset for trial in trials) else None,
         factors=tuple(Factor.of(title, names) for title, names in factors.items() if set(names) != {UNKNOWN}),
     )
 

@@ -19,13 +19,17 @@ from training.evaluation.subject import Subject
 from utils.audio.windows import UnreadableAudioError, Window, WindowedAudio, expected_windows
 from utils.progress import Progress
 
+LEAST_SOUND_S = 0.5
+"""Of sound, for a verdict. A choice: of 679 utterances of real speech, 1 to 12 s long, 4 have less."""
+
 
 @dataclass(frozen=True)
 class FileScore:
     """What came of a file: the mean of its windows' scores, or what was wrong with it.
 
     `windows` are pairs (where it begins in seconds, log-odds). `note` says of a file that has a score what makes it
-    doubtful; `fault` why another has none.
+    doubtful, `too_little` why no verdict may be read off it; `fault` why another has none. `sound_s` is how long
+    something can be heard.
     """
 
     path: Path
@@ -33,6 +37,8 @@ class FileScore:
     windows: tuple[tuple[float, float], ...] = ()
     note: str = ""
     fault: str = ""
+    too_little: str = ""
+    sound_s: float = 0.0
 
     @property
     def score(self) -> float | None:
@@ -59,9 +65,20 @@ class _Reading:
         note = ""
         if self.audio.promised > self.audio.frames:
             note = f"cut short: {self.audio.frames:,} samples, its header says {self.audio.promised:,}"
-        elif not self.audio.peak:
-            note = "silence: every sample is 0"
-        return FileScore(self.audio.path, self.audio.seconds, tuple(self.windows), note)
+        too_little = _too_little(self.audio.peak, self.audio.sound_s)
+        sound_s = self.audio.sound_s
+        return FileScore(
+            self.audio.path, self.audio.seconds, tuple(self.windows), note, too_little=too_little, sound_s=sound_s
+        )
+
+
+def _too_little(peak: float, sound_s: float) -> str:
+    """Return why so much sound allows no verdict, "" where it does."""
+    if not peak:
+        return "silence: every sample is 0"
+    if sound_s < LEAST_SOUND_S:
+        return f"too little to hear: {sound_s:.2f} s of sound, and a verdict needs {LEAST_SOUND_S:g} s"
+    return ""
 
 
 def count_windows(files: Sequence[Path]) -> int:

@@ -77,6 +77,13 @@ def write_finished(output: Path, content: str, origin: Origin, sources: Sequence
         durable_rename(output, moved)
         if os.path.lexists(origin_path(output)):
             durable_rename(origin_path(output), origin_path(moved))
+    lay_out_again(output, content, origin, sources)
+    return moved
+
+
+def lay_out_again(output: Path, content: str, origin: Origin, sources: Sequence[Path]) -> None:
+    """Write the origin, then `output`, in the place of the same scores under other columns. Raises OSError."""
+    encoded = content.encode()
     document = {
         "scores_sha256": hashlib.sha256(encoded).hexdigest(),
         "checkpoints": [str(source) for source in sources],
@@ -85,7 +92,6 @@ def write_finished(output: Path, content: str, origin: Origin, sources: Sequence
     write_text_atomically(origin_path(output), json.dumps(document, indent=1) + "\n")
     with atomic_write(output) as file:
         file.write(encoded)
-    return moved
 
 
 def _free_version(output: Path) -> Path:

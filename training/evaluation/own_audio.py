@@ -20,8 +20,7 @@ def score_own_audio(command: Score, found: FoundAudio) -> int:
     no detector.
     """
     subject = load_subject(command)
-    threshold = subject.decision.threshold if subject.decision else None
-    table = ScoreTable(found.files, threshold)
+    table = ScoreTable(found.files, subject.judge)
     tell = (lambda _: None) if command.as_json else say
     tell(f"{head_text(subject, found)}\n\n{table.head()}")
     scored: list[FileScore] = []
@@ -34,7 +33,7 @@ def score_own_audio(command: Score, found: FoundAudio) -> int:
                 tell(table.row(one))
     except KeyboardInterrupt:
         stopped = True
-    tell(f"\n{summary_text(scored, len(found.files), threshold)}")
+    tell(f"\n{summary_text(scored, len(found.files), subject.judge)}")
     if command.as_json:
         say(json_text(score_document(subject, scored, found)))
     if stopped:

@@ -86,16 +86,6 @@ def partial_path(output: Path) -> Path:
     return output.with_name(output.name + SUFFIX)
 
 
-def score_lines(names: Sequence[str], scores: Sequence[str], *, with_header: bool) -> str:
-    """Return the finished score file: `utterance score` (ASVspoof 2021), or with the header of ASVspoof 5.
-
-    The latter is divided by tabs.
-    """
-    gap = "\t" if with_header else " "
-    head = f"filename{gap}cm-score\n" if with_header else ""
-    return head + "".join(f"{name}{gap}{score}\n" for name, score in zip(names, scores, strict=True))
-
-
 def _is_finite(text: str) -> bool:
     try:
         return math.isfinite(float(text))

@@ -109,6 +109,10 @@ def histogram_figure(report: ScoreReport) -> Figure:
         linestyle=":",
         label=f"actDCF threshold {DECISION_THRESHOLD:.3f}",
     )
+    rule = report.judge.rule if report.judge else None
+    if rule:
+        label = f"verdict threshold {rule.threshold:.3f}"
+        axes.axvline(rule.threshold, color=_MARK, linewidth=1.6, linestyle="--", label=label)
     axes.set_yscale("log")
     axes.set(
         xlabel="score (higher is bona fide)",
@@ -118,7 +122,7 @@ def histogram_figure(report: ScoreReport) -> Figure:
     axes.set_ylim(min(1.0, binned.smallest_share) / 2, binned.largest_share * 2)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
-    figure.legend(loc="outside lower center", ncols=4)
+    figure.legend(loc="outside lower center", ncols=3 if rule else 4)
     return figure
 
 

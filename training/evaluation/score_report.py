@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from training.evaluation.judge import Judge, rates_text
 from utils.scores.asv_scores import read_asv_error_rates
 from utils.scores.error_curve import ErrorCurve, ScoredTrials, error_curve
+from utils.scores.metrics import ErrorRates, error_rates_above
 from utils.scores.score_files import JoinedScores, ScoreFile, join_scores, read_scores
 from utils.scores.score_metrics import GroupMetrics, PooledMetrics, group_metrics, pooled_metrics
 from utils.scores.tandem_cost import DEFAULT_ASV_RATES
@@ -20,7 +22,10 @@ _DEFAULT_ASV = "of ASVspoof 5, the default (--asv_scores FILE takes others; t-DC
 
 @dataclass(frozen=True, eq=False)
 class ScoreReport:
-    """A score file measured against its keys; `groups` by the title of what divides the trials (attack, codec)."""
+    """A score file measured against its keys; `groups` by the title of what divides the trials (attack, codec).
+
+    `judge` is that of the detector which scored, None where it is not known.
+    """
 
     scores: ScoreFile
     keys: TrialKeys
@@ -30,6 +35,17 @@ class ScoreReport:
     curve: ErrorCurve
     pooled: PooledMetrics
     groups: Mapping[str, tuple[GroupMetrics, ...]]
+    judge: Judge | None = None
+
+    def judged_by(self, judge: Judge) -> ScoreReport:
+        """Return the report with the verdicts of a detector and what they are worth on these trials."""
+        return replace(self, judge=judge)
+
+    @property
+    def errors_of_verdicts(self) -> ErrorRates | None:
+        """Both error rates of the verdicts on these trials, None where there are none."""
+        rule = self.judge.rule if self.judge else None
+        return error_rates_above(self.trials, rule.threshold) if rule else None
 
 
 def measure_files(scores_path: Path, keys_path: Path | None, asv_path: Path | None, subset: str | None) -> ScoreReport:
@@ -47,9 +63,11 @@ def measure(scores: ScoreFile, keys: TrialKeys | None, asv_path: Path | None, su
     joined = join_scores(scores, keys, subset)
     trials = ScoredTrials.of(joined.scores, joined.is_bona_fide, f"the EER of {scores.path}")
     curve = error_curve(trials)
-    asv = read_asv_error_rates(asv_path, joined.subset) if asv_path else DEFAULT_ASV_RATES
     used = keys or scores.own_keys
     assert used is not None  # join_scores refuses otherwise
+    why_no_asv = "" if asv_path else used.why_no_asv
+    default = None if why_no_asv else DEFAULT_ASV_RATES
+    asv = read_asv_error_rates(asv_path, joined.subset) if asv_path else default
     return ScoreReport(
         scores=scores,
         keys=used,
@@ -57,14 +75,14 @@ def measure(scores: ScoreFile, keys: TrialKeys | None, asv_path: Path | None, su
         joined=joined,
         trials=trials,
         curve=curve,
-        pooled=pooled_metrics(trials, curve, asv),
+        pooled=pooled_metrics(trials, curve, asv, why_no_asv),
         groups={factor.title: group_metrics(joined, factor) for factor in joined.factors},
     )
 
 
 def report_text(report: ScoreReport) -> str:
     """Return the report as lines: what was read, the pooled figures, and a table per factor."""
-    parts = [[*_source_lines(report), ""], _pooled_lines(report.pooled), _asv_lines(report)]
+    parts = [[*_source_lines(report), ""], _pooled_lines(report.pooled), _tandem_lines(report), _verdict_lines(report)]
     parts += [["", *_table_lines(title, groups)] for title, groups in report.groups.items() if _tells(title, groups)]
     return "\n".join(printable(line) for part in parts for line in part)
 
@@ -72,6 +90,12 @@ def report_text(report: ScoreReport) -> str:
 def report_document(report: ScoreReport) -> dict[str, Any]:
     """Return the report as a document; rates and costs are fractions, EERs percent, what is not defined is null."""
     pooled = report.pooled
+    errors = report.errors_of_verdicts
+    verdicts = {
+        **(report.judge.document() if report.judge else {}),
+        "miss_rate": errors.miss_rate if errors else None,
+        "false_alarm_rate": errors.false_alarm_rate if errors else None,
+    }
     return {
         "scores": {"path": str(report.scores.path), "format": report.scores.format_title},
         "keys": {"path": str(report.keys.path), "format": report.keys.format_title},
@@ -82,12 +106,15 @@ def report_document(report: ScoreReport) -> dict[str, Any]:
         "eer_percent": pooled.eer.eer_percent,
         "eer_threshold": pooled.eer.threshold,
         "flipped_eer_percent": pooled.flipped_eer_percent,
-        "asv": {"path": report.asv_path and str(report.asv_path), **asdict(pooled.asv)},
+        "asv": {"path": report.asv_path and str(report.asv_path), **asdict(pooled.asv)} if pooled.asv else None,
         "min_tdcf_legacy": pooled.min_tdcf_legacy,
         "min_tdcf_revised": pooled.min_tdcf_revised,
+        "why_no_tdcf": pooled.why_no_tdcf or None,
         "min_dcf": asdict(pooled.min_dcf),
         "actual_dcf": asdict(pooled.actual_dcf),
         "cllr_bits": pooled.cllr_bits,
+        "min_cllr_bits": pooled.min_cllr_bits,
+        "verdicts": verdicts if report.judge else None,
         "groups": {title: [asdict(group) for group in groups] for title, groups in report.groups.items()},
     }
 
@@ -115,19 +142,28 @@ def _pooled_lines(pooled: PooledMetrics) -> list[str]:
         f"actDCF (ASVspoof 5): {pooled.actual_dcf.cost:.6f}, at {pooled.actual_dcf.threshold:.6f}, "
         "the scores read as log-likelihood ratios",
         f"Cllr: {pooled.cllr_bits:.6f} bits, the scores read as log-likelihood ratios",
-        f"min t-DCF (legacy, 2019): {pooled.min_tdcf_legacy:.6f}",
-        f"min t-DCF (revised, 2021): {pooled.min_tdcf_revised:.6f}",
+        f"minCllr: {pooled.min_cllr_bits:.6f} bits, at best under any rising function of the scores",
     ]
 
 
-def _asv_lines(report: ScoreReport) -> list[str]:
-    asv = report.pooled.asv
+def _tandem_lines(report: ScoreReport) -> list[str]:
+    pooled, asv = report.pooled, report.pooled.asv
+    if asv is None or pooled.min_tdcf_legacy is None or pooled.min_tdcf_revised is None:
+        return [f"min t-DCF: none, {pooled.why_no_tdcf}"]
     source = f"from {report.asv_path}, at the threshold of its EER" if report.asv_path else _DEFAULT_ASV
     return [
+        f"min t-DCF (legacy, 2019): {pooled.min_tdcf_legacy:.6f}",
+        f"min t-DCF (revised, 2021): {pooled.min_tdcf_revised:.6f}",
         f"  on ASV error rates {source}:",
         f"  targets missed {asv.miss_rate:.6f}, nontargets accepted {asv.false_alarm_rate:.6f}, "
         f"spoof accepted {asv.spoof_false_alarm_rate:.6f}",
     ]
+
+
+def _verdict_lines(report: ScoreReport) -> list[str]:
+    errors = report.errors_of_verdicts
+    here = [f"  on these trials: {rates_text(errors)}"] if errors else []
+    return [*report.judge.lines(), *here] if report.judge else []
 
 
 def _tells(title: str, groups: Sequence[GroupMetrics]) -> bool:

@@ -8,40 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from training.evaluation.file_scores import FileScore
+from training.evaluation.judge import Judge
 from training.evaluation.subject import Subject
 from utils.audio.finding import FoundAudio
 from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ
-from utils.scores.calibration import LinearCalibration
+from utils.scores.verdicts import BONA_FIDE, SPOOF
 from utils.terminal_text import columns_of, padded, printable
 from utils.text_tables import few
 
-BONA_FIDE, SPOOF = "bona fide", "spoof"
 _NONE = "-"
 _WIDEST_NAME = 100
 
 
-def verdict(score: float | None, threshold: float | None) -> str | None:
-    """Return what a score means, None where it or the threshold is not known.
-
-    >>> verdict(0.5, 0.5), verdict(0.6, 0.5), verdict(0.6, None)
-    ('spoof', 'bona fide', None)
-    """
-    if score is None or threshold is None:
-        return None
-    return BONA_FIDE if score > threshold else SPOOF
-
-
 def head_text(subject: Subject, found: FoundAudio) -> str:
-    """Return what is said before anything is scored: with what, and where the threshold comes from."""
-    mean = f"the mean of the weights of {len(subject.sources)} epochs: " if len(subject.sources) > 1 else ""
-    lines = [f"Scoring {_files(len(found.files))} with {mean}{', '.join(map(str, subject.sources))}"]
-    if subject.decision:
-        lines.append(
-            f"Threshold: bona fide above {subject.decision.threshold:.6f}, which is that of the EER of validation, "
-            f"stored in {subject.sources[0].name}"
-        )
-    else:
-        lines.append(f"Threshold: none, and so no verdict: {subject.why_undecided}")
+    """Return what is said before anything is scored: with what, and how it decides."""
+    lines = [f"Scoring {_files(len(found.files))} with {subject.mean_of}{', '.join(map(str, subject.sources))}"]
+    lines += subject.judge.lines()
     if found.passed_over:
         names = few([printable(path.name) for path in found.passed_over])
         lines.append(f"Passed over: {_files(len(found.passed_over))} of formats that cannot be read here ({names})")
@@ -51,10 +33,10 @@ def head_text(subject: Subject, found: FoundAudio) -> str:
 class ScoreTable:
     """Lays out rows that come one by one; the width of the names is known from the start."""
 
-    def __init__(self, files: Sequence[Path], threshold: float | None) -> None:
+    def __init__(self, files: Sequence[Path], judge: Judge) -> None:
         widths = [columns_of(printable(str(path))) for path in files]
         self._width = max([4, *(width for width in widths if width <= _WIDEST_NAME)])
-        self._threshold = threshold
+        self._judge = judge
 
     def head(self) -> str:
         """Return the titles of the columns; seconds are those of audio."""
@@ -65,26 +47,33 @@ class ScoreTable:
         name = printable(str(scored.path))
         if scored.score is None:
             return f"{self._line(name, _NONE, _NONE, _NONE)}  {scored.fault}"
-        told = verdict(scored.score, self._threshold) or _NONE
+        told = verdict(scored, self._judge) or _NONE
         line = self._line(name, f"{scored.score:.4f}", told, f"{scored.seconds:.2f}")
-        return "  ".join([line, *filter(None, [scored.note, self._other_windows(scored)])])
+        no_verdict = f"no verdict: {scored.too_little}" if scored.too_little else ""
+        return "  ".join([line, *filter(None, [scored.note, no_verdict, self._other_windows(scored)])])
 
     def _other_windows(self, scored: FileScore) -> str:
         """Return how many windows of a file mean something else than the file, "" where all agree."""
-        told = [verdict(score, self._threshold) for _, score in scored.windows]
-        other = SPOOF if verdict(scored.score, self._threshold) == BONA_FIDE else BONA_FIDE
+        of_file = verdict(scored, self._judge)
+        if of_file is None:
+            return ""
+        told = [self._judge.verdict(score) for _, score in scored.windows]
+        other = SPOOF if of_file == BONA_FIDE else BONA_FIDE
         return f"{told.count(other)} of {len(told)} windows {other}" if other in told else ""
 
     def _line(self, name: str, score: str, told: str, seconds: str) -> str:
         return f"{padded(name, self._width)}  {score:>9}  {told:<9}  {seconds:>8}"
 
 
-def summary_text(scored: Sequence[FileScore], num_files: int, threshold: float | None) -> str:
-    """Return the last line: how many of which verdict, how many without a score, and whether it was stopped."""
-    counts = Counter(verdict(one.score, threshold) for one in scored if not one.fault)
-    parts = [f"{counts[told]:,} {told}" for told in (BONA_FIDE, SPOOF) if threshold is not None]
+def summary_text(scored: Sequence[FileScore], num_files: int, judge: Judge) -> str:
+    """Return the last line: how many of which verdict, how many without one, and whether it was stopped."""
+    counts = Counter(verdict(one, judge) for one in scored if not one.fault)
     failed = sum(bool(one.fault) for one in scored)
-    parts += [f"{len(scored) - failed:,} scored"] if threshold is None else []
+    if judge.rule:
+        parts = [f"{counts[told]:,} {told}" for told in (BONA_FIDE, SPOOF)]
+        parts += [f"{counts[None]:,} without a verdict"] if counts[None] else []
+    else:
+        parts = [f"{len(scored) - failed:,} scored"]
     parts += [f"{failed:,} not scored"] if failed else []
     seconds = sum(one.seconds for one in scored)
     text = f"{_files(len(scored))}, {seconds:,.2f} s of audio: {', '.join(parts)}"
@@ -96,40 +85,43 @@ def summary_text(scored: Sequence[FileScore], num_files: int, threshold: float |
 def score_document(subject: Subject, scored: Sequence[FileScore], found: FoundAudio) -> dict[str, Any]:
     """Return all of it as plain values: what scored, how it decides, and each file with its windows.
 
-    `log_likelihood_ratio` is the score through the calibration stored with the threshold, natural logarithm; that was
-    fitted on utterances of one window each, so it is the mean of the windows' ratios.
+    `log_likelihood_ratio` is the score through the stored calibration, natural logarithm; that was fitted on utterances
+    of one window each, so it is the mean of the windows' ratios. The verdict is bona fide where it is above
+    `log_likelihood_ratio_above`, which is where the score is above `threshold`. A file that has too little to hear has
+    neither, and `no_verdict` says why.
     """
-    decision = subject.decision
-    calibration = None
-    if decision and decision.scale is not None and decision.offset is not None:
-        calibration = LinearCalibration(decision.scale, decision.offset)
-    threshold = decision.threshold if decision else None
     return {
         "sources": [str(path) for path in subject.sources],
         "model_type": subject.options.model_type,
-        "threshold": threshold,
-        "threshold_from": f"EER of validation, step {decision.step}" if decision else subject.why_undecided,
+        **subject.judge.document(),
         "sample_rate_hz": SAMPLE_RATE_HZ,
         "window_samples": CROP_SAMPLES,
         "complete": len(scored) == len(found.files),
         "passed_over": [str(path) for path in found.passed_over],
-        "files": [_file_document(one, threshold, calibration) for one in scored],
+        "files": [_file_document(one, subject.judge) for one in scored],
     }
 
 
-def _file_document(one: FileScore, threshold: float | None, calibration: LinearCalibration | None) -> dict[str, Any]:
+def _file_document(one: FileScore, judge: Judge) -> dict[str, Any]:
     if one.score is None:
         return {"path": str(one.path), "score": None, "verdict": None, "fault": one.fault}
     return {
         "path": str(one.path),
         "score": one.score,
-        "verdict": verdict(one.score, threshold),
-        "log_likelihood_ratio": float(calibration.llrs(one.score)) if calibration else None,
+        "verdict": verdict(one, judge),
+        "log_likelihood_ratio": None if one.too_little else judge.llr(one.score),
+        "no_verdict": one.too_little or judge.why_not or None,
         "seconds": one.seconds,
+        "sound_seconds": one.sound_s,
         "note": one.note or None,
         "num_windows": len(one.windows),
         "windows": [{"start_s": start_s, "score": score} for start_s, score in one.windows],
     }
+
+
+def verdict(scored: FileScore, judge: Judge) -> str | None:
+    """Return what a file's score means, None where there is no score, no rule, or too little to hear."""
+    return None if scored.too_little else judge.verdict(scored.score)
 
 
 def _files(number: int) -> str:

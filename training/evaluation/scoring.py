@@ -13,9 +13,10 @@ import torch
 
 from models.precision import autocast, log_odds
 from training.data.batches import Batch, ValidationBatches
-from training.evaluation.finished_scores import Found, look_at, write_finished
+from training.evaluation.finished_scores import Found, lay_out_again, look_at, write_finished
 from training.evaluation.origin import Origin, origin_of
-from training.evaluation.partial_scores import PartialScores, partial_path, score_lines
+from training.evaluation.partial_scores import PartialScores, partial_path
+from training.evaluation.score_layouts import ScoreLayout, score_text
 from training.evaluation.scoring_lock import ScoringLock
 from training.evaluation.subject import Subject
 from utils.console import say
@@ -23,12 +24,16 @@ from utils.corpora import CorpusPart
 from utils.errors import UserError
 from utils.interruption import StopRequest
 from utils.progress import progress
+from utils.scores.score_files import read_scores
 
 
-def score_part(subject: Subject, part: CorpusPart, output: Path, stop: StopRequest, *, quiet: bool) -> int:
+def score_part(
+    subject: Subject, part: CorpusPart, output: Path, layout: ScoreLayout, stop: StopRequest, *, quiet: bool
+) -> int:
     """Write the scores of all trials to `output` and return how many there are; fewer than all where `stop` came.
 
-    `output` appears only when it is complete, and is left as it is where it has these scores already. Raises UserError
+    `output` appears only when it is complete, and is left as it is where it has these scores already, but for its
+    columns, which become those of `layout`. Raises UserError
     where another process scores into it, where audio cannot be read, where a score is not finite and where the disk
     refuses.
     """
@@ -39,12 +44,13 @@ def score_part(subject: Subject, part: CorpusPart, output: Path, stop: StopReque
         if found and found.is_same:
             if not quiet:
                 say(_recognised(output, found))
+            _require_layout(subject, part, output, layout, origin)
             return len(names)
         output.parent.mkdir(parents=True, exist_ok=True)
         with ScoringLock(output):
             if found:
                 say(f"{output} holds other scores ({found.remark}): they get another name when these are complete")
-            return _score_all(subject, part, output, origin, stop, quiet=quiet)
+            return _score_all(subject, part, output, layout, origin=origin, stop=stop, quiet=quiet)
     except OSError as error:
         raise UserError(
             f"{error.filename or output} cannot be written ({error.strerror or error}): pass another --eval_output"
@@ -59,8 +65,25 @@ def _recognised(output: Path, found: Found) -> str:
     )
 
 
+def _require_layout(subject: Subject, part: CorpusPart, output: Path, layout: ScoreLayout, origin: Origin) -> None:
+    """Write finished scores again where keys came later, or an earlier version wrote other columns."""
+    scores = [_score_cell(score) for score in read_scores(output).scores.tolist()]
+    content = score_text(layout, part.protocol.trials, scores)
+    if content.encode() != output.read_bytes():
+        with ScoringLock(output):
+            lay_out_again(output, content, origin, subject.sources)
+        say(f"{output} has the same scores in the columns that the tools of this corpus read now")
+
+
 def _score_all(
-    subject: Subject, part: CorpusPart, output: Path, origin: Origin, stop: StopRequest, *, quiet: bool
+    subject: Subject,
+    part: CorpusPart,
+    output: Path,
+    layout: ScoreLayout,
+    *,
+    origin: Origin,
+    stop: StopRequest,
+    quiet: bool,
 ) -> int:
     names = [trial.utterance for trial in part.protocol.trials]
     gathered = PartialScores(partial_path(output), origin.fingerprint, names)
@@ -70,8 +93,7 @@ def _score_all(
     gathered.begin(scores)
     _score_rest(subject, part, gathered, scores, stop)
     if len(scores) == len(names):
-        with_header = "ASVspoof 5" in part.layout or any(len(name.split()) != 1 for name in names)
-        content = score_lines(names, scores, with_header=with_header)
+        content = score_text(layout, part.protocol.trials, scores)
         moved = write_finished(output, content, origin, subject.sources)
         gathered.remove()
         if moved:
@@ -127,4 +149,8 @@ def _score(subject: Subject, batch: Batch, names: object) -> list[str]:
                 f"the score of {name} is {value}: the checkpoint's weights are not sound (--validate_checkpoints), or "
                 "--precision fp32 is needed"
             )
-    return [f"{value:.9g}" for value in values]
+    return [_score_cell(value) for value in values]
+
+
+def _score_cell(score: float) -> str:
+    return f"{score:.9g}"

@@ -1,20 +1,22 @@
-"""What scores: a detector from a checkpoint or a file of weights, its settings, and the threshold stored with it."""
+"""What scores: a detector from a checkpoint or a file of weights, its settings, and how its verdicts are made."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from models.detector import Detector
-from training.checkpoints.decision import NO_THRESHOLD, Decision
+from training.checkpoints.decision import NO_DECISION, Decision
 from training.checkpoints.foreign_weights import renamed_from_fairseq
 from training.checkpoints.record import CheckpointRecord, WeightsFile
 from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX, metadata_in
 from training.checkpoints.verified_file import VerifiedFile
 from training.checkpoints.weights import load_into, load_weights, taken_text
 from training.evaluation.averaging import find_epochs_to_average, mean_of_weights
+from training.evaluation.judge import Judge, judge_of
 from training.planning.refusals import refuse_verb
 from training.runs.experiments import run_to_look_at
 from training.runs.finding import find_source
@@ -22,28 +24,38 @@ from training.settings.options import SETTINGS, Options
 from training.settings.requests import Evaluate, Scoring
 from training.settings.setting import OnChange
 from training.tasks.detectors import detector_in, detector_settings, empty_detector, trained_detector
+from training.tasks.swa import SWA, load_mean
 from utils.console import say
 from utils.errors import UserError
 from utils.machine import choose_device, make_deterministic
 from utils.version import PROGRAM
+
+_MEAN_IS_UNDECIDED = "the mean of several epochs was never validated, so that there is no calibration for it"
 
 
 @dataclass(frozen=True)
 class Subject:
     """A detector in evaluation mode on `device`, the files it came from, and the settings of the evaluation.
 
-    `sources` are one checkpoint or file of weights, or those whose mean the detector is, oldest first. `decision` is
-    the threshold that was stored for exactly these weights; where there is none, `why_undecided` says why. `digests`
-    are the SHA-256 of the sources, for --eval alone.
+    `sources` are one checkpoint or file of weights, or those whose mean the detector is, oldest first. `judge`
+    makes verdicts, by the calibration that was stored for exactly these weights, or says why it does not. `digests` are
+    the SHA-256 of the sources, for --eval alone.
     """
 
     sources: tuple[Path, ...]
     detector: Detector
     options: Options
     device: torch.device
-    decision: Decision | None = None
-    why_undecided: str = ""
+    judge: Judge
     digests: tuple[str, ...] = ()
+    epochs_of_swa: tuple[int, ...] = ()
+
+    @property
+    def mean_of(self) -> str:
+        """What is said before the sources where the detector is a mean; "" where it is not."""
+        if self.epochs_of_swa:
+            return f"the mean of the weights of epochs {', '.join(map(str, self.epochs_of_swa))} (--swa), kept in "
+        return f"the mean of the weights of {len(self.sources)} epochs: " if len(self.sources) > 1 else ""
 
 
 def load_subject(command: Scoring) -> Subject:
@@ -61,10 +73,35 @@ def load_subject(command: Scoring) -> Subject:
     options = _settings(command, opened.path, opened.source.options)
     device = _prepared_device(options, opened.source)
     if opened.record() is None:
-        return _of_bare_weights(opened, options, device, digests, quiet=command.as_json)
+        if _wants_swa(command):
+            load_mean(opened)  # which says what is missing
+        return _of_bare_weights(command, opened, options, device, digests)
+    if _wants_swa(command):
+        return _mean_of_swa(opened, options, device, digests)
     trained = detector_in(opened, device)
-    why = "" if trained.decision else NO_THRESHOLD
-    return Subject((opened.path,), trained.detector, options, device, trained.decision, why, digests)
+    judge = judge_of(trained.decision, command.prior, opened.path.name, trained.validation, NO_DECISION)
+    return Subject((opened.path,), trained.detector, options, device, judge, digests)
+
+
+def _wants_swa(command: Scoring) -> bool:
+    """Whether --swa was typed, or is in the settings file given: that a run was trained with it is not enough."""
+    return command.options.swa and "swa" in command.given
+
+
+def _mean_of_swa(opened: VerifiedFile, options: Options, device: torch.device, digests: tuple[str, ...]) -> Subject:
+    """Load the mean that a run with --swa keeps in its checkpoints."""
+    weights, epochs = load_mean(opened)
+    record = opened.record()
+    assert record is not None, "a file without a record holds no mean"
+    return Subject(
+        (opened.path,),
+        trained_detector(record, weights, device).detector,
+        options,
+        device,
+        Judge(why_not=_MEAN_IS_UNDECIDED),
+        digests=tuple(f"{SWA} {digest}" for digest in digests),  # other scores than those of the epoch in that file
+        epochs_of_swa=tuple(epochs),
+    )
 
 
 def _digests(command: Scoring, opened: VerifiedFile) -> tuple[str, ...]:
@@ -79,18 +116,18 @@ def _prepared_device(options: Options, found: CheckpointRecord | WeightsFile) ->
 
 
 def _of_bare_weights(
-    opened: VerifiedFile, options: Options, device: torch.device, digests: tuple[str, ...], *, quiet: bool
+    command: Scoring, opened: VerifiedFile, options: Options, device: torch.device, digests: tuple[str, ...]
 ) -> Subject:
     """Load weights that do not say what they were trained with: the settings are those of the flags."""
-    decision = _exported_decision(opened)
+    decision, why_not = _exported_decision(opened)
     weights = load_weights(opened)
     detector = empty_detector(detector_settings(options), weights)
     weights = renamed_from_fairseq(weights, detector)
     taken = taken_text(weights, load_into(detector, weights))
-    if not quiet:
+    if not command.as_json:
         say(taken)
-    why = "" if decision else f"{opened.path.name} holds weights alone, and no threshold"
-    return Subject((opened.path,), detector.to(device).eval(), options, device, decision, why, digests)
+    judge = judge_of(decision, command.prior, opened.path.name, None, why_not)
+    return Subject((opened.path,), detector.to(device).eval(), options, device, judge, digests)
 
 
 def _mean_of_epochs(command: Scoring, folder: Path, number: int) -> Subject:
@@ -108,25 +145,28 @@ def _mean_of_epochs(command: Scoring, folder: Path, number: int) -> Subject:
         return opened
 
     detector = trained_detector(last, mean_of_weights(paths, open_file), device).detector
-    why = "the mean of several epochs was never validated, so that no threshold was stored for it"
-    return Subject(paths, detector, options, device, why_undecided=why, digests=tuple(digests))
+    judge = Judge(why_not=_MEAN_IS_UNDECIDED)
+    return Subject(paths, detector, options, device, judge, tuple(digests))
 
 
-def _exported_decision(opened: VerifiedFile) -> Decision | None:
-    """Return the threshold that --export safetensors wrote into a file's header, without a calibration; None elsewhere.
-
-    A checkpoint without a threshold exports none.
-    """
+def _exported_decision(opened: VerifiedFile) -> tuple[Decision | None, str]:
+    """Return the decision that --export safetensors wrote into a file's header, or None and why there is none."""
     path = opened.path
+    without = f"{path.name} holds weights alone, and no calibration"
     if path.suffix.lower() != SAFETENSORS_SUFFIX:
-        return None
+        return None, without
     stored = metadata_in(opened.content.reader())
-    if stored.get("program") != PROGRAM or "threshold" not in stored:
-        return None
+    if stored.get("program") != PROGRAM or not {"threshold", "decision"} & set(stored):
+        return None, without
+    if "decision" not in stored:
+        return None, (
+            f"{path.name} was exported by an earlier version, with the threshold of the EER and no calibration: export "
+            "it again"
+        )
     try:
-        return Decision(int(stored["step"]), float(stored["threshold"]), None, None)
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: the threshold in its header cannot be read ({error}): export it again") from error
+        return Decision.from_dict(json.loads(stored["decision"])), without
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: the decision in its header cannot be read ({error}): export it again") from error
 
 
 def _run_of_the_flags(command: Scoring) -> Path:
@@ -145,7 +185,7 @@ def _settings(command: Scoring, path: Path, stored_options: Options | None) -> O
         return command.options
     for name, value in given.items():
         stored = getattr(stored_options, name)
-        if SETTINGS[name].on_change is OnChange.REFUSED and value != stored:
+        if SETTINGS[name].on_change is OnChange.REFUSED and value != stored and name != SWA:
             raise UserError(
                 f"--{name} {value} contradicts {path}, which holds a detector with {name} {stored}: leave the "
                 "flag out, the detector's settings come from the checkpoint"

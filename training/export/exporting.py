@@ -122,8 +122,7 @@ def _make(format_name: str, detector: ScoredDetector) -> _Format:
 
 
 def _metadata(record: CheckpointRecord, trained: TrainedDetector, any_length: bool) -> dict[str, str]:
-    threshold = record.decision.threshold if record.decision else None
-    return file_metadata(record, trained.detector, any_length, threshold)
+    return file_metadata(record, trained.detector, any_length, record.decision)
 
 
 def _require_good(target: Path, checks: Sequence[Difference], metadata_is_whole: bool) -> None:

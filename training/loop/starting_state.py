@@ -11,11 +11,11 @@ from training.checkpoints.history import History, UnfinishedEpoch
 from training.checkpoints.record import STATE_DICT
 from training.checkpoints.verified_file import open_verified
 from training.checkpoints.weights import Weights, load_into, load_weights
+from training.planning.learning_rate import planned_steps
 from training.planning.plan import Plan
 from training.saving.store import load_payload
 from training.state.random_states import seed_random_states
 from training.state.train_state import Observations, TrainState
-from training.tasks.schedule import planned_steps
 from training.tasks.task import Built, Networks, Task
 from utils.console import say
 

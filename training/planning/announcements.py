@@ -8,6 +8,7 @@ from typing import Any
 
 from training.checkpoints.history import EpochMetrics, History, Standing
 from training.checkpoints.record import CheckpointRecord
+from training.planning.learning_rate import rate_text
 from training.planning.plan import Plan, Start
 from training.runs.directory import version_number
 from training.settings.changes import Change
@@ -102,7 +103,7 @@ def resume_summary(plan: Plan) -> str:
         (f"Best {first.label}", _of_epoch(first, record.best)),
         (f"Last {first.label}", _of_epoch(first, record.last)),
         *((f"Last {one.label}", _in_full(one, record.last)) for one in record.figures.ranking[1:]),
-        ("Learning rate", f"{record.learning_rate:.6g}"),
+        ("Learning rate", rate_text(record, plan.options)),
     ]
     return "\n".join([RULE, "RESUME SUMMARY", *(f"  {name + ':':<18}{value}" for name, value in rows), RULE])
 

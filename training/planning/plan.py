@@ -11,6 +11,7 @@ from training.checkpoints.history import is_stalled
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
 from training.checkpoints.verified_file import VerifiedFile
 from training.planning.facts import Facts
+from training.planning.learning_rate import patience_notes, rate_notes
 from training.planning.refusals import refuse_breaking, refuse_other_run
 from training.runs.config_file import RunConfig, run_config
 from training.runs.directory import RunDirectory
@@ -78,6 +79,7 @@ class Plan:
 def decide(command: Train, facts: Facts) -> Plan:
     """Return the plan for a command, given what is on disk; raises UserError where there is no safe one."""
     plan = _decide_start(command, facts)
+    plan = replace(plan, notes=(*plan.notes, *patience_notes(plan.options)))
     return replace(plan, config=run_config(command, plan.options), opened=facts.opened if plan.source else None)
 
 
@@ -241,6 +243,7 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
             notes=tuple(notes),
             undone=undone,
         )
+    notes = [*notes, *rate_notes(source, options)]
     elsewhere = source.path.parent != facts.run.folder
     aside = entries_past(source, facts.run)
     if aside:

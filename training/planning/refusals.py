@@ -45,6 +45,12 @@ def refuse_breaking(changes: Sequence[Change], source: CheckpointRecord) -> None
                     f"{told}: the weights fit, but the optimizer's state does not; drop that flag, or start a new run "
                     f"from the weights: --fresh_start --model_path {source.path}"
                 )
+            case OnChange.REFUSED if change.name == "swa":
+                raise UserError(
+                    f"{told}: the mean would lack the epochs so far; drop that flag, or start a new run from the "
+                    f"weights: --fresh_start --model_path {source.path}. For a mean of epochs that are kept there is "
+                    "--eval --average_checkpoints N"
+                )
             case OnChange.REFUSED if change.name == "loss" and ONE_CLASS_LOSS not in (change.old, change.new):
                 raise UserError(
                     f"{told}: the epochs so far were validated by another measure; drop that flag, or start a new run "

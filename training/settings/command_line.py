@@ -64,6 +64,7 @@ _GOES_WITH = (
     _Beside("asv_scores", ("metrics", "eval"), "--asv_scores goes with --metrics SCORES: pass that, too"),
     _Beside("subset", ("metrics", "eval"), "--subset goes with --metrics SCORES: pass that, too"),
     _Beside("plots", ("metrics", "eval"), "--plots goes with --metrics SCORES: pass that, too"),
+    _Beside("prior", ("eval", "score"), "--prior goes with {verbs}: pass one of them, or drop it"),
     _Beside("eval_output", ("eval",), "--eval_output goes with --eval: pass that, too, or drop it"),
     _Beside(
         "average_checkpoints",

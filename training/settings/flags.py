@@ -190,7 +190,14 @@ def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="score own audio files, or all those in folders, print a table, and exit, with 1 if any cannot be read: "
         "any rate and length, channels averaged; a file's score is the mean of the scores of its windows of 64,600 "
-        "samples (4.04 s); bona fide is what is above the stored threshold",
+        "samples (4.04 s); the verdict is the sign of the calibrated log-likelihood ratio",
+    )
+    group.add_argument(
+        "--prior",
+        type=float,
+        metavar="P",
+        help="how probable bona fide is before anything is heard, between 0 and 1: the verdict is bona fide where the "
+        "calibrated log-likelihood ratio exceeds log((1 - P) / P) (default: 0.5, where it exceeds 0)",
     )
     group.add_argument(
         "--average_checkpoints",

@@ -38,8 +38,16 @@ class RecipeSettings:
     focal_gamma: float = setting(
         2.0, "training", OnChange.REPORTED, "focal: how much less what is easy counts; 0 is CCE", at_least=0
     )
+    contrastive: str = setting(
+        "margin",
+        "training",
+        OnChange.REPORTED,
+        "the contrastive term of --contrastive_weight: margin, on the embedding (arXiv 2602.01032), or infonce, on the "
+        "projection, as the public code of that paper has it",
+        choices=("margin", "infonce"),
+    )
     contrastive_weight: float = setting(
-        0.1, "training", OnChange.REPORTED, "weight of the margin contrastive term", at_least=0
+        0.1, "training", OnChange.REPORTED, "weight of the term that --contrastive names", at_least=0
     )
     supcon_weight: float = setting(
         0.1, "training", OnChange.REPORTED, "weight of the supervised contrastive term", at_least=0
@@ -89,18 +97,44 @@ class RecipeSettings:
         "constant",
         "training",
         OnChange.REPORTED,
-        "learning rate after the warm-up: constant, falling to 0 at the last step of --num_epochs, or lowered when "
-        "validation improves no more (plateau)",
+        "learning rate after the warm-up: constant, falling to --lr_min at the last step of --num_epochs, or lowered "
+        "when validation improves no more (plateau)",
         choices=("constant", "linear", "cosine", "plateau"),
     )
+    lr_min: float = setting(
+        0.0,
+        "training",
+        OnChange.REPORTED,
+        "learning rate that linear and cosine end at and plateau does not go below; AASIST has 5e-6",
+        at_least=0,
+    )
     plateau_patience: int = setting(
-        3, "training", OnChange.REPORTED, "plateau: epochs without a new best one that lower the rate", at_least=1
+        3,
+        "training",
+        OnChange.REPORTED,
+        "plateau: epochs in a row without a new best one that are waited for; the next such epoch lowers the rate, as "
+        "with torch's ReduceLROnPlateau",
+        at_least=0,
     )
     plateau_factor: float = setting(
         0.5, "training", OnChange.REPORTED, "plateau: what the rate is multiplied with", above=0, at_most=1
     )
     warmup_steps: int = setting(
         0, "training", OnChange.REPORTED, "steps over which the learning rate rises from 0 to --lr", at_least=0
+    )
+    swa: bool = setting(
+        False,
+        "training",
+        OnChange.REFUSED,
+        "keep the mean of the weights of the epochs whose validation EER no earlier one went below, as AASIST does; "
+        "with --eval and --score: use it",
+    )
+    swa_below: float = setting(
+        100.0,
+        "training",
+        OnChange.REPORTED,
+        "swa: leave out epochs with a higher validation EER, in percent; AASIST has 1",
+        at_least=0,
     )
     seed: int = setting(
         1234, "training", OnChange.BREAKS_EPOCH, "seed of every random draw", at_least=0, at_most=2**63 - 1
@@ -132,6 +166,11 @@ class RecipeSettings:
             raise UserError(
                 f"--balanced_batches needs an even --batch_size, found {self.batch_size}: "
                 f"pass {self.batch_size + 1}, for example",
+                EXIT_USAGE,
+            )
+        if self.lr_min > self.lr:
+            raise UserError(
+                f"--lr_min is what --lr falls to and must not exceed it, found {self.lr_min:g} and {self.lr:g}",
                 EXIT_USAGE,
             )
         if self.scheduler == "plateau" and 0 < self.patience <= self.plateau_patience:

@@ -13,6 +13,7 @@ from typing import ClassVar, TypeAlias
 from training.settings.options import Options
 from training.settings.yaml_settings import SettingsFile
 from utils.errors import EXIT_USAGE, UserError
+from utils.scores.verdicts import EVEN_PRIOR
 
 # What --export writes: a checkpoint that needs no other file, or the detector for other programs.
 WHOLE_CHECKPOINT = "checkpoint"
@@ -141,17 +142,31 @@ class Scoring(_WithSettings):
 
     `model_path` None is the run that the settings name, `load_checkpoint_type` which checkpoint of a folder is meant,
     "last" or "best"; the weights are the mean of so many epochs as `average_checkpoints` says, 2 or more, or of one.
+    `prior` is how probable bona fide is before anything was heard, in (0, 1).
     """
 
     flag: ClassVar[str]
     model_path: Path | None = None
     load_checkpoint_type: str = "last"
     average_checkpoints: int | None = None
+    prior: float = EVEN_PRIOR
     as_json: bool = False
 
     def __post_init__(self) -> None:
+        if not 0 < self.prior < 1:
+            raise UserError(
+                f"--prior is the probability of bona fide before anything was heard, above 0 and below 1, found "
+                f"{self.prior}",
+                EXIT_USAGE,
+            )
         if self.average_checkpoints is not None and self.average_checkpoints < 2:
             raise UserError(f"--average_checkpoints is 2 or more, found {self.average_checkpoints}", EXIT_USAGE)
+        if self.average_checkpoints is not None and self.options.swa and "swa" in self.given:
+            raise UserError(
+                "--average_checkpoints makes a mean of epochs' files, and --swa takes the one that a run has kept: "
+                "pass one of them",
+                EXIT_USAGE,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,12 +155,14 @@ class Figures:
 class TaskDescription:
     """What is known of a task before it is loaded.
 
-    `refuses` says of a verb's flag why it makes no sense for what this task trains.
+    `refuses` says of a verb's flag why it makes no sense for what this task trains. With `own_schedule` its learning
+    rate follows other rules than those of --scheduler, which planning does not know.
     """
 
     name: str
     figures: Figures
     refuses: Mapping[str, str] = field(default_factory=dict)
+    own_schedule: bool = False
 
     @property
     def best_checkpoint_name(self) -> str:

@@ -26,24 +26,27 @@ from training.state.train_state import Observed, TrainState
 from training.tasks.audio_examples import audio_examples
 from training.tasks.detectors import detector_settings, empty_detector
 from training.tasks.fitted_decision import decision_from
-from training.tasks.losses import make_loss, margin_contrastive_loss, supervised_contrastive_loss
+from training.tasks.losses import contrastive_terms, make_loss
 from training.tasks.schedule import apply_rates, make_schedule
+from training.tasks.swa import SWA, joins, with_epoch
 from training.tasks.task import AudioExample, Built, Loss, Networks, Payload, Scores, Step, Task
 from utils.corpora import Corpus, CorpusPart
 from utils.scores.metrics import accuracy_percent, equal_error_rate
 
 
 class DetectionTask(Task):
-    """Trains a Detector. What it keeps of a validation are its scores, and the threshold that they give."""
+    """Trains a Detector. What it keeps of a validation are its scores, and how to decide by them."""
 
     description: ClassVar[TaskDescription] = DETECTION
     phases: ClassVar[Mapping[str, str]] = {"optimizer": "scheduler"}
-    keeps: ClassVar[tuple[str, ...]] = ("decision", "last_validation")
+    keeps: tuple[str, ...] = ("decision", "last_validation")
     recorded: ClassVar[tuple[str, ...]] = ("decision",)
 
     def __init__(self, options: Options, device: torch.device) -> None:
         super().__init__(options, device)
         self._of_decision = make_loss(options.loss, options.class_weights, options.focal_gamma)
+        if options.swa:
+            self.keeps = (*self.keeps, SWA)
 
     def build(self, source: Payload | Weights | None) -> Built:
         """Return the detector under the name `model`; `front_end_config` builds it again."""
@@ -91,17 +94,17 @@ class DetectionTask(Task):
         So the gradients of several batches add up to those of one large batch, but for what compares or averages the
         utterances of a batch: contrastive terms, which count by their batch's share of the utterances, and batch norm.
         """
-        with autocast(self.device, self.options.precision):
+        options = self.options
+        with autocast(self.device, options.precision):
             output = cast(Detector, state.networks["model"]).analyse(batch.waveforms)
         total_weight = self._of_decision.weights(step.labels).sum()
         loss = self._of_decision.terms(output.log_probabilities, batch.labels).sum() / total_weight
-        if self.options.use_contrastive:
+        if options.use_contrastive:
             assert output.embedding is not None and output.projection is not None
             share = len(batch.labels) / step.num_utterances
-            margin = margin_contrastive_loss(output.embedding, batch.labels)
-            supervised = supervised_contrastive_loss(output.projection, batch.labels)
-            of_margin, of_supervised = self.options.contrastive_weight, self.options.supcon_weight
-            loss = loss + share * of_margin * margin + share * of_supervised * supervised
+            kind, of_first, of_supervised = options.contrastive, options.contrastive_weight, options.supcon_weight
+            first, supervised = contrastive_terms(kind, output.embedding, output.projection, batch.labels)
+            loss = loss + share * of_first * first + share * of_supervised * supervised
         return Loss(loss, {"scores": log_odds(output), "labels": batch.labels.cpu()})
 
     @property
@@ -134,7 +137,7 @@ class DetectionTask(Task):
         return observed | {"scores": log_odds(output), "labels": batch.labels.cpu()}
 
     def validated(self, step: int, observed: Observed) -> tuple[dict[str, float], dict[str, Any]]:
-        """Return loss, accuracy and EER, and keep the scores and the threshold and calibration that they give."""
+        """Return loss, accuracy and EER, and keep the scores and the calibration that they give."""
         is_bona_fide = observed["labels"] == 1
         scored, truth = observed["scores"].numpy(), is_bona_fide.numpy()
         equal_errors = equal_error_rate(scored, truth)
@@ -144,13 +147,19 @@ class DetectionTask(Task):
             "val_eer": equal_errors.eer_percent,
         }
         kept = {
-            "decision": decision_from(step, equal_errors.threshold, scored, truth).as_dict(),
+            "decision": decision_from(step, scored, truth).as_dict(),
             "last_validation": {"step": step, "scores": observed["scores"], "is_bona_fide": is_bona_fide},
         }
         return figures, kept
 
     def epoch_completed(self, state: TrainState) -> None:
-        """Set the learning rate that the history, with the epoch just completed, gives the next step."""
+        """Set the learning rate of the next step; with --swa take the epoch into the mean where it belongs there."""
+        self.history_restored(state)
+        if self.options.swa and joins(state.history, self.options.swa_below):
+            state.kept[SWA] = with_epoch(state.kept[SWA], state.networks["model"], state.epoch)
+
+    def history_restored(self, state: TrainState) -> None:
+        """Set the learning rate that the history, with the epoch completed last, gives the next step."""
         schedule = cast(LambdaLR, state.schedulers["scheduler"])
         apply_rates(state.optimizers["optimizer"], schedule, self.options, state.history)
 

@@ -17,6 +17,7 @@ from training.checkpoints.weights import Weights, load_into, load_weights
 from training.settings.options import Options
 from training.settings.recipe import ONE_CLASS_LOSS
 from utils.errors import UserError
+from utils.scores.error_curve import ScoredTrials
 
 
 def detector_settings(options: Options) -> DetectorSettings:
@@ -60,13 +61,15 @@ class DetectionMetrics:
 class TrainedDetector:
     """A detector in evaluation mode, the settings it was trained with and the figures of its last complete epoch.
 
-    `decision` has the threshold and the calibration of its validation, None where the file has none.
+    `decision` has the calibration that its validation gave and where the verdict turns, None where the file has none.
+    `validation` are the scores that it came from, in files that keep them: whole checkpoints.
     """
 
     detector: Detector
     options: Options
     metrics: DetectionMetrics | None
     decision: Decision | None = None
+    validation: ScoredTrials | None = None
 
 
 def load_detector(path: Path | str, device: torch.device | str = "cpu") -> TrainedDetector:
@@ -94,4 +97,12 @@ def trained_detector(record: CheckpointRecord, weights: Weights, device: torch.d
     detector = rebuild_detector(detector_settings(record.options), weights.payload["front_end_config"])
     load_into(detector, weights)
     metrics = DetectionMetrics(**record.last.as_dict()) if record.last else None
-    return TrainedDetector(detector.to(device).eval(), record.options, metrics, record.decision)
+    validation = _validation_in(weights, record.decision)
+    return TrainedDetector(detector.to(device).eval(), record.options, metrics, record.decision, validation)
+
+
+def _validation_in(weights: Weights, decision: Decision | None) -> ScoredTrials | None:
+    stored = weights.payload.get("last_validation")
+    if not decision or not stored or stored["step"] != decision.step:
+        return None
+    return ScoredTrials.of(stored["scores"].numpy(), stored["is_bona_fide"].numpy())

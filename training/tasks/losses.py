@@ -4,7 +4,8 @@ Labels are (batch,) integers, 0 for spoof and 1 for bona fide. Every loss is a m
 and is computed from log-probabilities, so that validation can add it up over batches whatever their size.
 
 In the contrastive terms, with bona fide utterances rare, many batches hold one or none: an utterance without the
-partners a term needs is left out of it, and a batch without any gives exactly zero, still part of the graph.
+partners a term needs is left out of it, and a batch without any gives exactly zero, still part of the graph. With
+--contrastive infonce such utterances count as the public code counts them instead.
 """
 
 from __future__ import annotations
@@ -131,6 +132,41 @@ def supervised_contrastive_loss(projection: Tensor, labels: Tensor, temperature:
     to_others = similarities.masked_fill(~(own | other), torch.finfo(similarities.dtype).min)
     log_shares = similarities - torch.logsumexp(to_others, dim=1, keepdim=True)
     return _masked_mean(-_masked_mean(log_shares, own), own.any(dim=1))
+
+
+def infonce_loss(projection: Tensor, labels: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """Return the contrastive loss that the public code of arXiv 2602.01032 has, of `projection` with rows of length 1.
+
+    Minus the mean over all pairs of one class of z_i.z_p / T, plus the mean over all utterances i of the log of the sum
+    over the other class of exp(z_i.z_n / T); 0 for a batch without a pair of one class. An utterance of a batch that
+    lacks the other class adds 0 to the second mean, where that code adds a constant. Source:
+    Nicholas42-hub/SLSforASVspoof-2021-DF at 13d4274, model_g3_heatmap.py, ContrastiveLoss.
+    """
+    similarities = projection.float() @ projection.float().T / temperature
+    own, other = _partners(labels)
+    closeness_own = (similarities * own).sum() / own.sum().clamp(min=1)
+    # The least float instead of minus infinity, whose gradient is NaN where there is no other class.
+    to_other = torch.logsumexp(similarities.masked_fill(~other, torch.finfo(similarities.dtype).min), dim=1)
+    closeness_other = (to_other * other.any(dim=1)).mean()
+    return (closeness_other - closeness_own) * own.any()
+
+
+def share_with_partner(labels: Tensor) -> Tensor:
+    """Return the share of the utterances that have another of their class in the batch, a scalar.
+
+    The supervised contrastive loss times this is the mean over all utterances in which one without a partner counts as
+    0, as in SupConLoss of the code that `infonce_loss` names.
+    """
+    own, _ = _partners(labels)
+    return own.any(dim=1).float().mean()
+
+
+def contrastive_terms(kind: str, embedding: Tensor, projection: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the two terms of --contrastive `kind`, those of --contrastive_weight and of --supcon_weight."""
+    supervised = supervised_contrastive_loss(projection, labels)
+    if kind == "infonce":
+        return infonce_loss(projection, labels), supervised * share_with_partner(labels)
+    return margin_contrastive_loss(embedding, labels), supervised
 
 
 def _partners(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -105,13 +105,13 @@ class Task(ABC):
     """One way of training. Made anew for each run, from its options and the device that it computes on.
 
     `phases` name the optimizers in the order in which they step, each with the schedule that steps after it.
-    `keeps` are the keys of the payload under which `validated` keeps something, `recorded` those of them that the
-    record has, too: plain values with a `step`.
+    `keeps` are the keys of the payload under which `validated` or `epoch_completed` keeps something, `recorded` those
+    of them that the record has, too: plain values with a `step`.
     """
 
     description: ClassVar[TaskDescription]
     phases: ClassVar[Mapping[str, str]]
-    keeps: ClassVar[tuple[str, ...]] = ()
+    keeps: tuple[str, ...] = ()
     recorded: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: Options, device: torch.device) -> None:
@@ -167,7 +167,10 @@ class Task(ABC):
         """
 
     def epoch_completed(self, state: TrainState) -> None:  # noqa: B027 - most have nothing to do
-        """Change what follows from the history with the epoch just completed: a learning rate, say."""
+        """Change what follows from the history with the epoch just completed: a learning rate, say.
+
+        Called once for each epoch, before its checkpoint is written.
+        """
 
     def history_restored(self, state: TrainState) -> None:
         """Change what follows from the history and the options of a run that goes on."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ, why_unreadable
 
 _FRAMES_AT_ONCE = 2**20
 _FLOATING_SUBTYPES = ("FLOAT", "DOUBLE")
+_SILENCE_DB = -120.0
 # What libsndfile notes of a RIFF header that promises more bytes than follow.
 _CUT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 _NO_LENGTH_BYTES = 0x7FFFF000  # a program that wrote to a pipe leaves 2 or 4 GB as the length
@@ -29,13 +31,20 @@ class AudioFault(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class CheckedAudio:
-    """What a file holds: decoded `samples` of each channel, 0 where it is unreadable, and what is wrong with it."""
+    """What a file holds: decoded `samples` of each channel, 0 where it is unreadable, and what is wrong with it.
+
+    `format` names container and coding, as `FLAC PCM_16`. `level_db` is the root mean square and `peak_db` the largest
+    magnitude of all channels, in dB of full scale, not below -120.
+    """
 
     samples: int = 0
     sample_rate_hz: int = 0
     channels: int = 0
     fault: AudioFault | None = None
     reason: str = ""
+    format: str = ""
+    level_db: float = _SILENCE_DB
+    peak_db: float = _SILENCE_DB
 
     @property
     def seconds(self) -> float:
@@ -56,8 +65,15 @@ def check_audio(path: Path) -> CheckedAudio:
     """
     try:
         with soundfile.SoundFile(os.fsencode(path)) as file:
-            samples, is_finite = _decode(file)
-            facts = CheckedAudio(samples, int(file.samplerate), int(file.channels))
+            samples, is_finite, mean_square, peak = _decode(file)
+            facts = CheckedAudio(
+                samples,
+                int(file.samplerate),
+                int(file.channels),
+                format=f"{file.format} {file.subtype}",
+                level_db=_decibels(math.sqrt(mean_square)) if is_finite else _SILENCE_DB,
+                peak_db=_decibels(peak) if is_finite else _SILENCE_DB,
+            )
             promised = promised_samples(file)
     except (soundfile.SoundFileError, OSError) as error:
         return CheckedAudio(fault=AudioFault.UNREADABLE, reason=why_unreadable(path, error))
@@ -67,20 +83,28 @@ def check_audio(path: Path) -> CheckedAudio:
         return CheckedAudio(fault=AudioFault.UNREADABLE, reason="it holds samples that are not finite")
     if promised > samples:
         reason = f"{samples:,} samples, its header says {promised:,}"
-        return CheckedAudio(samples, facts.sample_rate_hz, facts.channels, AudioFault.CUT, reason)
+        return replace(facts, fault=AudioFault.CUT, reason=reason)
     return facts
 
 
-def _decode(file: soundfile.SoundFile) -> tuple[int, bool]:
-    """Return how many samples of each channel there are, and whether all of them are finite."""
-    samples, is_finite = 0, True
+def _decode(file: soundfile.SoundFile) -> tuple[int, bool, float, float]:
+    """Return the samples of each channel, whether all are finite, their mean square, and the largest magnitude."""
+    samples, is_finite, square, peak = 0, True, 0.0, 0.0
     while True:
         block = file.read(_FRAMES_AT_ONCE, dtype="float32", always_2d=True)
         samples += len(block)
+        flat = block.reshape(-1)
         if file.subtype in _FLOATING_SUBTYPES:
-            is_finite = is_finite and bool(np.isfinite(block).all())
+            is_finite = is_finite and bool(np.isfinite(flat).all())
+        if is_finite and flat.size:
+            square += float(np.dot(flat, flat))
+            peak = max(peak, float(flat.max()), -float(flat.min()))
         if len(block) < _FRAMES_AT_ONCE:
-            return samples, is_finite
+            return samples, is_finite, square / max(1, samples * int(file.channels)), peak
+
+
+def _decibels(amplitude: float) -> float:
+    return max(_SILENCE_DB, 20 * math.log10(amplitude)) if amplitude else _SILENCE_DB
 
 
 def promised_samples(file: soundfile.SoundFile) -> int:

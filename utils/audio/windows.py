@@ -1,12 +1,11 @@
 """The windows of an audio file of any length and rate, read and resampled in pieces: an hour takes a few megabytes.
 
-The windows of a file together hold each of its samples, as `read_waveform` gives them, to the same bits: pieces are
-resampled with what lies beside them, as far as the filter reaches.
+The windows of a file together hold each of its samples, as `read_waveform` gives them, to the same bits: the resampler
+is the same one, and what it gives does not depend on the pieces.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,24 +15,23 @@ import numpy as np
 import soundfile
 
 from utils.audio.checking import promised_samples
+from utils.audio.sound_length import SoundLength
 from utils.audio.waveforms import (
     CROP_SAMPLES,
     NO_LENGTH,
     SAMPLE_RATE_HZ,
     UNKNOWN_FRAMES,
+    Resampler,
     Waveform,
     fit_length,
     mixed,
-    resampled,
-    resampling_ratio,
+    resampled_length,
     why_unreadable,
 )
 from utils.errors import UserError
 
-# SciPy's filter has 10 x max(up, down) taps on each side, counted at the upsampled rate (scipy.signal.resample_poly).
-_TAPS_PER_STEP = 10
-# The filter of a rate that shares no factor with 16 kHz grows with it: beyond this a false header could fill memory.
-_MOST_STEPS = 400_000
+# Far beyond any recorder: a header that says more is false, and a window of it could fill memory.
+_HIGHEST_RATE_HZ = 10_000_000
 
 
 class UnreadableAudioError(UserError):
@@ -64,6 +62,7 @@ class WindowedAudio:
     anything repeated. A shorter file is one window, repeated as in training (`fit_length`).
 
     `frames` counts what was decoded of each channel, `promised` is what the header says, `peak` the largest magnitude.
+    `sound_s` says for how long something can be heard in it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,6 +71,12 @@ class WindowedAudio:
         self.promised = 0
         self.sample_rate_hz = SAMPLE_RATE_HZ
         self.peak = 0.0
+        self._sound = SoundLength(SAMPLE_RATE_HZ)
+
+    @property
+    def sound_s(self) -> float:
+        """How many seconds of what was read so far are neither silent nor far below the rest."""
+        return self._sound.seconds
 
     @property
     def seconds(self) -> float:
@@ -89,11 +94,13 @@ class WindowedAudio:
         """Yield the sound at 16 kHz, mono, in pieces of about a window each."""
         with _opened(self.path) as file:
             self.sample_rate_hz, self.frames, self.peak = int(file.samplerate), 0, 0.0
-            up, down = resampling_ratio(self.sample_rate_hz)
-            if down > _MOST_STEPS:
+            self._sound = SoundLength(self.sample_rate_hz)
+            if self.sample_rate_hz > _HIGHEST_RATE_HZ:
                 raise UnreadableAudioError(self.path, f"a sample rate of {self.sample_rate_hz:,} Hz is none of audio")
-            size = max(1, CROP_SAMPLES // up) * down
-            yield from _resampled_pieces(self._mono_pieces(file, size), self.sample_rate_hz)
+            resampler, size = Resampler(self.sample_rate_hz), CROP_SAMPLES * self.sample_rate_hz // SAMPLE_RATE_HZ
+            for piece in self._mono_pieces(file, max(1, size)):
+                yield resampler.take(piece)
+            yield resampler.end()
             self.promised = promised_samples(file)
         if not self.frames:
             raise UnreadableAudioError(self.path, "it holds no samples")
@@ -108,6 +115,7 @@ class WindowedAudio:
                 raise UnreadableAudioError(self.path, f"sample {self.frames + first:,} is {mono[first]}")
             self.frames += mono.size
             self.peak = max(self.peak, float(np.abs(mono).max(initial=0)))
+            self._sound.hear(mono)
             yield mono
             if mono.size < size:
                 return
@@ -117,7 +125,7 @@ def expected_windows(path: Path) -> int:
     """Return how many windows a file has if its header is right, 1 if it has none that can be read."""
     try:
         with _opened(path) as file:
-            samples = math.ceil(int(file.frames) / int(file.samplerate) * SAMPLE_RATE_HZ)
+            samples = resampled_length(int(file.frames), int(file.samplerate))
     except (soundfile.SoundFileError, OSError, UnreadableAudioError):
         return 1
     return max(1, -(-samples // CROP_SAMPLES))
@@ -137,29 +145,6 @@ def _opened(path: Path) -> soundfile.SoundFile:
         file.close()
         raise UnreadableAudioError(path, NO_LENGTH)
     return file
-
-
-def _resampled_pieces(pieces: Iterable[Waveform], sample_rate_hz: int) -> Iterator[Waveform]:
-    """Yield pieces at 16 kHz whose concatenation is the concatenation of `pieces`, resampled at once, to the bit.
-
-    Each is resampled within its surroundings. All cuts lie at multiples of `down`, where samples of both rates meet.
-    """
-    if sample_rate_hz == SAMPLE_RATE_HZ:
-        yield from pieces
-        return
-    up, down = resampling_ratio(sample_rate_hz)
-    reach = math.ceil((_TAPS_PER_STEP * max(up, down) / up + 1) / down) * down
-    around, begin = np.zeros(0, dtype=np.float32), 0  # what is not given yet begins at `begin` of `around`
-    for piece in pieces:
-        around = np.concatenate((around, piece))
-        end = (around.size - reach) // down * down
-        if end <= begin:
-            continue
-        yield resampled(around, sample_rate_hz)[begin // down * up : end // down * up]
-        dropped = max(0, end - reach)
-        around, begin = around[dropped:], end - dropped
-    if around.size > begin:
-        yield resampled(around, sample_rate_hz)[begin // down * up :]
 
 
 def _windows(pieces: Iterable[Waveform]) -> Iterator[Window]:

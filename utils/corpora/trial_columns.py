@@ -41,15 +41,13 @@ TRIAL_LIST = TrialColumns("list of trials without keys", 0, None)
 
 ASVSPOOF_5 = TrialColumns("ASVspoof 5 track 1 .tsv", 1, 8, 7, speaker=0, factors={"codec": 3})
 _LA_2021 = TrialColumns("ASVspoof 2021 LA trial_metadata.txt", 1, 5, 4, 7, speaker=0, factors={"codec": 2})
-_DF_2021 = TrialColumns(
-    "ASVspoof 2021 DF trial_metadata.txt", 1, 5, 4, 7, speaker=0, factors={"codec": 2, "vocoder": 8}
-)
+DF_2021 = TrialColumns("ASVspoof 2021 DF trial_metadata.txt", 1, 5, 4, 7, speaker=0, factors={"codec": 2, "vocoder": 8})
 _BY_WIDTH: Mapping[int, tuple[TrialColumns, ...]] = {
     4: (TrialColumns(f"{_LA_2019} without its third column", 1, 3, 2, speaker=0), TrialColumns(_SCORES_2019, 0, 2, 1)),
     5: (TrialColumns(_LA_2019, 1, 4, 3, speaker=0),),
     8: (_LA_2021,),
     10: (ASVSPOOF_5,),
-    13: (_DF_2021,),
+    13: (DF_2021,),
 }
 KNOWN_WIDTHS = tuple(sorted(_BY_WIDTH))
 

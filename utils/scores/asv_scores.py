@@ -8,7 +8,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.scores.tandem_cost import AsvErrorRates, asv_error_rates
-from utils.text_tables import TextTable, read_table
+from utils.text_tables import NUMBER_RULE, TextTable, plain_number, read_table
 
 KINDS = ("target", "nontarget", "spoof")
 _ADVICE = "check --asv_scores"
@@ -30,7 +30,7 @@ def read_asv_error_rates(path: Path, subset: str) -> AsvErrorRates:
             f"{path}, line {table.line_numbers[0]}: an ASV score file has lines `source key score` (ASVspoof 2019) or "
             f"`speaker trial score` (2021), found {len(table.columns)} columns (`{table.first_line()}`): {_ADVICE}"
         )
-    scores = np.array(table.parsed(2, float, "a score is a number"), dtype=np.float64)
+    scores = np.array(table.parsed(2, plain_number, NUMBER_RULE), dtype=np.float64)
     has_keys = table.columns[1][0] in KINDS
     keys = np.array(table.columns[1]) if has_keys else _keys_beside(path, table, subset)
     if has_keys:

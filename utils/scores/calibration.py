@@ -56,6 +56,11 @@ def fit_linear_calibration(
     2.2: a bona fide utterance counts as such by (n + 1) / (n + 2), n the size of its class, so that separable scores
     (common on the development part of ASVspoof 2019) have a calibration too. Newton's method.
 
+    Scores that separate the classes leave open where between them the ratio turns, and the wider class would draw it to
+    its side, even beyond the gap. It turns in the middle then, whatever the prior: there a logistic regression goes
+    whose penalty fades (Rosset, Zhu and Hastie, "Margin maximizing loss functions", NIPS 16 (2003), theorem 2.1). The
+    slope is then the only parameter, fitted to the same soft classes at even priors.
+
     Raises UserError for scores that are not finite, where a class is missing and where all scores are the same,
     ValueError for shapes, types or a prior that do not fit.
     """
@@ -68,13 +73,24 @@ def fit_linear_calibration(
             f"a calibration needs scores that differ, found {values[0]} for all {values.size:,} utterances: "
             "the detector has learned nothing; train on, or raise the learning rate"
         )
+    lowest_bona_fide, highest_spoof = float(trials.bona_fide.min()), float(trials.spoof.max())
+    if lowest_bona_fide > highest_spoof:
+        middle = highest_spoof + (lowest_bona_fide - highest_spoof) / 2
+        return _turning_at(middle, values, *_weights_and_targets(trials, 0.5))
     weights, targets = _weights_and_targets(trials, bona_fide_prior)
     # Both parameters are then of one size whatever the scores are; without squares, which overflow sooner.
     centre = float(np.mean(values))
     spread = float(np.mean(np.abs(values - centre)))
-    scale, log_odds = _newton((values - centre) / spread, weights, targets)
+    scale, log_odds = _newton(np.stack(((values - centre) / spread, np.ones(values.size))), weights, targets)
     prior_log_odds = math.log(bona_fide_prior / (1 - bona_fide_prior))
     return LinearCalibration(scale=scale / spread, offset=log_odds - scale * centre / spread - prior_log_odds)
+
+
+def _turning_at(middle: float, values: Numbers, weights: Numbers, targets: Numbers) -> LinearCalibration:
+    """Return the calibration of the lowest cost among those whose ratio is 0 at `middle`."""
+    spread = float(np.mean(np.abs(values - middle)))
+    (scale,) = _newton(((values - middle) / spread)[np.newaxis], weights, targets)
+    return LinearCalibration(scale=scale / spread, offset=-scale / spread * middle)
 
 
 def _weights_and_targets(trials: ScoredTrials, bona_fide_prior: float) -> tuple[Numbers, Numbers]:
@@ -85,35 +101,36 @@ def _weights_and_targets(trials: ScoredTrials, bona_fide_prior: float) -> tuple[
     return np.repeat([prior / size for prior, size in zip(priors, sizes, strict=True)], sizes), np.repeat(sure, sizes)
 
 
-def _newton(values: Numbers, weights: Numbers, targets: Numbers) -> tuple[float, float]:
-    """Minimise the weighted cross-entropy of sigmoid(scale x value + offset); convex, so a halved step always helps."""
-    parameters = np.zeros(2)
-    cost = _cross_entropy(parameters, values, weights, targets)
+def _newton(features: Numbers, weights: Numbers, targets: Numbers) -> tuple[float, ...]:
+    """Minimise the weighted cross-entropy of sigmoid(parameters x features), `(parameters, utterances)`.
+
+    It is convex, so that a halved step always helps. Sums are NumPy's own: those of a BLAS depend on its threads.
+    """
+    parameters = np.zeros(len(features))
+    cost = _cross_entropy(parameters, features, weights, targets)
     for _ in range(_MOST_STEPS):
-        probabilities = _sigmoid(parameters[0] * values + parameters[1])
-        residuals = weights * (probabilities - targets)
-        gradient = np.array([np.dot(residuals, values), residuals.sum()])
+        probabilities = _sigmoid((parameters[:, np.newaxis] * features).sum(axis=0))
+        gradient = (features * (weights * (probabilities - targets))).sum(axis=1)
         curvature = weights * probabilities * (1 - probabilities)
-        moment = np.dot(curvature, values)
-        hessian = np.array([[np.dot(curvature, values * values), moment], [moment, curvature.sum()]])
+        hessian = np.array([[(curvature * one * other).sum() for other in features] for one in features])
         step = np.linalg.solve(hessian, gradient)
-        if float(np.dot(gradient, step)) < _NEARLY_THERE:
+        if float((gradient * step).sum()) < _NEARLY_THERE:
             parameters = parameters - step
             break
         for halving in range(_MOST_HALVINGS):
             candidate = parameters - step / 2**halving
-            lower = _cross_entropy(candidate, values, weights, targets)
+            lower = _cross_entropy(candidate, features, weights, targets)
             if lower < cost:
                 parameters, cost = candidate, lower
                 break
         else:
             break  # no step lowers the cost: this is the minimum, as far as the cost can tell
-    return float(parameters[0]), float(parameters[1])
+    return tuple(map(float, parameters))
 
 
-def _cross_entropy(parameters: Numbers, values: Numbers, weights: Numbers, targets: Numbers) -> float:
-    log_odds = parameters[0] * values + parameters[1]
-    return float(np.dot(weights, _softplus(log_odds) - targets * log_odds))
+def _cross_entropy(parameters: Numbers, features: Numbers, weights: Numbers, targets: Numbers) -> float:
+    log_odds = (parameters[:, np.newaxis] * features).sum(axis=0)
+    return float((weights * (_softplus(log_odds) - targets * log_odds)).sum())
 
 
 def _sigmoid(log_odds: Numbers) -> Numbers:

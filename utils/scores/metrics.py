@@ -57,6 +57,42 @@ def equal_error_rate_of(curve: ErrorCurve) -> EqualErrorRate:
     )
 
 
+def middle_of_eer(curve: ErrorCurve) -> float:
+    """Return the middle of the scores between which every threshold has the error rates of the EER.
+
+    The official threshold is the lower end of that interval: a score of the validation itself, at which one more
+    utterance lies on the edge. Whoever decides on other utterances has no reason to stand there.
+
+    >>> from utils.scores.error_curve import error_curve
+    >>> middle_of_eer(error_curve(ScoredTrials.of([3.0, 2.0, -4.0], [True, True, False])))
+    -1.0
+    """
+    closest = int(np.argmin(np.abs(curve.miss_rate - curve.false_alarm_rate)))
+    low = float(curve.thresholds[closest])
+    high = float(curve.thresholds[min(closest + 1, curve.thresholds.size - 1)])
+    return low + (high - low) / 2
+
+
+@dataclass(frozen=True)
+class ErrorRates:
+    """The errors of a decision, as fractions: bona fide utterances that were missed, spoof that was accepted."""
+
+    miss_rate: float
+    false_alarm_rate: float
+
+
+def error_rates_above(trials: ScoredTrials, threshold: float) -> ErrorRates:
+    """Return the errors where what is above a threshold is taken for bona fide.
+
+    >>> error_rates_above(ScoredTrials.of([2.0, 0.5, 0.5, -1.0], [True, True, False, False]), 0.5)
+    ErrorRates(miss_rate=0.5, false_alarm_rate=0.0)
+    """
+    return ErrorRates(
+        miss_rate=float(np.count_nonzero(trials.bona_fide <= threshold)) / trials.bona_fide.size,
+        false_alarm_rate=float(np.count_nonzero(trials.spoof > threshold)) / trials.spoof.size,
+    )
+
+
 def accuracy_percent(scores: ArrayLike, is_bona_fide: ArrayLike) -> float:
     """Return how many of 100 utterances are judged rightly, bona fide meaning log-odds above 0; range [0, 100].
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +13,11 @@ from utils.corpora.trial_columns import LABELS
 from utils.errors import UserError
 from utils.scores.error_curve import Numbers
 from utils.scores.trial_keys import Factor, TrialKeys, keys_of, unique_names
-from utils.text_tables import TextTable, few, read_table
+from utils.text_tables import NUMBER_RULE, TextTable, few, plain_number, read_table
 
 _ID_NAMES = ("filename", "file_name", "file", "path", "utterance")
 _SCORE_NAMES = ("cm-score", "cm_score", "score")
 _ADVICE = "check --metrics"
-_RULE = "a score is a finite number"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +60,7 @@ def read_scores(path: Path) -> ScoreFile:
     """
     table = read_table(path, "score", _ADVICE, (*_ID_NAMES, *_SCORE_NAMES))
     utterance, score, title = _columns(table)
-    scores = np.array(table.parsed(score, _finite, _RULE), dtype=np.float64)
+    scores = np.array(table.parsed(score, plain_number, NUMBER_RULE), dtype=np.float64)
     own_keys = keys_of(table) if not table.header and len(table.columns) == 4 else None
     return ScoreFile(path, title, unique_names(table, utterance), scores, own_keys)
 
@@ -82,13 +80,6 @@ def _columns(table: TextTable) -> tuple[int, int, str]:
         f"{len(table.columns)} columns (`{' '.join(table.header) or table.first_line()}`): "
         "pass lines `utterance score` or `utterance attack key score`, or a table with the header `filename cm-score`"
     )
-
-
-def _finite(cell: str) -> float:
-    number = float(cell)
-    if not math.isfinite(number):
-        raise ValueError(cell)
-    return number
 
 
 def join_scores(scores: ScoreFile, keys: TrialKeys | None, subset: str | None = None) -> JoinedScores:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.errors import UserError
 from utils.scores.calibration import cllr
 from utils.scores.detection_cost import OperatingPoint, actual_dcf, min_dcf
 from utils.scores.error_curve import ErrorCurve, ScoredTrials, error_curve
 from utils.scores.metrics import EqualErrorRate, equal_error_rate_of
+from utils.scores.minimum_cllr import min_cllr
 from utils.scores.score_files import JoinedScores
 from utils.scores.tandem_cost import AsvErrorRates, min_tdcf_legacy, min_tdcf_revised
 from utils.scores.trial_keys import Factor
@@ -21,19 +23,21 @@ LOOKS_FLIPPED_ABOVE_PERCENT = 50
 class PooledMetrics:
     """The figures over all trials; `flipped_eer_percent` is None unless the sign of the scores looks flipped.
 
-    The two minimum t-DCFs are on the `asv` error rates.
+    The two minimum t-DCFs are on the `asv` error rates; where they are None, `why_no_tdcf` says why.
     """
 
     num_bona_fide: int
     num_spoof: int
     eer: EqualErrorRate
     flipped_eer_percent: float | None
-    asv: AsvErrorRates
-    min_tdcf_legacy: float
-    min_tdcf_revised: float
+    asv: AsvErrorRates | None
+    min_tdcf_legacy: float | None
+    min_tdcf_revised: float | None
+    why_no_tdcf: str
     min_dcf: OperatingPoint
     actual_dcf: OperatingPoint
     cllr_bits: float
+    min_cllr_bits: float
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,18 @@ class GroupMetrics:
     min_dcf: float | None
 
 
-def pooled_metrics(trials: ScoredTrials, curve: ErrorCurve, asv: AsvErrorRates) -> PooledMetrics:
-    """Return the figures of `trials`, whose error curve is `curve`; raises UserError where the t-DCF has none."""
+def pooled_metrics(
+    trials: ScoredTrials, curve: ErrorCurve, asv: AsvErrorRates | None, why_no_asv: str = ""
+) -> PooledMetrics:
+    """Return the figures of `trials`, whose error curve is `curve`; without `asv`, `why_no_asv` says why not."""
     eer = equal_error_rate_of(curve)
+    legacy = revised = None
+    why_no_tdcf = why_no_asv
+    if asv:
+        try:
+            legacy, revised = min_tdcf_legacy(curve, asv), min_tdcf_revised(curve, asv)
+        except UserError as error:
+            why_no_tdcf = str(error)
     is_flipped = eer.eer_percent > LOOKS_FLIPPED_ABOVE_PERCENT
     return PooledMetrics(
         num_bona_fide=trials.bona_fide.size,
@@ -57,11 +70,13 @@ def pooled_metrics(trials: ScoredTrials, curve: ErrorCurve, asv: AsvErrorRates) 
         eer=eer,
         flipped_eer_percent=equal_error_rate_of(error_curve(trials.flipped)).eer_percent if is_flipped else None,
         asv=asv,
-        min_tdcf_legacy=min_tdcf_legacy(curve, asv),
-        min_tdcf_revised=min_tdcf_revised(curve, asv),
+        min_tdcf_legacy=legacy,
+        min_tdcf_revised=revised,
+        why_no_tdcf=why_no_tdcf,
         min_dcf=min_dcf(curve),
         actual_dcf=actual_dcf(trials),
         cllr_bits=cllr(trials),
+        min_cllr_bits=min_cllr(trials),
     )
 
 

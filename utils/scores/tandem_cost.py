@@ -117,11 +117,11 @@ def revised_coefficients(asv: AsvErrorRates) -> tuple[float, float, float]:
 def _require_a_cost(curve: ErrorCurve, asv: AsvErrorRates, miss_weight: float, false_alarm_weight: float) -> None:
     if not curve.has_soft_scores:
         raise UserError(
-            "the t-DCF needs scores, found fewer than 3 different values: these are decisions; "
+            "since it needs scores, found fewer than 3 different values: these are decisions; "
             "write the detector's log-odds instead"
         )
     if miss_weight <= 0 or false_alarm_weight <= 0:
         raise UserError(
-            f"the t-DCF is not defined with these ASV error rates: nontargets accepted {asv.false_alarm_rate:.4f}, "
+            f"since it is not defined with these ASV error rates: nontargets accepted {asv.false_alarm_rate:.4f}, "
             f"targets missed {asv.miss_rate:.4f}, spoof accepted {asv.spoof_false_alarm_rate:.4f}: check --asv_scores"
         )

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from utils.audio.finding import bare_name
 from utils.corpora.trial_columns import (
+    ASVSPOOF_5,
+    DF_2021,
     HEADER_NAMES,
     KNOWN_WIDTHS,
     LABELS,
@@ -37,6 +39,15 @@ _CODEC_ORDER = (
 )
 # Like the attack, it describes spoof utterances only; all bona fide ones are compared with each (config.py of 2021).
 _OF_SPOOF_ONLY = ("attack", "vocoder")
+_ASVSPOOF_5_KEYS = "table with the header `filename cm-label`"
+_WITHOUT_ASV = {
+    title: f"{measured} is measured without an ASV system (--asv_scores FILE takes the scores of one)"
+    for title, measured in (
+        (ASVSPOOF_5.title, "track 1 of ASVspoof 5"),
+        (_ASVSPOOF_5_KEYS, "track 1 of ASVspoof 5"),
+        (DF_2021.title, "ASVspoof 2021 DF"),
+    )
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +79,8 @@ class Factor:
 class TrialKeys:
     """A key file: `utterances` without audio suffixes, each once, and for each whether it is bona fide.
 
-    `subsets` is None where the file has no such column; `format_title` says what the file was found to be.
+    `subsets` is None where the file has no such column; `format_title` says what the file was found to be. `why_no_asv`
+    says why no speaker verification (ASV) stands behind these trials, and so no t-DCF; "" where one may.
     """
 
     path: Path
@@ -77,6 +89,7 @@ class TrialKeys:
     is_bona_fide: NDArray[np.bool_]
     subsets: tuple[str, ...] | None
     factors: tuple[Factor, ...]
+    why_no_asv: str = ""
 
     def chosen(self, subset: str | None) -> tuple[str, NDArray[np.bool_]]:
         """Return the name and the trials `(utterances,)` of a subset; None means `eval` where there are subsets.
@@ -128,6 +141,7 @@ def keys_of(table: TextTable) -> TrialKeys:
         factors=tuple(
             Factor.of(title, table.columns[column]) for title, column in {**factors, **columns.factors}.items()
         ),
+        why_no_asv=_WITHOUT_ASV.get(columns.title, ""),
     )
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from training.checkpoints.decision import Decision
 from training.reports.page.axes import Axis, rate_axis, value_axis
 from training.reports.page.curves import Chart
 from training.reports.page.svg import Frame, dot, line
+from training.tasks.fitted_decision import decision_from
 from training.tasks.task import Scores
 from utils.scores.error_curve import ErrorCurve, Numbers, ScoredTrials, error_curve
 from utils.scores.metrics import EqualErrorRate, equal_error_rate_of
@@ -23,24 +25,28 @@ _POINTS_ON_A_CURVE = 400
 
 @dataclass(frozen=True)
 class ScorePictures:
-    """Both charts, and what is said beside them."""
+    """Both charts, and what is said beside them; `decision` is how these scores say that verdicts are made."""
 
     det: Chart
     histogram: Chart
     equal_errors: EqualErrorRate
+    decision: Decision
     num_bona_fide: int
     num_spoof: int
 
 
 def score_pictures(validation: Scores) -> ScorePictures:
     """Return the pictures of a validation's scores; raises UserError where a class is missing."""
-    trials = ScoredTrials.of(validation.scores.numpy(), validation.is_bona_fide.numpy())
+    scored, truth = validation.scores.numpy(), validation.is_bona_fide.numpy()
+    trials = ScoredTrials.of(scored, truth)
+    decision = decision_from(validation.step, scored, truth)
     curve = error_curve(trials)
     equal_errors = equal_error_rate_of(curve)
     return ScorePictures(
         det_chart(curve, equal_errors),
-        histogram_chart(trials, equal_errors.threshold),
+        histogram_chart(trials, decision),
         equal_errors,
+        decision,
         trials.bona_fide.size,
         trials.spoof.size,
     )
@@ -95,8 +101,11 @@ def _thinned(misses: Numbers, false_alarms: Numbers, low: float, high: float) ->
     return misses[changes], false_alarms[changes]
 
 
-def histogram_chart(trials: ScoredTrials, threshold: float) -> Chart:
-    """Return the share of each class in each bin of scores, on a logarithmic scale: errors are in the tails."""
+def histogram_chart(trials: ScoredTrials, decision: Decision) -> Chart:
+    """Return the share of each class in each bin of scores, on a logarithmic scale: errors are in the tails.
+
+    A line marks the score above which the verdict is bona fide; there is none where there is no verdict.
+    """
     binned = binned_scores(trials)
     low, high = min(1.0, binned.smallest_share) / 2, binned.largest_share * 2
     y = value_axis([low, high])
@@ -106,18 +115,18 @@ def histogram_chart(trials: ScoredTrials, threshold: float) -> Chart:
     content = []
     for shares, css_class in ((binned.spoof, _SPOOF), (binned.bona_fide, _BONA_FIDE)):
         content.append(_stairs(shares, binned.edges, frame, css_class))
-    at = frame.across(threshold)
-    content.append(
-        Markup('<g class="threshold"><title>EER threshold {:.3f}</title><path d="M{:g} {:g}V{:g}"/></g>').format(
-            threshold, at, frame.top, frame.bottom
+    spoken = f"Histogram of {trials.bona_fide.size:,} bona fide and {trials.spoof.size:,} spoof scores"
+    legend = [("spoof", _SPOOF), ("bona fide", _BONA_FIDE)]
+    rule = decision.rule()
+    if rule and x.low <= rule.threshold <= x.high:
+        content.append(
+            Markup('<g class="threshold"><title>bona fide above {:.3f}</title><path d="M{:g} {:g}V{:g}"/></g>').format(
+                rule.threshold, frame.across(rule.threshold), frame.top, frame.bottom
+            )
         )
-    )
-    spoken = (
-        f"Histogram of {trials.bona_fide.size:,} bona fide and {trials.spoof.size:,} spoof scores, "
-        f"EER threshold {threshold:.3f}"
-    )
-    legend = (("spoof", _SPOOF), ("bona fide", _BONA_FIDE), ("EER threshold", "threshold"))
-    return Chart("Histogram of scores, logarithmic", frame.drawn(spoken, content), legend)
+        spoken += f", the verdict is bona fide above {rule.threshold:.3f}"
+        legend.append(("threshold of the verdict", "threshold"))
+    return Chart("Histogram of scores, logarithmic", frame.drawn(spoken, content), tuple(legend))
 
 
 def _powers(low: float, high: float) -> Iterator[tuple[float, str]]:
