@@ -280,7 +280,7 @@ def test_a_run_stopped_within_an_epoch_and_resumed_ends_with_the_same_bits(
         assert [main(typed) for _ in exit_codes] == exit_codes
         (folder,) = (tmp_path / name / "models").iterdir()
         folders.append(folder)
-    assert folders[0].name == "aasist_l_DF_CCE_2_2_0.001_group3_contrastiveFalse"
+    assert folders[0].name == "aasist_l_DF_CCE_2_2_0.001_group3_contrastiveFalse_algo5"
     assert_same_training(*folders)
 
 

@@ -521,9 +521,10 @@ def test_every_setting_has_a_help_that_ends_with_its_default() -> None:
     assert [
         name for name in [*DEFAULTS, "model_path", "load_checkpoint_type", "config"] if "default" not in told[name]
     ] == []
-    shown = {name: re.search(r"\(default: (.*)\)$", told[name]) for name in ("lr", "num_epochs", "track", "seed")}
+    names = ("weight_decay", "num_epochs", "track", "seed")
+    shown = {name: re.search(r"\(default: (.*)\)$", told[name]) for name in names}
     assert {name: found and found.group(1) for name, found in shown.items()} == {
-        "lr": "1e-06",
+        "weight_decay": "0.0001",
         "num_epochs": "100",
         "track": "DF",
         "seed": "1234",

@@ -195,18 +195,42 @@ def test_a_run_that_goes_on_with_other_settings_has_them_in_its_config(corpus: P
     (folder / "checkpoint_epoch_2.pth").unlink()
     for path in (*folder.glob("*eer.pth"), folder / "last_checkpoint.pth"):
         path.unlink()
-    trained_in(".", *flags, "--auto_resume", "--weight_decay", "0.5")
+    trained_in(".", *flags, "--auto_resume", "--patience", "50")
+    assert read_settings_file(config).settings["patience"] == 50
+    text = config.read_text()
+    assert text.startswith("# Written by: python main.py --ssl_model compact ")
+    assert "this file reproduces it" in text, "with that patience the first epoch would have been the same"
+
+
+def test_a_config_says_why_it_does_not_reproduce_a_run_whose_settings_changed_in_the_middle(corpus: Path) -> None:
+    """It holds the last session's values alone, and it said that it reproduces the run."""
+    folder = trained_in(".", *SMALL_RUN, "--num_epochs", "2", "--database_path", corpus)
+    first = folder / "checkpoint_epoch_1.pth"
+    assert main(["--resume", "--model_path", str(first), "--weight_decay", "0.5"]) == 0
+    config = folder.with_name(f"{folder.name}_weight_decay0.5") / "config.yaml"
+    assert config.read_text().startswith(
+        "# The settings at the end of this run: training again with --config and this file does not reproduce it.\n"
+        "#   until step 3 --weight_decay was 0.0001, from there on 0.5.\n"
+        "# To repeat the run: begin with the earlier values, and go on from step 3 by --resume with the later ones.\n"
+        "# Written by: python main.py --resume "
+    )
+    assert "this file reproduces it" not in config.read_text()
     assert read_settings_file(config).settings["weight_decay"] == 0.5
-    assert config.read_text().startswith("# Written by: python main.py --ssl_model compact ")
+    before = config.read_bytes()
+    (config.parent / "checkpoint_epoch_2.pth").unlink()
+    for path in (*config.parent.glob("*eer.pth"), config.parent / "last_checkpoint.pth"):
+        path.unlink()
+    assert main(["--resume", "--model_path", str(config.parent / first.name), "--num_workers", "0"]) == 0
+    assert config.read_bytes() == before, "the past is the same"
 
 
 def test_what_is_moved_aside_on_resume_takes_its_config_along(corpus: Path) -> None:
     flags = [*SMALL_RUN, "--num_epochs", "2", "--database_path", corpus]
     folder = trained_in(".", *flags)
     started = (folder / "config.yaml").read_bytes()
-    trained_in(".", "--resume", "--model_path", folder / "checkpoint_epoch_1.pth", "--weight_decay", "0.5")
+    trained_in(".", "--resume", "--model_path", folder / "checkpoint_epoch_1.pth", "--patience", "50")
     assert (folder / "version_1" / "config.yaml").read_bytes() == started
-    assert read_settings_file(folder / "config.yaml").settings["weight_decay"] == 0.5
+    assert read_settings_file(folder / "config.yaml").settings["patience"] == 50
 
 
 def test_resume_from_in_a_file_continues_that_checkpoint(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:

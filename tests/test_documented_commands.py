@@ -236,8 +236,8 @@ def test_an_invalid_combination_is_refused_as_documented(
 # For real, in small numbers.
 
 SMALL_EPOCH = {10: 1, 30: 1, 50: 1, 75: 2, 100: 3, 150: 4}
-SMALL_RUN = "models/g3_heatmap_DF_CCE_3_4_0.001_group3_contrastiveFalse"
-EXTENDED_RUN = "models/g3_heatmap_DF_CCE_4_4_0.001_group3_contrastiveFalse"
+SMALL_RUN = "models/g3_heatmap_DF_CCE_3_4_0.001_group3_contrastiveFalse_ssl_modelcompact"  # of SMALL_SETTINGS
+EXTENDED_RUN = "models/g3_heatmap_DF_CCE_4_4_0.001_group3_contrastiveFalse_ssl_modelcompact"
 SMALL_SETTINGS = [
     "--batch_size",
     "4",

@@ -112,7 +112,15 @@ TABLE = [
         2,
         says=("--model_path gone.pth is not used",),
     ),
-    Row("--auto_resume with other settings: they do not name the folder", "--auto_resume --lr 1", Start.RESUME, 2),
+    Row(
+        "--auto_resume with other settings: another run, which is the next version",
+        "--auto_resume --lr 1",
+        Start.FRESH,
+        3,
+        is_new=True,
+        says=(f"{VERSIONS}/version_2 is another run: it differs in --lr (1e-06 there)",),
+    ),
+    Row("--auto_resume with another length: no other run", "--auto_resume --num_epochs 7", Start.RESUME, 2),
     Row("--resume FILE of a version: it goes on there", f"--resume --model_path {V2}", Start.RESUME, 2),
     Row(
         "--resume FILE, an older one: what lies past it is moved aside inside its version",
@@ -196,16 +204,29 @@ def test_a_newest_version_with_nothing_but_damaged_files_is_refused_and_no_older
 def test_what_was_typed_wins_and_the_rest_comes_from_the_checkpoint(action: str) -> None:
     """Also what would name a folder in models/: the name of a version says nothing of its settings."""
     write_epoch(0, 3, Options(experiment="x", lr=3e-5, seed=7, comment="b"))
-    plan = plan_of(*action.split(), "--experiment", "x", "--batch_size", "8")
-    assert plan.options == Options(experiment="x", lr=3e-5, seed=7, comment="b", batch_size=8)
-    assert [change.name for change in plan.changes] == ["batch_size"]
+    plan = plan_of(*action.split(), "--experiment", "x", "--num_epochs", "8", "--seed", "7")
+    assert plan.options == Options(experiment="x", lr=3e-5, seed=7, comment="b", num_epochs=8)
+    assert [change.name for change in plan.changes] == ["num_epochs"]
+    if action == "--auto_resume":
+        assert f"--lr 3e-05 is that of {V0}; it was not typed, and a new run would have 1e-06" in plan.notes
     assert plan.run.epoch_checkpoint(4).name == "checkpoint_epoch_4_b.pth"
 
 
 def test_a_changed_detector_is_refused() -> None:
     write_epoch(0, 3)
     with pytest.raises(UserError, match="--group_size is 3 in"):
-        plan_of("--auto_resume", "--experiment", "x", "--group_size", "4")
+        plan_of("--resume", "--model_path", str(V0), "--experiment", "x", "--group_size", "4")
+
+
+def test_a_version_with_all_that_is_asked_for_goes_before_a_newer_one_with_what_was_typed() -> None:
+    """A loop over settings, repeated, comes back to each of its versions; with none typed, the newest goes on."""
+    for number, options in enumerate([Options(), Options(seed=2), Options(algo=5)]):
+        write_epoch(number, 1, options.replaced(experiment="x"))
+    seed_2 = plan_of("--auto_resume", "--experiment", "x", "--seed", "2")
+    assert (seed_2.start, seed_2.run.folder) == (Start.RESUME, VERSIONS / "version_1")
+    assert seed_2.notes == (f"{V2} is another run: it differs in --algo (5 there), --seed (1234 there)",)
+    assert plan_of("--auto_resume", "--experiment", "x").run.folder == V0
+    assert plan_of("--auto_resume", "--experiment", "x", "--seed", "3").run.folder == VERSIONS / "version_3"
 
 
 @pytest.mark.parametrize("typed", ["{plain}", "./{plain}", "{absolute}"])

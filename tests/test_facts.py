@@ -160,9 +160,10 @@ def test_starting_from_weights_takes_no_setting_from_the_file() -> None:
     assert facts("--model_path", written.path).options == Options()
 
 
-def test_auto_resume_takes_the_settings_that_name_no_folder_from_the_checkpoint() -> None:
-    write_epoch(3, Options(seed=7, weight_decay=0.0))
-    assert facts("--auto_resume", "--weight_decay", "0.5").options == Options(seed=7, weight_decay=0.5)
+def test_auto_resume_takes_what_makes_no_other_run_from_the_checkpoint() -> None:
+    write_epoch(3, Options(patience=7, num_workers=1, milestones=(2,)))
+    found = facts("--auto_resume", "--milestones", "3").options
+    assert found == Options(patience=7, num_workers=1, milestones=(3,))
 
 
 # --auto_resume
@@ -204,15 +205,35 @@ def test_auto_resume_prefers_its_own_folder_to_a_longer_run() -> None:
     assert (found.candidates.usable, found.other_length.usable) == (own, None)
 
 
-@pytest.mark.parametrize("near", [Options(lr=1e-4), Options(batch_size=8), Options(comment="x")])
-def test_a_run_that_differs_only_in_lr_batch_size_or_comment_is_named_and_not_taken(near: Options) -> None:
+@pytest.mark.parametrize(
+    ("near", "names"),
+    [
+        (Options(lr=1e-4), ["lr"]),
+        (Options(batch_size=8), ["batch_size"]),
+        (Options(comment="x"), ["comment"]),
+        (Options(seed=2), ["seed"]),
+        (Options(lr=1e-4, num_epochs=50), ["lr", "num_epochs"]),
+        (Options(algo=3, crop="random", comment="x"), ["crop", "algo", "comment"]),
+    ],
+)
+def test_a_run_that_differs_in_little_is_named_with_what_differs_and_not_taken(near: Options, names: list[str]) -> None:
+    """After a change of --lr and --num_epochs together nothing was named, and what was said of others was not so."""
     write_epoch(5, near)
     found = facts("--auto_resume")
-    assert (found.other_length.usable, found.similar) == (None, (RunDirectory.of(near).folder,))
+    assert found.other_length.usable is None
+    (run,) = found.similar
+    assert run.folder == RunDirectory.of(near).folder
+    assert sorted(change.name for change in run.changes) == sorted(names)
 
 
 @pytest.mark.parametrize(
-    "far", [Options(group_size=4), Options(track="LA"), Options(use_contrastive=True), Options(lr=1e-4, num_epochs=50)]
+    "far",
+    [
+        Options(group_size=4),
+        Options(track="LA"),
+        Options(use_contrastive=True),
+        Options(lr=1e-4, batch_size=8, seed=2, algo=3, crop="random"),
+    ],
 )
 def test_a_run_that_differs_in_more_is_not_named(far: Options) -> None:
     write_epoch(5, far)
@@ -279,15 +300,13 @@ OTHER_DETECTORS: list[tuple[Options, list[str], str]] = [
 
 
 @pytest.mark.parametrize(("stored", "flags", "why"), OTHER_DETECTORS, ids=[row[2] for row in OTHER_DETECTORS])
-@pytest.mark.parametrize("how", ["--resume", "--auto_resume"])
 def test_resuming_with_another_detector_is_refused_by_the_name_of_model_type(
-    stored: Options, flags: list[str], why: str, how: str
+    stored: Options, flags: list[str], why: str
 ) -> None:
     options = stored.replaced(experiment="x")
     path = Path("outputs/x/checkpoints/version_0/checkpoint_epoch_3.pth")
     write_checkpoint(path, record(path, 3, options=options))
-    source = ["--model_path", str(path)] if how == "--resume" else []
-    command = asked_training(how, *source, "--experiment", "x", "--model_type", *flags)
+    command = asked_training("--resume", "--model_path", path, "--experiment", "x", "--model_type", *flags)
     with pytest.raises(UserError) as refused:
         decide(command, collect_facts(command))
     told = f"--model_type is {stored.model_type} in {path} and {flags[0]} now: that is another detector"

@@ -18,7 +18,7 @@ from training.checkpoints.sealed_file import write_sealed
 from training.runs.directory import RunDirectory
 from training.settings.options import Options
 
-OPTIONS = Options(ssl_model="compact", batch_size=4, lr=1e-3, num_workers=0, num_epochs=10)
+OPTIONS = Options(database_path="a corpus", ssl_model="compact", batch_size=4, lr=1e-3, num_workers=0, num_epochs=10)
 RUN = RunDirectory.of(OPTIONS)
 FILE = RUN.epoch_checkpoint(9)
 

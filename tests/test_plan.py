@@ -13,6 +13,7 @@ from training.planning.facts import Facts
 from training.planning.plan import Start, decide, entries_past
 from training.planning.refusals import refuse_changed_data
 from training.runs.directory import RunDirectory
+from training.runs.own_folder import NearRun
 from training.runs.survey import Candidates, RunFolder
 from training.settings.changes import Change
 from training.settings.options import Options
@@ -27,6 +28,7 @@ TRAINED = RunFolder(
     RUN, (EPOCH_4, EPOCH_5), entries=("checkpoint_epoch_4.pth", "checkpoint_epoch_5.pth", "training_log.csv")
 )
 ELSEWHERE = record("models/other/checkpoint_epoch_7.pth", 7, run="run-b")
+SHORTER = record("models/other/checkpoint_epoch_7.pth", 7, run="run-b", options=Options(num_epochs=7))
 OTHER_FOLDER = RunFolder(Path("models/other"), (ELSEWHERE,), entries=("checkpoint_epoch_7.pth",))
 VERSION_2 = Path("outputs/x/checkpoints/version_2")
 IN_VERSION_2 = record(VERSION_2 / "checkpoint_epoch_5.pth", 5, options=Options(experiment="x"))
@@ -90,18 +92,18 @@ TABLE = [
     Row(
         "--auto_resume, nothing there: runs that differ in little are named",
         "--auto_resume",
-        facts(similar=(Path("models/near"),)),
+        facts(similar=(NearRun(Path("models/near"), (Change("lr", 0.5, 1e-6), Change("comment", None, "x"))),)),
         Start.FRESH,
-        says=("models/near differs only",),
+        says=("models/near differs in --lr (0.5 there), --comment (none there)",),
     ),
     Row(
         "--auto_resume, nothing there, a run differs in nothing but --num_epochs: continue from it, into this folder",
         "--auto_resume",
-        facts(other_length=Candidates(ELSEWHERE, ()), other_length_folder=OTHER_FOLDER),
+        facts(other_length=Candidates(SHORTER, ()), other_length_folder=OTHER_FOLDER),
         Start.RESUME,
-        ELSEWHERE,
+        SHORTER,
         bring_along=True,
-        says=("differs in nothing but --num_epochs",),
+        says=("models/other has the same settings but for --num_epochs, so",),
     ),
     Row(
         "--auto_resume: the latest usable one",

@@ -244,13 +244,21 @@ def test_a_real_run_stopped_and_resumed_with_a_changed_setting_has_one_whole_pag
     (path,) = Path("models").glob("*/report.html")
     stopped = read(path.read_text())
     assert "Stopped in epoch 2 of 2, after 1 of 3 batches: by SIGTERM." in stopped.elements[0].text
-    assert main([*command, "--auto_resume", "--weight_decay", "0.5"]) == 0
+    assert "config.yaml, which trains the same run again." in stopped.elements[0].text
+    stopped_at = path.with_name("checkpoint_step_4.pth")
+    assert main(["--resume", "--model_path", str(stopped_at), "--weight_decay", "0.5"]) == 0
+    path = path.parent.with_name(f"{path.parent.name}_weight_decay0.5") / path.name
     page = read(path.read_text())
+    assert (
+        "config.yaml, which does not train the same run again: it holds the settings of the end, and until step 4 "
+        "--weight_decay was 0.0001, from there on 0.5. To repeat the run: begin with the earlier values, and go on "
+        "from step 4 by --resume with the later ones."
+    ) in page.elements[0].text
     assert page.values("data-epoch") == ["2", "1"]
     assert page.values("data-step") == ["6", "4", "2"]
     assert page.values("data-at") == ["1.3333"] * 5
     assert "weight_decay: 0.0001 → 0.5" in page.text_of("data-session", "2")
-    assert {"checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth"} <= set(page.values("data-checkpoint"))
+    assert {"checkpoint_step_4.pth", "checkpoint_epoch_2.pth"} <= set(page.values("data-checkpoint"))
     assert "All 2 epochs are completed." in page.elements[0].text
     path.unlink()
     capsys.readouterr()

@@ -6,12 +6,15 @@ torch is imported only where there is something to train or to draw, so that a r
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
-from training.planning.announcements import changes_text, plan_text, reached_text, resume_summary
+from training.planning.announcements import changes_text, plan_text, reached_text, resume_summary, untrained_text
 from training.planning.facts import collect_facts
 from training.planning.plan import Plan, Start, decide
+from training.planning.refusals import changed_data
 from training.settings.requests import Train
 from utils.console import say
+from utils.errors import EXIT_FAILURE, UserError
 from utils.ranks import Alone, Ranks
 
 
@@ -37,8 +40,12 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
     """Do what was announced."""
     if plan.start is Start.REACHED:
         say(reached_text(plan))
+        other_data = _other_data(plan)
+        for line in other_data:
+            say(line)
+        code = EXIT_FAILURE if plan.untrained or other_data else 0
         if not plan.undone and not plan.options.visualize_attention:
-            return 0
+            return code
     from training.loop import session  # noqa: PLC0415  (imports torch, 2 s)
 
     if plan.start is Start.REACHED:
@@ -47,5 +54,30 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             plan = replace(plan, opened=None)  # loaded by that
         if plan.options.visualize_attention:
             session.draw_heatmaps(plan)
-        return 0
+        return code
     return session.carry_out(plan, ranks)
+
+
+def _other_data(plan: Plan) -> list[str]:
+    """Say which data that were asked for are not those that a run at its target was trained on.
+
+    The corpus of the run may be gone by then, and the demo corpus is the same wherever it is made; a path that the run
+    was not given must be readable.
+    """
+    from training.data.database import database_folder, demo_to_make  # noqa: PLC0415  (numpy, 0.2 s)
+    from utils.corpora import find_corpus  # noqa: PLC0415
+
+    assert plan.checkpoint is not None
+    stored, options = plan.checkpoint.options, plan.options
+    protocols = Path(options.protocols_path) if options.protocols_path else None
+    is_its_own = (stored.database_path, stored.protocols_path) == (options.database_path, options.protocols_path)
+    if demo_to_make(options.database_path):
+        return []
+    try:
+        identity = find_corpus(database_folder(options.database_path), protocols).identity
+    except UserError as error:
+        if not is_its_own:
+            raise
+        say(f"[NOTE] Whether the data are still those of the run could not be seen: {error}")
+        return []
+    return untrained_text(changed_data(plan.checkpoint, identity), plan.checkpoint.path)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from training.checkpoints.frozen_reference import find_frozen
+from training.checkpoints.history import History
 from training.checkpoints.record import CheckpointRecord, examine
 from training.checkpoints.verified_file import open_verified
 from training.data.batches import TrainingBatches, ValidationBatches
@@ -94,7 +95,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
     lock = RunLock(plan.run.lock)
     store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, facts.frozen)
     with (
-        _prepared(plan, store, lock, start.payload),
+        _prepared(plan, store, lock, start.payload, state.history),
         _told(plan, task, state, data.validation_part) as reports,
         stop_on_signals() as stop,
         _saving(plan, store, state, task.device) as saver,
@@ -183,7 +184,13 @@ def _facts(plan: Plan, task: Task, built: Built, data: _Data) -> RunFacts:
 
 
 @contextmanager
-def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock, payload: Mapping[str, Any] | None) -> Iterator[None]:
+def _prepared(
+    plan: Plan,
+    store: CheckpointStore,
+    lock: RunLock,
+    payload: Mapping[str, Any] | None,
+    history: History,
+) -> Iterator[None]:
     """Hold the run folder's lock, the folder being as the plan wants it.
 
     Raises UserError where the disk refuses before training has begun.
@@ -194,7 +201,7 @@ def _prepared(plan: Plan, store: CheckpointStore, lock: RunLock, payload: Mappin
             held.enter_context(lock)
             prepare_folder(plan, store, payload)
             del payload  # as large as the state, and not needed while training
-            _write_config(plan)
+            _write_config(plan, history)
         except OSError as error:
             raise _cannot_write(plan, error) from error
         yield
@@ -266,7 +273,7 @@ def _saving(plan: Plan, store: CheckpointStore, state: TrainState, device: torch
         RetentionPolicy.of(plan.options),
         source,
         plan.options.compress_after,
-        on_new_folder=lambda: _write_config(plan),
+        on_new_folder=lambda: _write_config(plan, state.history),
     )
     saver: Saver[Outcome]
     if plan.options.sync_save:
@@ -288,9 +295,9 @@ def _saving(plan: Plan, store: CheckpointStore, state: TrainState, device: torch
         saver.close()
 
 
-def _write_config(plan: Plan) -> None:
+def _write_config(plan: Plan, history: History) -> None:
     assert plan.config is not None
-    write_config(plan.run.config, plan.config, plan.options)
+    write_config(plan.run.config, plan.config, plan.options, history)
 
 
 def _cannot_write(plan: Plan, error: OSError) -> UserError:
@@ -304,7 +311,7 @@ def _cannot_write(plan: Plan, error: OSError) -> UserError:
 def _open_data(options: Options, task: Task) -> _Data:
     corpus = _open_corpus(options)
     train = corpus.train
-    identity = {"train": train.protocol.content_sha256, "dev": corpus.dev.protocol.content_sha256}
+    identity = corpus.identity
     if options.num_examples:
         train = limit_examples(train, options.num_examples, options.seed)
     training, validation = task.batches(corpus, train)

@@ -53,7 +53,18 @@ def reached_text(plan: Plan) -> str:
     """Say that the target is reached, and how to go on."""
     assert plan.checkpoint is not None
     undone = [f"Left undone by a killed process, and done now: {what}." for what in plan.undone]
-    return "\n".join([*undone, _reached(plan)])
+    return "\n".join([*undone, _reached(plan), *untrained_text(plan.untrained, plan.checkpoint.path)])
+
+
+def untrained_text(changes: Sequence[Change], path: Path) -> list[str]:
+    """Say what was asked for and is not what the checkpoint at the target was trained with."""
+    if not changes:
+        return []
+    told = ", ".join(f"{change.name} is {change.old} there and {change.new} here" for change in changes)
+    return [
+        f"Not trained: what was asked for. {path} was trained with other settings or data: {told}. "
+        "To train it: the same command with --fresh_start, and --comment WORD for a folder of its own."
+    ]
 
 
 def _reached(plan: Plan) -> str:

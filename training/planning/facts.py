@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
-from dataclasses import dataclass, field
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from models.names import TYPES_WITH_SETTING
 from training.checkpoints.checking import Verdict, check_file
 from training.checkpoints.record import CheckpointRecord, WeightsFile
 from training.checkpoints.verified_file import VerifiedFile
-from training.runs.directory import RunDirectory, run_tag
+from training.runs.directory import RunDirectory
 from training.runs.experiments import find_experiment
 from training.runs.finding import find_source, what_is_in
-from training.runs.survey import (
-    Candidates,
-    RunFolder,
-    find_latest_usable,
-    newest_record,
-    other_run_folders,
-    survey_folder,
-)
+from training.runs.own_folder import NearRun, Wanted, changes_to, find_run, kept_folder
+from training.runs.survey import Candidates, RunFolder, find_latest_usable, survey_folder
+from training.settings.identity import LENGTH
 from training.settings.options import Options
 from training.settings.requests import AutoResume, Resume, Train
 from utils.errors import UserError
 
-_TAG_SETTINGS = (
-    "model_type",
-    "track",
-    "loss",
-    "num_epochs",
-    "batch_size",
-    "lr",
-    "group_size",
-    "use_contrastive",
-    "comment",
-)
-_NEAR_SETTINGS = frozenset({"lr", "batch_size", "comment"})
 _NOTHING = Candidates(None, ())
 
 
@@ -45,10 +28,10 @@ class Facts:
     """What is on disk, as far as this command is concerned.
 
     `source` is what --model_path names, `run` the folder of the run the options name, `candidates` its latest usable
-    checkpoint. `other_length` is the latest usable checkpoint of a run that differs in nothing but --num_epochs, and
-    `similar` are the folders of runs that differ in learning rate, batch size or comment only. For an experiment `run`
-    is one of its versions: one that is there, or, with `is_new_version`, the next, whose folder does not exist.
-    `passed_versions` are newer ones that hold no checkpoint. `opened` is the one file of these that would be loaded:
+    checkpoint. `other_length` is the latest usable checkpoint of the same run of another length, and `similar` are runs
+    that differ in little. For an experiment `run` is one of its versions: one that is there, or, with `is_new_version`,
+    the next, whose folder does not exist. `passed_versions` are newer ones that hold no checkpoint, and `similar` those
+    of other settings. `opened` is the one file of these that would be loaded:
     `source`, or a usable candidate.
     """
 
@@ -58,7 +41,7 @@ class Facts:
     candidates: Candidates = _NOTHING
     other_length: Candidates = _NOTHING
     other_length_folder: RunFolder | None = None
-    similar: tuple[Path, ...] = ()
+    similar: tuple[NearRun, ...] = ()
     is_new_version: bool = False
     passed_versions: tuple[Path, ...] = ()
     opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
@@ -85,13 +68,15 @@ def collect_facts(command: Train) -> Facts:
 def _facts_of_run(options: Options, opened: VerifiedFile | None = None, *, goes_on: bool = False) -> Facts:
     """Find the run folder that the options name: for an experiment that of `opened` if it goes on, else a new one."""
     if options.experiment is None:
-        folder = RunDirectory.of(options).folder
+        source = opened.source if opened and goes_on else None
+        kept = kept_folder(source, options) if isinstance(source, CheckpointRecord) else None
+        folder = kept or RunDirectory.of(options).folder
     else:
         experiment = find_experiment(options.experiment)
         own = experiment.folder_of(opened.path) if opened and goes_on else None
         if own is None:
-            source = opened.source if opened else None
-            return Facts(options, RunFolder(experiment.next_folder), source, is_new_version=True, opened=opened)
+            new = RunFolder(experiment.next_folder)
+            return Facts(options, new, opened.source if opened else None, is_new_version=True, opened=opened)
         folder = own
     if opened and folder.is_dir() and folder.samefile(opened.path.parent):  # however --model_path was typed
         opened = opened.named(folder / opened.path.name)
@@ -99,50 +84,57 @@ def _facts_of_run(options: Options, opened: VerifiedFile | None = None, *, goes_
 
 
 def _facts_of_newest_version(command: AutoResume, name: str) -> Facts:
-    """Find the newest version with a checkpoint; no setting is part of its name, so they count as with --resume."""
+    """Find the newest version of the settings that are asked for; what was not typed comes from it, as with --resume.
+
+    A version with all of the settings, defaults too, goes before one that has those that were typed. Where none has
+    them, the next version is a new run. One without a readable checkpoint may be any run: it is not passed over.
+    """
     experiment = find_experiment(name)
-    run = experiment.newest_with_checkpoints()
+    wanted = Wanted(command.options, command.given)
+    versions = [run for run in map(survey_folder, experiment.folders) if run.all_checkpoints or run.unusable]
+    run = _version_of(wanted, versions)
+    near = tuple(
+        NearRun(other.folder, changes_to(wanted, other.latest))
+        for other in versions[: versions.index(run) if run else None]
+        if other.latest
+    )
     if run is None:
         opened = find_source(command.model_path, command.load_checkpoint_type) if command.model_path else None
-        return _facts_of_run(command.options, opened)
+        return replace(_facts_of_run(command.options, opened), similar=near)
     candidates = find_latest_usable(run)
     stored = candidates.usable.options if candidates.usable else command.options
-    passed = experiment.folders[: experiment.folders.index(run.folder)]
+    newer = experiment.folders[: experiment.folders.index(run.folder)]
+    passed = tuple(folder for folder in newer if folder not in [one.folder for one in versions])
     options = effective_options(command, stored)
-    return Facts(options, run, candidates=candidates, passed_versions=passed, opened=candidates.opened)
+    return Facts(options, run, candidates=candidates, similar=near, passed_versions=passed, opened=candidates.opened)
+
+
+def _version_of(wanted: Wanted, versions: Sequence[RunFolder]) -> RunFolder | None:
+    read = [(run, {change.name for change in wanted.differs_from(run.latest)}) for run in versions if run.latest]
+    exact = (run for run, names in read if not names)
+    typed = (run for run, names in read if not names & wanted.given)
+    unread = (run for run in versions[:1] if not run.latest)
+    return next((run for runs in (exact, unread, typed) for run in runs), None)
 
 
 def _facts_for_auto_resume(command: AutoResume) -> Facts:
-    run = survey_folder(RunDirectory.of(command.options).folder)
-    candidates = find_latest_usable(run)
+    found = find_run(Wanted(command.options, command.given))
+    candidates = find_latest_usable(found.run)
     if candidates.usable:
         options = auto_resume_options(command, candidates.usable.options)
-        return Facts(options, run, candidates=candidates, opened=candidates.opened)
-    if run.all_checkpoints or run.unusable:
-        return Facts(command.options, run, candidates=candidates)
-    near = [(folder, newest_record(folder)) for folder in other_run_folders(run.folder)]
-    same = [
-        folder
-        for folder, record in near
-        if record and run_tag(command.options.replaced(num_epochs=record.options.num_epochs)) == folder.name
-    ]
-    similar = tuple(f for f, record in near if record and f not in same and _is_near(command.options, record.options))
-    longest = max((survey_folder(folder) for folder in same), key=_progress, default=None)
-    other = find_latest_usable(longest) if longest else _NOTHING
-    options = auto_resume_options(command, other.usable.options) if other.usable else command.options
+        return Facts(options, found.run, candidates=candidates, opened=candidates.opened)
+    if found.run.all_checkpoints or found.run.unusable:
+        return Facts(command.options, found.run, candidates=candidates)
+    other = find_latest_usable(found.other_length) if found.other_length else _NOTHING
+    options, run = command.options, found.run
+    if other.usable:
+        options = auto_resume_options(command, other.usable.options)
+        run = survey_folder(RunDirectory.of(options).folder)
     opened = None
     if command.model_path and not other.usable:
         opened = find_source(command.model_path, command.load_checkpoint_type)
     source = opened.source if opened else None
-    return Facts(options, run, source, candidates, other, longest, similar, opened=opened or other.opened)
-
-
-def _progress(run: RunFolder) -> tuple[int, int]:
-    return run.latest.position if run.latest else (-1, -1)
-
-
-def _is_near(wanted: Options, found: Options) -> bool:
-    return all(getattr(wanted, name) == getattr(found, name) for name in _TAG_SETTINGS if name not in _NEAR_SETTINGS)
+    return Facts(options, run, source, candidates, other, found.other_length, found.near, opened=opened or other.opened)
 
 
 def effective_options(command: Train, stored: Options) -> Options:
@@ -151,8 +143,8 @@ def effective_options(command: Train, stored: Options) -> Options:
 
 
 def auto_resume_options(command: Train, stored: Options) -> Options:
-    """Return the settings of a run continued by --auto_resume: the flags and their defaults name the folder."""
-    return _continued(command, stored, command.given | set(_TAG_SETTINGS))
+    """Return the settings of a run continued by --auto_resume: as by --resume, and its length names the folder."""
+    return _continued(command, stored, command.given | {LENGTH})
 
 
 def _continued(command: Train, stored: Options, names: Set[str]) -> Options:

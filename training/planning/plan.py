@@ -12,12 +12,14 @@ from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsF
 from training.checkpoints.verified_file import VerifiedFile
 from training.planning.facts import Facts
 from training.planning.learning_rate import patience_notes, rate_notes
-from training.planning.refusals import refuse_breaking
+from training.planning.refusals import refuse_breaking, refuse_other_run
 from training.runs.config_file import RunConfig, run_config
 from training.runs.directory import RunDirectory
 from training.runs.survey import Candidates, RunFolder
 from training.runs.unfinished import left_undone
 from training.settings.changes import Change, changed_settings
+from training.settings.identity import differences, tells_runs_apart
+from training.settings.learning_rates import FORMER_DEFAULT, note_on_rate
 from training.settings.options import SETTINGS, Options
 from training.settings.requests import AutoResume, NewRun, Resume, Train
 from training.settings.setting import OnChange
@@ -41,7 +43,8 @@ class Plan:
     `source` is the file to start from and `run` where training writes; with `is_new_version` that is a folder that does
     not exist yet. `seen` are the names in the run folder when this was decided, `move_aside` those that must leave it
     first, and `bring_along` says that source and its best so far come from another folder. `config` is what config.yaml
-    in the run folder will hold. `undone` is what a killed process left to do although nothing is left to train.
+    in the run folder will hold. `undone` is what a killed process left to do although nothing is left to train, and
+    `untrained` are settings that were asked for then and that the checkpoint was not trained with.
     `opened` is the file of `source`, verified, to be loaded from.
     """
 
@@ -58,6 +61,7 @@ class Plan:
     is_new_version: bool = False
     config: RunConfig | None = None
     undone: tuple[str, ...] = ()
+    untrained: tuple[Change, ...] = ()
     opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -94,6 +98,8 @@ def _decide_start(command: Train, facts: Facts) -> Plan:
 def _plan_new_run(facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
     notes = [*notes, *_how_to_return_to(facts.run)]
     start = Start.FRESH
+    if not facts.source and (far := _note_on_rate(facts.options)):
+        notes += [far]
     if facts.source:
         start = Start.FROM_WEIGHTS
         reason = f"weights of {facts.source.path}, new optimizer ({reason})"
@@ -110,6 +116,10 @@ def _plan_new_run(facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
         notes=tuple(notes),
         is_new_version=facts.is_new_version,
     )
+
+
+def _note_on_rate(options: Options) -> str:
+    return note_on_rate(options.lr, options.model_type, is_pretrained=options.is_fine_tuning)
 
 
 def _directory(facts: Facts) -> RunDirectory:
@@ -129,26 +139,72 @@ def _plan_resume(command: Resume, facts: Facts) -> Plan:
         reason += f" (its {command.load_checkpoint_type} checkpoint)"
     if command.config and command.config.resume_from == command.model_path:
         reason += f", as checkpoint.resume_from in {command.config.path} says"
-    return _continue_from(facts.source, facts, reason)
+    plan = _continue_from(facts.source, facts, reason)
+    untrained = tuple(change for change in plan.changes if tells_runs_apart(change.name))
+    return replace(plan, untrained=untrained if plan.start is Start.REACHED else ())
 
 
 def _plan_auto_resume(command: AutoResume, facts: Facts) -> Plan:
     unused = f"--model_path {command.model_path} is not used: the run has a checkpoint to continue from"
     notes = [unused] if command.model_path else []
     notes += [f"passed over {folder}: it holds no checkpoint" for folder in facts.passed_versions]
+    in_experiment = facts.options.experiment is not None
+    notes += _other_versions(facts) if in_experiment else []
     if facts.candidates.usable:
         reason = "--auto_resume found it as the latest usable checkpoint"
-        return _continue_from(facts.candidates.usable, facts, reason, notes + _passed_over(facts.candidates))
+        plan = _continue_from(facts.candidates.usable, facts, reason, notes + _passed_over(facts.candidates))
+        return _with_others_settings(plan, command, facts)
     new_run = "start the next version" if facts.options.experiment else "move them aside and start"
     _refuse_if_all_unusable(facts.candidates, facts.run.folder, new_run)
     other = facts.other_length
     if other.usable:
-        reason = f"--auto_resume: {other.usable.path.parent} differs in nothing but --num_epochs, so it goes on here"
-        return _continue_from(other.usable, facts, reason, notes + _passed_over(other))
+        reason = f"--auto_resume: {_same_run(other.usable, facts.options)}, so it goes on here"
+        plan = _continue_from(other.usable, facts, reason, notes + _passed_over(other))
+        return _with_others_settings(plan, command, facts)
     if facts.other_length_folder:
         _refuse_if_all_unusable(other, facts.other_length_folder.folder)
-    similar = [f"{folder} differs only in learning rate, batch size or comment" for folder in facts.similar]
-    return _plan_new_run(facts, "--auto_resume found no checkpoint of this run", similar)
+    near = () if in_experiment else facts.similar  # named already
+    similar = [f"{run.folder} differs in {_differing(run.changes)}" for run in near]
+    return _plan_new_run(facts, "--auto_resume found no checkpoint of this run", [*notes, *similar])
+
+
+def _other_versions(facts: Facts) -> list[str]:
+    return [f"{run.folder} is another run: it differs in {_differing(run.changes)}" for run in facts.similar]
+
+
+def _same_run(source: CheckpointRecord, options: Options) -> str:
+    """Say in what a run of another length differs from the one asked for."""
+    names = [f"--{change.name}" for change in changed_settings(source.options, options)]
+    return f"{source.path.parent} has the same settings but for {' and '.join(names)}"
+
+
+def _differing(changes: Sequence[Change]) -> str:
+    return ", ".join(f"--{change.name} ({_shown(change.old)} there)" for change in changes)
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else str(value)
+
+
+def _with_others_settings(plan: Plan, command: AutoResume, facts: Facts) -> Plan:
+    """Say which settings of a run found by its name are not those asked for; refuse what was typed to be others.
+
+    In an experiment, what was not typed is the version's. In models/ the name says what is asked for, defaults too, and
+    a run that was never trained so is not reported as trained.
+    """
+    source = plan.checkpoint
+    assert source is not None
+    other = differences(source.options, command.options, command.given)
+    refuse_other_run([change for change in other if change.name in command.given], source)
+    former = [change for change in other if change.name == "lr" and change.old == FORMER_DEFAULT]
+    notes = [
+        f"--{change.name} {_shown(change.old)} is that of {source.path.parent}; it was not typed, and a new run would "
+        f"have {_shown(change.new)}{', a default that changed' if change in former else ''}"
+        for change in other
+    ]
+    untrained = [change for change in other if change not in former]
+    is_untrained = plan.start is Start.REACHED and facts.options.experiment is None
+    return replace(plan, notes=(*plan.notes, *notes), untrained=tuple(untrained) if is_untrained else ())
 
 
 def _passed_over(candidates: Candidates) -> list[str]:

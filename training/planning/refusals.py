@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from training.checkpoints.record import CheckpointRecord
@@ -21,6 +21,18 @@ def refuse_verb(flag: str, path: Path, options: Options | None) -> None:
     why = options.task.refuses.get(flag) if options else None
     if options and why:
         raise UserError(f"{flag} {path}: that is a model of --model_type {options.model_type}, and {why}")
+
+
+def refuse_other_run(typed: Sequence[Change], source: CheckpointRecord) -> None:
+    """Raise UserError where the run in a folder was trained with other settings than those that were typed."""
+    if not typed:
+        return
+    told = ", ".join(f"--{change.name} is {change.old} there and {change.new} now" for change in typed)
+    raise UserError(
+        f"{source.path.parent} has the name of this run and holds another one: {told}; type its settings to go on with "
+        f"it, add --comment WORD for a run in a folder of its own, or pass --resume --model_path {source.path} to "
+        "change the settings of this one"
+    )
 
 
 def refuse_breaking(changes: Sequence[Change], source: CheckpointRecord) -> None:
@@ -58,16 +70,21 @@ def refuse_breaking(changes: Sequence[Change], source: CheckpointRecord) -> None
                 pass
 
 
-def refuse_changed_data(source: CheckpointRecord, found: dict[str, str]) -> tuple[Change, ...]:
-    """Return which parts of the data differ from the checkpoint's; in the middle of an epoch that is a UserError.
-
-    The data's identity is the content hash of its protocols, so a corpus may move to another folder.
-    """
-    changes = tuple(
+def changed_data(source: CheckpointRecord, found: Mapping[str, str]) -> tuple[Change, ...]:
+    """Return which parts of the data differ from the checkpoint's."""
+    return tuple(
         Change(f"{part} protocol", source.data.get(part, "none")[:12], digest[:12])
         for part, digest in found.items()
         if source.data.get(part) != digest
     )
+
+
+def refuse_changed_data(source: CheckpointRecord, found: Mapping[str, str]) -> tuple[Change, ...]:
+    """Return which parts of the data differ from the checkpoint's; in the middle of an epoch that is a UserError.
+
+    The data's identity is the content hash of its protocols, so a corpus may move to another folder.
+    """
+    changes = changed_data(source, found)
     if changes and source.is_mid_epoch:
         raise UserError(
             f"the {changes[0].name} is not the one {source.path} was trained on (its content differs), and the "

@@ -11,6 +11,7 @@ from training.checkpoints.history import Session
 from training.checkpoints.record import CheckpointRecord
 from training.settings.changes import Change, every_change
 from training.settings.options import Options
+from utils.numerics import NUMERICS
 
 
 def begin_session(
@@ -27,6 +28,8 @@ def begin_session(
     if checkpoint is None:
         return Session(time.time(), 0, str(weights or ""), None, dict(environment), {})
     changes = [*every_change(checkpoint.options, options), *changed_data]
+    if checkpoint.numerics != NUMERICS:
+        changes.append(Change("numerics", checkpoint.numerics, NUMERICS))
     return Session(
         started_at=time.time(),
         step=checkpoint.step,

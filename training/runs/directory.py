@@ -1,4 +1,4 @@
-"""Where everything of one run lies: the rule that names its folder, and every path in it."""
+"""Where everything of one run lies: every path in its folder, whose name is its identity."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.settings.identity import run_name
 from training.settings.name_template import LAST_CHECKPOINT
 from training.settings.options import Options
 from training.settings.tasks import DETECTION, TaskDescription
@@ -20,27 +21,6 @@ MOVE_JOURNAL_NAME = ".moving_aside.json"
 TRAINING_LOG_NAME = "training_log.csv"
 REPORT_NAME = "report.html"
 _VERSION = re.compile(r"version_(\d+)")
-
-
-def run_tag(options: Options) -> str:
-    """Return the name of the run's folder, with numbers as Python's `str` writes them.
-
-    >>> run_tag(Options())
-    'g3_heatmap_DF_CCE_100_16_1e-06_group3_contrastiveFalse'
-    >>> run_tag(Options(lr=1e-3, comment="exp1"))
-    'g3_heatmap_DF_CCE_100_16_0.001_group3_contrastiveFalse_exp1'
-    """
-    parts = [
-        options.model_type,
-        options.track,
-        options.loss,
-        str(options.num_epochs),
-        str(options.batch_size),
-        str(options.lr),
-        f"group{options.group_size}",
-        f"contrastive{options.use_contrastive}",
-    ]
-    return "_".join(parts) + _suffix(options.comment)
 
 
 def _suffix(comment: str | None) -> str:
@@ -62,7 +42,7 @@ class RunDirectory:
     def of(cls, options: Options) -> RunDirectory:
         """Return the directory of the run these options name. Which one an experiment's is depends on the disk."""
         assert options.experiment is None, "see training/runs/experiments.py"
-        return cls(RUNS_ROOT / run_tag(options), options.comment, options.task)
+        return cls(RUNS_ROOT / run_name(options), options.comment, options.task)
 
     @property
     def logs_folder(self) -> Path:

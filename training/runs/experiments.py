@@ -13,10 +13,10 @@ from training.runs.directory import (
     LOGS_ROOT,
     OUTPUTS_ROOT,
     VERSIONS_NAME,
-    RunDirectory,
     is_version,
     version_number,
 )
+from training.runs.own_folder import Wanted, find_run
 from training.runs.survey import RunFolder, survey_folder, versions_in
 from training.settings.name_template import CHECKPOINT_SUFFIXES
 from training.settings.options import Options
@@ -53,7 +53,7 @@ def find_experiment(name: str) -> Experiment:
 def run_to_look_at(options: Options) -> RunFolder:
     """Return the run that the options name; of an experiment the newest version, one with checkpoints if there is."""
     if options.experiment is None:
-        return survey_folder(RunDirectory.of(options).folder)
+        return find_run(Wanted(options)).run
     experiment = find_experiment(options.experiment)
     newest = next(iter(experiment.folders), experiment.next_folder.parent)
     return experiment.newest_with_checkpoints() or survey_folder(newest)

@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES, TEMPORAL_BIASES, TYPES_WITH_SETTING, XLS_R_300M
+from training.settings.learning_rates import RATE_OF_DETECTOR, default_rate
 from training.settings.name_template import NameTemplate
 from training.settings.rawboost import RawBoostSettings
 from training.settings.recipe import RecipeSettings
@@ -205,9 +206,9 @@ class Options(RecipeSettings, RawBoostSettings, WandbSettings):
             if must_be := wrong_type(name, value := getattr(self, name)):
                 raise UserError(f"--{name} must be {must_be}, found {value!r}", EXIT_USAGE)
         self._refuse_settings_of_other_detectors()
-        if self.model_type in FRONT_END_TYPES and not self.ssl_model:
-            chosen = COMPACT if self.database_path == DEMO_DATABASE else XLS_R_300M
-            object.__setattr__(self, "ssl_model", chosen)
+        object.__setattr__(self, "ssl_model", self.ssl_model or self.default_of("ssl_model"))
+        if self.lr is RATE_OF_DETECTOR:
+            object.__setattr__(self, "lr", self.default_of("lr"))
         self.fill_in_recipe()
         object.__setattr__(self, "milestones", tuple(sorted(set(self.milestones))))  # a list where it was JSON
         object.__setattr__(self, "wandb_tags", tuple(self.wandb_tags))
@@ -232,6 +233,26 @@ class Options(RecipeSettings, RawBoostSettings, WandbSettings):
         return NameTemplate.parse(
             self.checkpoint_name, texts, self.task, save_interval=self.save_interval, val_interval=self.val_interval
         )
+
+    @property
+    def is_fine_tuning(self) -> bool:
+        """Whether a front-end with trained weights is trained further, so that rates for that are the right ones."""
+        return self.model_type in FRONT_END_TYPES and self.ssl_model != COMPACT and not self.freeze_ssl
+
+    def default_of(self, name: str) -> Any:
+        """Return the value that a setting has where it is not given and the others are as here.
+
+        >>> Options(balanced_batches=True).default_of("class_weights"), Options().default_of("seed")
+        ((1.0, 1.0), 1234)
+        """
+        match name:
+            case "ssl_model" if self.model_type in FRONT_END_TYPES:
+                return COMPACT if self.database_path == DEMO_DATABASE else XLS_R_300M
+            case "class_weights":
+                return self.default_class_weights
+            case "lr":
+                return default_rate(self.model_type)
+        return _DECLARED_DEFAULTS[name]
 
     @property
     def task(self) -> TaskDescription:
@@ -262,6 +283,7 @@ class Options(RecipeSettings, RawBoostSettings, WandbSettings):
         return dataclasses.replace(self, **values)
 
 
+_DECLARED_DEFAULTS: Mapping[str, Any] = {f.name: f.default for f in dataclasses.fields(Options)}
 _DECLARED: Mapping[str, Setting] = {f.name: f.metadata["setting"] for f in dataclasses.fields(Options)}
 SETTINGS = {name: _DECLARED[name] for name in sorted(_DECLARED, key=lambda name: GROUPS.index(_DECLARED[name].group))}
 """Every setting, group by group, those of a group in the order of their declaration."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from training.settings.learning_rates import RATE_OF_DETECTOR
 from training.settings.setting import OnChange, setting
 from utils.errors import EXIT_USAGE, UserError
 
@@ -75,7 +76,15 @@ class RecipeSettings:
         "end training after N epochs without a new best one; 0: never",
         at_least=0,
     )
-    lr: float = setting(1e-6, "training", OnChange.REPORTED, "learning rate of Adam", above=0)
+    lr: float = setting(
+        RATE_OF_DETECTOR,
+        "training",
+        OnChange.REPORTED,
+        "learning rate of Adam (default: the published one of the detector: 1e-6 for those that fine-tune XLS-R, 1e-4 "
+        "for aasist and aasist_l, 3e-4 for lcnn; 1e-3 for spectrogram_*, for which none is. `compact` and --freeze_ssl "
+        "need 1e-3)",
+        above=0,
+    )
     weight_decay: float = setting(1e-4, "training", OnChange.REPORTED, "weight decay of Adam", at_least=0)
     clip_grad_norm: float | None = setting(
         None,
@@ -135,9 +144,14 @@ class RecipeSettings:
         """Give settings that depend on others their values; for Options alone, while it is made."""
         if self.loss == "WCE":
             object.__setattr__(self, "loss", "CCE")
-        is_even = self.loss == ONE_CLASS_LOSS or self.balanced_batches
-        weights = self.class_weights or (EVEN_WEIGHTS if is_even else CLASS_WEIGHTS)
+        weights = self.class_weights or self.default_class_weights
         object.__setattr__(self, "class_weights", tuple(weights))  # a list where it was JSON
+
+    @property
+    def default_class_weights(self) -> tuple[float, ...]:
+        """What the weights are where none are given."""
+        is_even = self.loss == ONE_CLASS_LOSS or self.balanced_batches
+        return EVEN_WEIGHTS if is_even else CLASS_WEIGHTS
 
     def refuse_bad_recipe(self) -> None:
         """Raise UserError for settings that contradict each other."""

@@ -55,6 +55,11 @@ class Corpus:
     division: str = ""
     evaluation: PartSource | None = None
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the data are, wherever they lie: the content hashes of the two parts' protocols."""
+        return {"train": self.train.protocol.content_sha256, "dev": self.dev.protocol.content_sha256}
+
     def open_eval(self) -> CorpusPart:
         """Read the evaluation part, which training never needs; raises UserError where it is missing or faulty."""
         if self.evaluation is None:

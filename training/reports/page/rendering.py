@@ -24,6 +24,7 @@ from training.reports.page.wording import (
     with_unit,
 )
 from training.reports.story import Story
+from training.runs.reproduction import how_to_repeat, what_differs
 from training.runs.survey import RunFolder
 from training.tasks.task import Scores
 from utils.errors import UserError
@@ -65,6 +66,8 @@ def report_html(story: Story, run: RunFolder, heatmaps: Heatmaps | None, written
         "heatmaps": heatmaps,
         "checkpoints": checkpoint_rows(run, story),
         "under_way": _under_way(story, run),
+        "differing": what_differs(history, story.options),
+        "how_to_repeat": how_to_repeat(history, story.options),
         "go_on": _how_to_go_on(state, run),
         "settings": settings,
         "other_than_default": [row for _, rows in settings for row in rows if row.default],

@@ -13,7 +13,7 @@ from training.checkpoints.record import CheckpointRecord, Kind
 from training.reports.page.wording import duration_text, figure, time_text, value_text
 from training.reports.story import Story
 from training.runs.survey import RunFolder
-from training.settings.options import SETTINGS, Options
+from training.settings.options import SETTINGS
 from training.settings.tasks import Figures
 from utils.terminal_text import bytes_text
 
@@ -179,18 +179,16 @@ def environment_rows(story: Story) -> list[tuple[str, str]]:
 def setting_groups(story: Story) -> list[tuple[str, list[SettingRow]]]:
     """Return every setting with its group; what differs from the default says so."""
     options = story.options
-    # What a default is may depend on these: it is the value that a run without any other flag has.
-    defaults = Options(model_type=options.model_type, database_path=options.database_path, loss=options.loss).as_dict()
-    defaults |= {name: getattr(Options(), name) for name in ("model_type", "database_path", "loss")}
-    rows = [(SETTINGS[name].group, _setting(name, value, defaults, story)) for name, value in options.as_dict().items()]
+    rows = [(SETTINGS[name].group, _setting(name, value, story)) for name, value in options.as_dict().items()]
     return [(group, [row for _, row in found]) for group, found in groupby(rows, key=lambda pair: pair[0])]
 
 
-def _setting(name: str, value: Any, defaults: Mapping[str, Any], story: Story) -> SettingRow:
+def _setting(name: str, value: Any, story: Story) -> SettingRow:
+    default = value_text(story.options.default_of(name))
     return SettingRow(
         name=name,
         value=value_text(value),
-        default="" if value == defaults[name] else value_text(defaults[name]),
+        default="" if value_text(value) == default else default,
         help=SETTINGS[name].help,
         history=tuple(
             f"{value_text(session.changes[name][0])} → {value_text(session.changes[name][1])} in session {number}"
