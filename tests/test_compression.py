@@ -25,9 +25,10 @@ from tests.small_state import FACTS, complete_epoch, seed_everything, small_stat
 from tests.test_retention import LINEAGE, epoch, files, short
 from training.checkpoints import sealed_file
 from training.checkpoints.checking import Verdict, check_file
+from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.inspection import inspect_file
 from training.checkpoints.record import CheckpointRecord, Kind, examine
-from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal, read_record
+from training.checkpoints.sealed_file import broken_seal, read_record
 from training.saving import compression
 from training.saving.compression import compress_file, files_to_compress
 from training.saving.store import save_checkpoint

@@ -21,6 +21,7 @@ from tests.conftest import REPOSITORY, SMALL_RUN
 from tests.loading import load_payload, load_weights
 from tests.records import record
 from tests.test_store import flip_bit
+from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.frozen_reference import FROZEN_KEY, FrozenFile
 from training.checkpoints.frozen_weights import (
     content_sha256,
@@ -30,7 +31,6 @@ from training.checkpoints.frozen_weights import (
     without_frozen,
 )
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine, record_from_dict
-from training.checkpoints.sealed_file import BadCheckpointFileError
 from training.inference import load_detector
 from training.loop.step import take_step
 from training.runs.directory import RunDirectory

@@ -15,7 +15,7 @@ from main import main
 from tests.conftest import SMALL_RUN
 from tests.records import cut, metrics, record, write_foreign_weights
 from tests.test_validation import MODEL, write_whole
-from training.checkpoints.sealed_file import BadCheckpointFileError
+from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.tensor_table import read_tensor_table
 from training.runs.directory import RunDirectory
 from training.settings.options import Options

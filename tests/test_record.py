@@ -13,6 +13,7 @@ import torch
 from tests.conftest import REPOSITORY
 from tests.records import metrics, record, validated
 from training.checkpoints.checking import Verdict, check_file
+from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.frozen_reference import FrozenFile
 from training.checkpoints.record import (
     FORMAT,
@@ -23,7 +24,6 @@ from training.checkpoints.record import (
     examine,
     record_from_dict,
 )
-from training.checkpoints.sealed_file import BadCheckpointFileError
 from training.saving.store import save_checkpoint
 from training.settings.options import Options
 from training.settings.tasks import DETECTION

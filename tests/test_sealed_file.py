@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from training.checkpoints import sealed_file
-from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal, read_record, write_sealed
+from training.checkpoints.file_format import BadCheckpointFileError
+from training.checkpoints.sealed_file import broken_seal, read_record, write_sealed
 
 RECORD = {"format": 1, "epoch": 3, "lr": 1e-06, "comment": "é"}
 PAYLOAD = {"weight": torch.arange(40.0), "bias": torch.ones(3), "epoch": 3}

@@ -21,9 +21,10 @@ from tests.comparing import differences
 from tests.records import record
 from training.checkpoints import verified_file
 from training.checkpoints.file_bytes import CHUNK_BYTES, FileBytes
+from training.checkpoints.file_format import BadCheckpointFileError, NotUsableError
 from training.checkpoints.frozen_reference import FrozenFile, FrozenReference
 from training.checkpoints.record import CheckpointRecord, WeightsFile
-from training.checkpoints.sealed_file import BadCheckpointFileError, NotUsableError, broken_seal, write_sealed
+from training.checkpoints.sealed_file import broken_seal, write_sealed
 from training.checkpoints.verified_file import BrokenFileError, VerifiedFile, open_verified, verify
 from training.checkpoints.verified_load import load_verified
 from training.saving.compression import compress_file

@@ -152,7 +152,9 @@ def test_safetensors_are_read_checked_and_listed(workplace: Path) -> None:
     assert main(["--resume", "--model_path", path.name]) == 1
 
 
-@pytest.mark.parametrize(("kept", "words"), [(0.99, "it was cut short"), (0.1, "within its header"), (0.0, "within")])
+@pytest.mark.parametrize(
+    ("kept", "words"), [(0.99, "it was cut short"), (0.1, "within its header"), (0.0, "it is empty")]
+)
 def test_a_cut_safetensors_file_is_named(tmp_path: Path, kept: float, words: str) -> None:
     path = tmp_path / "model.safetensors"
     save_file(WHOLE, path)

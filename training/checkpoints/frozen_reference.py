@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal, read_record
+from training.checkpoints.file_format import BadCheckpointFileError
+from training.checkpoints.sealed_file import broken_seal, read_record
 from training.settings.name_template import FROZEN
 from utils.terminal_text import bytes_text
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from models.front_end import SelfSupervisedFrontEnd
+from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.frozen_reference import FROZEN_KEY, WEIGHTS_KEY, FrozenFile, FrozenReference
-from training.checkpoints.sealed_file import BadCheckpointFileError
 from training.checkpoints.verified_file import VerifiedFile, open_frozen
 from training.checkpoints.verified_load import load_verified
 from utils.errors import UserError

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.frozen_reference import FROZEN_KIND, find_frozen
 from training.checkpoints.record import CheckpointRecord, Kind, record_from_dict
-from training.checkpoints.sealed_file import BadCheckpointFileError, read_record
+from training.checkpoints.sealed_file import read_record
 from training.checkpoints.tensor_table import TensorTable, read_tensor_table
 from utils.errors import UserError
 from utils.terminal_text import printable

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from training.checkpoints.decision import Decision
+from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.frozen_reference import (
     FROZEN_KIND,
     FrozenFile,
@@ -17,7 +18,7 @@ from training.checkpoints.frozen_reference import (
     frozen_file_from_dict,
 )
 from training.checkpoints.history import EpochMetrics, Lineage, StepMetrics
-from training.checkpoints.sealed_file import BadCheckpointFileError, read_record
+from training.checkpoints.sealed_file import read_record
 from training.settings.options import Options, options_from_record
 from training.settings.tasks import DETECTION, Figure, Figures, TaskDescription
 from utils.errors import UserError

@@ -11,12 +11,10 @@ import json
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from training.checkpoints.last_entry import Readable
 
-SAFETENSORS_SUFFIX = ".safetensors"
 _LENGTH_BYTES = 8
 _HEADER_LIMIT_BYTES = 100_000_000  # the format's own
 _METADATA = "__metadata__"
@@ -39,17 +37,11 @@ class StoredTensor:
     bytes: int
 
 
-def read_header(path: Path) -> list[StoredTensor]:
-    """Return the tensors of a file, in its order; raises BadSafetensorsError where it is cut short or no such file."""
-    try:
-        with path.open("rb", buffering=0) as file:
-            return header_in(file)
-    except OSError as error:
-        raise BadSafetensorsError(f"it cannot be read ({error.strerror or error})") from error
-
-
 def header_in(file: Readable) -> list[StoredTensor]:
-    """Return the tensors of an open file, as `read_header` does; raises OSError too."""
+    """Return the tensors of an open file, in its order.
+
+    Raises BadSafetensorsError where it is cut short or no such file, and OSError.
+    """
     size, length, header = _read_header(file)
     try:
         entries = {name: entry for name, entry in header.items() if name != _METADATA}

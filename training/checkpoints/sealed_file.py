@@ -22,17 +22,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from training.checkpoints.file_format import (
+    CUT_OR_BAD_BLOCK,
+    SEAL,
+    SEAL_BYTES,
+    BadCheckpointFileError,
+    FileFormat,
+    format_of,
+    has_seal,
+    sealed_bytes,
+)
 from training.checkpoints.last_entry import Readable, read_last_entry
-from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX, BadSafetensorsError, header_in
+from training.checkpoints.safetensors_file import BadSafetensorsError, header_in
 
 RECORD_NAME = "record.json"
-_SEAL = b"bonafide sealed crc32:%08x"
-_SEAL_BYTES = len(_SEAL % 0)
 _CHUNK_BYTES = 1 << 22
 _RECORD_LIMIT_BYTES = 1 << 24
-# How a file of torch before version 1.6 begins: a pickle of its magic number (torch/serialization.py).
-_OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-_PICKLE_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
 # What zipfile raises beside BadZipFile: a changed flag makes an entry encrypted, or of another compression.
 BAD_ENTRY = (
     ValueError,
@@ -49,14 +54,6 @@ BAD_ENTRY = (
 class _Writable(Protocol):
     def write(self, data: Any, /) -> int: ...
     def flush(self) -> None: ...
-
-
-class BadCheckpointFileError(Exception):
-    """A file that cannot be a whole checkpoint; the message says what was found, without the file's name."""
-
-
-class NotUsableError(BadCheckpointFileError):
-    """A file that may be as it was written, and that this program makes no use of."""
 
 
 class _ChecksummedWriter:
@@ -94,11 +91,11 @@ def write_sealed(file: IO[bytes], save: Callable[[Any], None], record: dict[str,
         entry = zipfile.ZipInfo(f"{top}/{RECORD_NAME}")  # of 1980, as torch's entries: same content, same bytes
         entry.external_attr = 0o600 << 16
         archive.writestr(entry, json.dumps(record, indent=1, allow_nan=False))
-        archive.comment = _SEAL % 0
+        archive.comment = SEAL % 0
     file.seek(directory_start)
-    crc = zlib.crc32(file.read()[:-_SEAL_BYTES], writer.crc_before[directory_start])
-    file.seek(-_SEAL_BYTES, os.SEEK_END)
-    file.write(_SEAL % crc)
+    crc = zlib.crc32(file.read()[:-SEAL_BYTES], writer.crc_before[directory_start])
+    file.seek(-SEAL_BYTES, os.SEEK_END)
+    file.write(SEAL % crc)
     file.flush()
 
 
@@ -122,28 +119,37 @@ def cannot_be_read(error: OSError) -> str:
 
 def record_in(file: Readable, suffix: str) -> dict[str, Any] | None:
     """Return the JSON record in an open file whose name ends in `suffix`; as `read_record`, but raises OSError too."""
-    try:
-        record = _last_record(file)
-        if record is not None:
-            return record
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-            top = names[0].split("/", 1)[0] if names else ""
-            if f"{top}/{RECORD_NAME}" in names:
-                if archive.getinfo(f"{top}/{RECORD_NAME}").file_size > _RECORD_LIMIT_BYTES:
-                    raise BadCheckpointFileError("its record is larger than any that bonafide writes")
-                record = json.loads(archive.read(f"{top}/{RECORD_NAME}"))
-                if not isinstance(record, dict):
-                    raise BadCheckpointFileError("its record is not a JSON object")
-                return record
-            if f"{top}/data.pkl" in names:
-                return None
-            raise BadCheckpointFileError("it is a zip file, and not one that torch wrote")
-    except zipfile.BadZipFile as error:
-        _refuse_unless_known(file, suffix, str(error))
+    found = format_of(file, suffix)
+    if found is FileFormat.SAFETENSORS:
+        try:
+            header_in(file)
+        except BadSafetensorsError as error:
+            raise BadCheckpointFileError(str(error)) from error
+    if not found.is_zip:
         return None
+    try:
+        return _last_record(file) or _record_among_entries(file)
+    except zipfile.BadZipFile as error:
+        raise BadCheckpointFileError(f"it was {CUT_OR_BAD_BLOCK} ({error})") from error
     except BAD_ENTRY as error:
         raise BadCheckpointFileError(f"its record cannot be read ({error})") from error
+
+
+def _record_among_entries(file: Readable) -> dict[str, Any] | None:
+    """Return the record of a zip file wherever it lies, None for one of torch without; raises what zipfile does."""
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        top = names[0].split("/", 1)[0] if names else ""
+        if f"{top}/{RECORD_NAME}" in names:
+            if archive.getinfo(f"{top}/{RECORD_NAME}").file_size > _RECORD_LIMIT_BYTES:
+                raise BadCheckpointFileError("its record is larger than any that bonafide writes")
+            record = json.loads(archive.read(f"{top}/{RECORD_NAME}"))
+            if not isinstance(record, dict):
+                raise BadCheckpointFileError("its record is not a JSON object")
+            return record
+        if f"{top}/data.pkl" in names:
+            return None
+        raise BadCheckpointFileError("it is a zip file, and not one that torch wrote")
 
 
 def _last_record(file: Readable) -> dict[str, Any] | None:
@@ -151,48 +157,11 @@ def _last_record(file: Readable) -> dict[str, Any] | None:
 
     The record is the last entry of such a file, so the hundreds of tensors before it need not be listed.
     """
-    entry = read_last_entry(file, _SEAL_BYTES, _RECORD_LIMIT_BYTES)
+    entry = read_last_entry(file, SEAL_BYTES, _RECORD_LIMIT_BYTES)
     if entry is None or entry[0].count("/") != 1 or not entry[0].endswith(f"/{RECORD_NAME}"):
         return None
     record = json.loads(entry[1])
     return record if isinstance(record, dict) else None
-
-
-def _refuse_unless_known(file: Readable, suffix: str, complaint: str) -> None:
-    """Raise for everything that is no zip file, but for safetensors and what torch wrote before version 1.6."""
-    if suffix == SAFETENSORS_SUFFIX:
-        try:
-            header_in(file)
-        except BadSafetensorsError as error:
-            raise BadCheckpointFileError(str(error)) from error
-        return
-    file.seek(0)
-    start = file.read(len(_OLD_TORCH))
-    foreign = _other_format(start)
-    if foreign:
-        raise NotUsableError(foreign)
-    if start[:2] == b"\x80\x02":
-        return
-    if start[:4] == b"PK\x03\x04":
-        raise BadCheckpointFileError(f"it was cut short or hit by a bad block ({complaint})")
-    if not start:
-        raise BadCheckpointFileError("it is empty")
-    raise BadCheckpointFileError(f"it is not a checkpoint file ({complaint})")
-
-
-def _other_format(start: bytes) -> str | None:
-    """Say why a gzipped file or a plain pickle is not read, judging by its first bytes; None for any other file."""
-    if start.startswith(b"\x1f\x8b"):
-        return (
-            "it is compressed with gzip, and what is inside may run code when it is unpickled: load it with the "
-            "program that wrote it, save its state dict with torch.save and pass that file"
-        )
-    if start[:1] == b"\x80" and start[1:2] in _PICKLE_PROTOCOLS and not _OLD_TORCH.startswith(start):
-        return (
-            "it is a plain pickle and not a file of torch.save: loading it could run code, so it is refused. If you "
-            "trust it, load it with the program that wrote it, save its state dict with torch.save and pass that file"
-        )
-    return None
 
 
 def broken_seal(path: Path) -> str | None:
@@ -215,20 +184,9 @@ def broken_seal_of(file: Readable) -> str | None:
     return seal_complaint(_crc32_of(file, sealed_bytes(file)), file.read())
 
 
-def has_seal(file: Readable) -> bool:
-    """Whether an open file ends as ours do."""
-    file.seek(sealed_bytes(file))
-    return file.read().startswith(_SEAL.split(b"%", 1)[0])
-
-
-def sealed_bytes(file: Readable) -> int:
-    """Return how many bytes of an open file lie before its seal."""
-    return max(0, file.seek(0, os.SEEK_END) - _SEAL_BYTES)
-
-
 def seal_complaint(crc: int, seal: bytes) -> str | None:
     """Return what is wrong with a file whose bytes before the seal have this CRC-32, None for nothing."""
-    found = _SEAL % crc
+    found = SEAL % crc
     if found == seal:
         return None
     return f"its checksum does not match (bytes were changed after it was written): {found[-8:].decode()} found, " + (
@@ -256,8 +214,8 @@ def broken_entry(file: Readable, suffix: str) -> str | None:
     try:
         if record_in(file, suffix) is not None:
             return "its seal is missing or damaged"
-        if not zipfile.is_zipfile(file):
-            return None  # the old pickle format has no checksum at all
+        if not format_of(file, suffix).is_zip:
+            return None  # the others have no checksum at all
         with zipfile.ZipFile(file) as archive:
             entry = archive.testzip()
     except BadCheckpointFileError as error:

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX, BadSafetensorsError, read_header
-from training.checkpoints.sealed_file import BAD_ENTRY, BadCheckpointFileError
+from training.checkpoints.file_format import BadCheckpointFileError, FileFormat, format_of
+from training.checkpoints.safetensors_file import BadSafetensorsError, header_in
+from training.checkpoints.sealed_file import BAD_ENTRY
 from utils.inert_pickle import Call, Global, InertPickle, InertPickleError, Reference, read_inert_pickle
 
 _PICKLE_LIMIT_BYTES = 1 << 26
@@ -133,21 +134,23 @@ def read_tensor_table(path: Path) -> TensorTable:
 
     Raises BadCheckpointFileError where the file is cut short, lacks the values of a tensor, or is no torch file.
     """
-    if path.suffix == SAFETENSORS_SUFFIX:
-        return _table_of_safetensors(path)
     try:
         with path.open("rb") as file:
-            if not zipfile.is_zipfile(file):
-                return _table_of_old_format(file)
-            with zipfile.ZipFile(file) as archive:
-                return _table_of_zip(archive)
+            match format_of(file, path.suffix):
+                case FileFormat.SAFETENSORS:
+                    return _table_of_safetensors(file)
+                case FileFormat.OLD_TORCH:
+                    return _table_of_old_format(file)
+                case FileFormat.SEALED | FileFormat.ZIP:
+                    with zipfile.ZipFile(file) as archive:
+                        return _table_of_zip(archive)
     except (InertPickleError, *_UNREADABLE) as error:
         raise BadCheckpointFileError(f"its list of tensors cannot be read ({error})") from error
 
 
-def _table_of_safetensors(path: Path) -> TensorTable:
+def _table_of_safetensors(file: IO[bytes]) -> TensorTable:
     try:
-        stored = read_header(path)
+        stored = header_in(file)
     except BadSafetensorsError as error:
         raise BadCheckpointFileError(str(error)) from error
     tensors = tuple(TensorEntry("", t.name, t.shape, t.dtype, t.bytes, t.name) for t in stored)

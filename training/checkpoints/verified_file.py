@@ -14,18 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoints.file_bytes import FileBytes
+from training.checkpoints.file_format import BadCheckpointFileError, FileFormat, NotUsableError, format_of, sealed_bytes
 from training.checkpoints.frozen_reference import FrozenFile, FrozenReference, find_frozen
 from training.checkpoints.record import CheckpointRecord, WeightsFile, facts_of, record_from_dict
-from training.checkpoints.sealed_file import (
-    BadCheckpointFileError,
-    NotUsableError,
-    broken_entry,
-    cannot_be_read,
-    has_seal,
-    record_in,
-    seal_complaint,
-    sealed_bytes,
-)
+from training.checkpoints.sealed_file import broken_entry, cannot_be_read, record_in, seal_complaint
 from utils.errors import UserError
 from utils.free_memory import free_memory_bytes
 
@@ -39,7 +31,7 @@ class BrokenFileError(BadCheckpointFileError):
 
 @dataclass(frozen=True, eq=False)
 class VerifiedFile:
-    """A whole file: what it is, the JSON record in it (None if another program wrote it), and its bytes.
+    """A whole file: what it is, the JSON record in it (None if another program wrote it), its bytes and their format.
 
     `frozen` is the file with the weights that a checkpoint refers to. A file is loaded once: then its bytes are given
     back, and `is_spent` is true.
@@ -48,6 +40,7 @@ class VerifiedFile:
     facts: CheckpointRecord | WeightsFile | FrozenFile
     stored: Mapping[str, Any] | None
     content: FileBytes = field(repr=False)
+    format: FileFormat
     frozen: VerifiedFile | None = None
 
     @property
@@ -121,19 +114,20 @@ def verify(path: Path, known: KnownFrozen | None = None) -> VerifiedFile:
         raise BadCheckpointFileError(cannot_be_read(error)) from error
     try:
         content = FileBytes(file, held=_fits_in_memory(os.fstat(file.fileno()).st_size))
+        found = format_of(content.reader(), path.suffix)
         stored = record_in(content.reader(), path.suffix)
         try:
             facts = facts_of(stored, path, content.size)
         except (BadCheckpointFileError, UserError) as error:
             raise NotUsableError(str(error)) from error
-        damage = _damage_in(content, path.suffix)
+        damage = _damage_in(content, found, path.suffix)
         damage = content.failure or damage
     except OSError as error:
         raise BrokenFileError(cannot_be_read(error)) from error
     if damage:
         raise BrokenFileError(damage)
     needed = facts.frozen if isinstance(facts, CheckpointRecord) else None
-    return VerifiedFile(facts, stored, content, _frozen(path, needed, known) if needed else None)
+    return VerifiedFile(facts, stored, content, found, _frozen(path, needed, known) if needed else None)
 
 
 def _fits_in_memory(size: int) -> bool:
@@ -141,9 +135,9 @@ def _fits_in_memory(size: int) -> bool:
     return free is None or _ROOM_FOR * size <= free
 
 
-def _damage_in(content: FileBytes, suffix: str) -> str | None:
+def _damage_in(content: FileBytes, found: FileFormat, suffix: str) -> str | None:
     reader = content.reader()
-    if not has_seal(reader):
+    if found is not FileFormat.SEALED:
         return broken_entry(reader, suffix)
     size = sealed_bytes(reader)
     reader.seek(size)

@@ -18,7 +18,7 @@ from typing import IO, Any, cast
 import torch
 
 from training.checkpoints.file_bytes import TakingReader
-from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX
+from training.checkpoints.file_format import FileFormat
 from training.checkpoints.tensor_table import FOREIGN_DATA
 from training.checkpoints.verified_file import VerifiedFile
 from utils.errors import UserError
@@ -59,7 +59,7 @@ def load_verified(opened: VerifiedFile) -> dict[str, Any]:
     verified; RuntimeError where it was loaded before.
     """
     path, content = opened.path, opened.content
-    load = _load_safetensors if path.suffix == SAFETENSORS_SUFFIX else _load_torch
+    load = _load_safetensors if opened.format is FileFormat.SAFETENSORS else _load_torch
     try:
         with content.take() as file:
             payload = load(path, file)

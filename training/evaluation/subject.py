@@ -10,9 +10,10 @@ import torch
 
 from models.detector import Detector
 from training.checkpoints.decision import NO_DECISION, Decision
+from training.checkpoints.file_format import FileFormat
 from training.checkpoints.foreign_weights import renamed_from_fairseq
 from training.checkpoints.record import CheckpointRecord, WeightsFile
-from training.checkpoints.safetensors_file import SAFETENSORS_SUFFIX, metadata_in
+from training.checkpoints.safetensors_file import metadata_in
 from training.checkpoints.verified_file import VerifiedFile
 from training.checkpoints.weights import load_into, load_weights, taken_text
 from training.evaluation.averaging import find_epochs_to_average, mean_of_weights
@@ -167,7 +168,7 @@ def _exported_decision(opened: VerifiedFile) -> tuple[Decision | None, str]:
     """Return the decision that --export safetensors wrote into a file's header, or None and why there is none."""
     path = opened.path
     without = f"{path.name} holds weights alone, and no calibration"
-    if path.suffix.lower() != SAFETENSORS_SUFFIX:
+    if opened.format is not FileFormat.SAFETENSORS:
         return None, without
     stored = metadata_in(opened.content.reader())
     if stored.get("program") != PROGRAM or not {"threshold", "decision"} & set(stored):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.frozen_reference import FrozenFile
-from training.checkpoints.sealed_file import BadCheckpointFileError
 from training.checkpoints.verified_file import BrokenFileError, VerifiedFile, verify
 from training.runs.survey import survey_folder
 from training.settings.name_template import CHECKPOINT_SUFFIXES

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.frozen_reference import FrozenFile
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
-from training.checkpoints.sealed_file import BadCheckpointFileError
 from training.checkpoints.verified_file import KnownFrozen, VerifiedFile, verify
 from training.runs.directory import (
     LOCK_NAME,

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.record import CheckpointRecord, Kind
-from training.checkpoints.sealed_file import BadCheckpointFileError, broken_seal
+from training.checkpoints.sealed_file import broken_seal
 from training.runs.retention import RetentionPolicy, files_to_prune
 from training.runs.survey import survey_folder
 from training.saving.compression import compress_file, files_to_compress

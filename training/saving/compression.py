@@ -16,16 +16,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
+from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.history import Lineage
 from training.checkpoints.record import CheckpointRecord, Kind
-from training.checkpoints.sealed_file import (
-    BAD_ENTRY,
-    RECORD_NAME,
-    BadCheckpointFileError,
-    broken_seal_of,
-    read_record,
-    write_sealed,
-)
+from training.checkpoints.sealed_file import BAD_ENTRY, RECORD_NAME, broken_seal_of, read_record, write_sealed
 from training.runs.retention import own_records
 from utils.atomic_files import atomic_write, disk_error_behind
 

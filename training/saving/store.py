@@ -33,6 +33,7 @@ from typing import IO, Any, cast
 
 import torch
 
+from training.checkpoints.file_format import BadCheckpointFileError, NotUsableError
 from training.checkpoints.frozen_reference import (
     FROZEN_KEY,
     FROZEN_KIND,
@@ -44,13 +45,7 @@ from training.checkpoints.frozen_reference import (
 from training.checkpoints.frozen_weights import FrozenWeights, made_whole, with_frozen
 from training.checkpoints.history import EpochMetrics
 from training.checkpoints.record import FORMAT, REQUIRED_KEYS, CheckpointRecord, Kind, examine, record_from_dict
-from training.checkpoints.sealed_file import (
-    BadCheckpointFileError,
-    NotUsableError,
-    broken_seal,
-    read_record,
-    write_sealed,
-)
+from training.checkpoints.sealed_file import broken_seal, read_record, write_sealed
 from training.checkpoints.verified_file import VerifiedFile, verify
 from training.checkpoints.verified_load import load_verified
 from training.runs.directory import RunDirectory
