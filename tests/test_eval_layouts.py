@@ -180,7 +180,7 @@ def test_a_published_set_is_scored_trial_by_trial_and_measured_as_metrics_does(
     assert tuple(trial for trial, _ in lines) == layout.trials
     assert len({float(score) for _, score in lines}) == len(layout.trials)
     if layout.groups is None:
-        assert evaluated == {"scores": {"path": "scores.txt"}}
+        assert evaluated == {"scores": {"path": "scores.txt"}, "part": "eval", "trained_on": None}
         return
     subset = layout.typed[-2:] if "--subset" in layout.typed else ()
     assert main(["--metrics", "scores.txt", "--keys", str(keys), *subset, "--json"]) == 0

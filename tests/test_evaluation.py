@@ -130,7 +130,7 @@ def test_scores_of_bare_weights_with_other_flags_are_not_continued(
     torch.save(torch.load(trained, weights_only=True)["model_state_dict"], "bare.pt")
     typed = arguments(Path("bare.pt"), corpus, protocol, *SMALL_RUN)
     subject = load_subject(asked(Evaluate, *typed))
-    part = _open_part(subject.options, "all")
+    part = _open_part(subject, "all")
     names = [trial.utterance for trial in part.protocol.trials]
     PartialScores(Path("scores.txt.partial"), origin_of(subject, part).fingerprint, names).begin(["99"] * 4)
     assert main([*typed, "--temporal_bias", "none"]) == 0

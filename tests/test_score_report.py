@@ -93,6 +93,15 @@ def test_scores_with_the_sign_turned_are_told_with_what_the_eer_would_be(capsys:
     assert "flipped" not in printed(capsys, *write_files())
 
 
+def test_scores_that_turning_does_not_help_are_not_said_to_be_turned(capsys: pytest.CaptureFixture[str]) -> None:
+    """They tell nothing: the EER is 52 %, and 48 % with the sign turned."""
+    values = {"spoof": [*range(0, 48, 2), *range(101, 153, 2)], "bonafide": [*range(1, 53, 2), *range(100, 148, 2)]}
+    rows = [f"{key}_{value} - {key} {value}" for key, found in values.items() for value in found]
+    Path("own.txt").write_text("\n".join(rows) + "\n")
+    text = printed(capsys, "--metrics", "own.txt")
+    assert 50 < float(text.partition("EER: ")[2].split()[0]) < 55 and "flipped" not in text
+
+
 def test_the_asv_scores_given_are_used_and_named(capsys: pytest.CaptureFixture[str]) -> None:
     """The ASV of test_asv_scores; C0 = 0.0095 x 10 x 1/2 = 0.0475, C1 = 0.893, C2 = 1/3: (C0 + C2 / 3) / (C0 + C2)."""
     text = printed(capsys, *write_files(), "--asv_scores", write_asv_scores())

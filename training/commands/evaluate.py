@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.commands.metrics import print_report
 from training.settings.requests import Evaluate
 from utils.console import say
 from utils.json_text import json_text
+
+if TYPE_CHECKING:
+    from training.evaluation.evaluation_set import Evaluated
 
 
 def run(request: Evaluate) -> int:
@@ -16,13 +19,13 @@ def run(request: Evaluate) -> int:
 
     done = evaluate(request)
     if done.report:
-        print_report(done.report, request.plots, as_json=request.as_json)
+        print_report(done.report, request.plots, as_json=request.as_json, facts=done.facts)
     elif not done.exit_code:
-        say(_without_figures(done.output, request.as_json))
+        say(_without_figures(done, request.as_json))
     return done.exit_code
 
 
-def _without_figures(scores: Path, as_json: bool) -> str:
+def _without_figures(done: Evaluated, as_json: bool) -> str:
     if as_json:
-        return json_text({"scores": {"path": str(scores)}})
-    return f"The trials have no keys, so there are no figures: --metrics {scores} --keys FILE gives them"
+        return json_text({"scores": {"path": str(done.output)}, **done.facts})
+    return f"The trials have no keys, so there are no figures: --metrics {done.output} --keys FILE gives them"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from training.settings.requests import Metrics
 from utils.console import say
@@ -22,11 +24,16 @@ def run(request: Metrics) -> int:
     return 0
 
 
-def print_report(report: ScoreReport, plots: Path | None, *, as_json: bool) -> None:
-    """Print the figures of a score file, and draw them into the folder `plots`, if there is one."""
+def print_report(
+    report: ScoreReport, plots: Path | None, *, as_json: bool, facts: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Print the figures of a score file, and draw them into the folder `plots`, if there is one.
+
+    `facts` are what the document has beside the figures.
+    """
     from training.evaluation.score_report import report_document, report_text  # noqa: PLC0415  (imports NumPy)
 
-    say(json_text(report_document(report)) if as_json else report_text(report))
+    say(json_text({**report_document(report), **facts}) if as_json else report_text(report))
     if plots:
         from training.evaluation.score_figures import draw_score_figures  # noqa: PLC0415  (imports matplotlib)
 

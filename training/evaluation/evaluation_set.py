@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from training.data.database import database_folder
+from training.evaluation.default_output import default_output
+from training.evaluation.origin import origin_of
 from training.evaluation.score_layouts import layout_for
 from training.evaluation.score_report import ScoreReport, measure
 from training.evaluation.scoring import score_part
 from training.evaluation.subject import Subject, load_subject
+from training.evaluation.trained_share import TrainedShare, trained_share
 from training.settings.name_template import CHECKPOINT_SUFFIXES
-from training.settings.options import Options
 from training.settings.requests import Evaluate
 from utils.console import say
 from utils.corpora import CorpusPart, find_evaluation_part
@@ -30,37 +32,45 @@ from utils.scores.trial_keys import Factor, TrialKeys, read_keys
 
 EVERY_SUBSET = "all"
 """Scored by default: the package of ASVspoof 2021 refuses a score file without every trial of its keys."""
+_OF_DEV = (
+    "There is no evaluation part, and the rest is for training. The best epoch and the threshold were chosen on "
+    "these trials"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """What came of it: the score file, the report (None without keys or when stopped), the exit code."""
+    """What came of it: the score file, the report (None without keys or when stopped), the exit code.
+
+    `facts` are what the document of --json says beside the figures: the part, and how much of it was trained on.
+    """
 
     output: Path
     report: ScoreReport | None
     exit_code: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def evaluate(command: Evaluate) -> Evaluated:
     """Score the evaluation set with the detector that the command names; raises UserError where that is impossible."""
     subject = load_subject(command)
-    part = _open_part(subject.options, command.subset or EVERY_SUBSET)
+    part = _open_part(subject, command.subset or EVERY_SUBSET)
     keys = _keys_of(part)
     measured = _measured_subset(keys, part, command.subset)
     if measured == EVERY_SUBSET and not _all_have_keys(part):
         keys = None
-    output = command.eval_output or _default_output(subject, command.load_checkpoint_type, part)
+    share = trained_share(subject, part)
+    origin = origin_of(subject, part)
+    output = command.eval_output or default_output(subject, command.load_checkpoint_type, part, origin)
     _refuse_to_overwrite(output)
     if command.asv_scores:  # what is wrong with it is said now, not after hours of scoring
         read_asv_error_rates(command.asv_scores, measured)
     if not command.as_json:
-        say(f"Evaluating on {len(part):,} trials of {part.protocol.path} ({part.layout}, {_subsets(part, measured)})")
-        say(f"with {subject.mean_of}{', '.join(map(str, subject.sources))}")
-        say(f"Precision: {subject.precision_text}")
+        say(_announcement(subject, part, measured, share))
     said_beside_json = redirect_stdout(sys.stderr) if command.as_json else nullcontext()
     with stop_on_signals() as stop, said_beside_json:
         layout = layout_for(part.layout, part.protocol.trials, keys)
-        num_scored = score_part(subject, part, output, layout, stop, quiet=command.as_json)
+        num_scored = score_part(subject, part, output, layout, origin=origin, stop=stop, quiet=command.as_json)
     if num_scored < len(part):
         if not command.as_json:
             say(f"Stopped after {num_scored:,} of {len(part):,} trials; the same command goes on from there.")
@@ -72,21 +82,28 @@ def evaluate(command: Evaluate) -> Evaluated:
     if keys:
         scores = _scores_with_keys(read_scores(output), keys)
         report = measure(scores, keys, command.asv_scores, measured).judged_by(subject.judge)
-    return Evaluated(output, report)
+    return Evaluated(output, report, facts={"part": part.name, "trained_on": share.document()})
 
 
-def _open_part(options: Options, subset: str) -> CorpusPart:
+def _open_part(subject: Subject, subset: str) -> CorpusPart:
+    options = subject.options
     protocols = Path(options.protocols_path) if options.protocols_path else None
-    return find_evaluation_part(database_folder(options.database_path), protocols, options.track, subset)
+    trained_on = subject.record.data if subject.record else {}
+    return find_evaluation_part(database_folder(options.database_path), protocols, options.track, subset, trained_on)
 
 
-def _default_output(subject: Subject, which: str, part: CorpusPart) -> Path:
-    sources = subject.sources
-    of = re.sub(r"[^A-Za-z0-9]+", "_", f"{part.layout} {part.name} {part.subset}").strip("_")
-    name = sources[-1].stem
-    mean = f"mean_of_{which}_{len(sources)}_to_" if len(sources) > 1 else ""
-    mean = "swa_of_" if subject.epochs_of_swa else mean
-    return sources[-1].with_name(f"{mean}{name}_scores_{of}.txt")
+def _announcement(subject: Subject, part: CorpusPart, measured: str, share: TrainedShare) -> str:
+    """Return what is evaluated, the share that was trained on before all else."""
+    of = "the development part of " if part.name == "dev" else ""
+    lines = [
+        share.warning,
+        f"Evaluating on {len(part):,} trials of {of}{part.protocol.path} ({part.layout}, {_subsets(part, measured)})",
+        _OF_DEV if part.name == "dev" else "",
+        f"with {subject.mean_of}{', '.join(map(str, subject.sources))}",
+        share.note,
+        f"Precision: {subject.precision_text}",
+    ]
+    return "\n".join(line for line in lines if line)
 
 
 def _refuse_to_overwrite(output: Path) -> None:

@@ -82,7 +82,7 @@ def measure(scores: ScoreFile, keys: TrialKeys | None, asv_path: Path | None, su
 
 def report_text(report: ScoreReport) -> str:
     """Return the report as lines: what was read, the pooled figures, and a table per factor."""
-    parts = [[*_source_lines(report), ""], _pooled_lines(report.pooled), _tandem_lines(report), _verdict_lines(report)]
+    parts = [[*_source_lines(report), ""], _pooled_lines(report), _tandem_lines(report), _verdict_lines(report)]
     parts += [["", *_table_lines(title, groups)] for title, groups in report.groups.items() if _tells(title, groups)]
     return "\n".join(printable(line) for part in parts for line in part)
 
@@ -129,9 +129,11 @@ def _source_lines(report: ScoreReport) -> list[str]:
     ]
 
 
-def _pooled_lines(pooled: PooledMetrics) -> list[str]:
+def _pooled_lines(report: ScoreReport) -> list[str]:
+    pooled = report.pooled
     lines = [f"EER: {pooled.eer.eer_percent:.6f} %", f"EER threshold: {pooled.eer.threshold:.6f}"]
-    if pooled.flipped_eer_percent is not None:
+    is_own = report.judge is not None  # a detector of ours has the right sign, however badly it scores
+    if pooled.flipped_eer_percent is not None and not is_own:
         lines.append(
             "EER above 50 %: the sign of the scores looks flipped (higher must be bona fide); "
             f"with the sign turned, the EER would be {pooled.flipped_eer_percent:.6f} %"

@@ -14,7 +14,7 @@ import torch
 from models.precision import autocast, log_odds
 from training.data.batches import Batch, ValidationBatches
 from training.evaluation.finished_scores import Found, lay_out_again, look_at, write_finished
-from training.evaluation.origin import Origin, origin_of
+from training.evaluation.origin import Origin
 from training.evaluation.partial_scores import PartialScores, partial_path
 from training.evaluation.score_layouts import ScoreLayout, score_text
 from training.evaluation.scoring_lock import ScoringLock
@@ -28,7 +28,14 @@ from utils.scores.score_files import read_scores
 
 
 def score_part(
-    subject: Subject, part: CorpusPart, output: Path, layout: ScoreLayout, stop: StopRequest, *, quiet: bool
+    subject: Subject,
+    part: CorpusPart,
+    output: Path,
+    layout: ScoreLayout,
+    *,
+    origin: Origin,
+    stop: StopRequest,
+    quiet: bool,
 ) -> int:
     """Write the scores of all trials to `output` and return how many there are; fewer than all where `stop` came.
 
@@ -37,7 +44,6 @@ def score_part(
     where another process scores into it, where audio cannot be read, where a score is not finite and where the disk
     refuses.
     """
-    origin = origin_of(subject, part)
     names = [trial.utterance for trial in part.protocol.trials]
     try:
         found = look_at(output, origin)

@@ -42,7 +42,8 @@ class Subject:
 
     `sources` are one checkpoint or file of weights, or those whose mean the detector is, oldest first. `judge`
     makes verdicts, by the calibration that was stored for exactly these weights, or says why it does not. `digests` are
-    the SHA-256 of the sources, for --eval alone. `trained_precision` is None where the file does not say it.
+    the SHA-256 of the sources, for --eval alone. `trained_precision` is None where the file does not say it, and
+    `record`, that of the last source, where it has none.
     """
 
     sources: tuple[Path, ...]
@@ -53,6 +54,7 @@ class Subject:
     digests: tuple[str, ...] = ()
     epochs_of_swa: tuple[int, ...] = ()
     trained_precision: str | None = None
+    record: CheckpointRecord | None = None
 
     @property
     def mean_of(self) -> str:
@@ -93,8 +95,16 @@ def load_subject(command: Scoring) -> Subject:
         return _mean_of_swa(opened, options, device, digests)
     trained = detector_in(opened, device)
     judge = judge_of(trained.decision, command.prior, opened.path.name, trained.validation, NO_DECISION)
-    precision = trained.options.precision
-    return Subject((opened.path,), trained.detector, options, device, judge, digests, trained_precision=precision)
+    return Subject(
+        (opened.path,),
+        trained.detector,
+        options,
+        device,
+        judge,
+        digests,
+        trained_precision=trained.options.precision,
+        record=opened.record(),
+    )
 
 
 def _wants_swa(command: Scoring) -> bool:
@@ -116,6 +126,7 @@ def _mean_of_swa(opened: VerifiedFile, options: Options, device: torch.device, d
         digests=tuple(f"{SWA} {digest}" for digest in digests),  # other scores than those of the epoch in that file
         epochs_of_swa=tuple(epochs),
         trained_precision=record.options.precision,
+        record=record,
     )
 
 
@@ -161,7 +172,16 @@ def _mean_of_epochs(command: Scoring, folder: Path, number: int) -> Subject:
 
     detector = trained_detector(last, mean_of_weights(paths, open_file), device).detector
     judge = Judge(why_not=_MEAN_IS_UNDECIDED)
-    return Subject(paths, detector, options, device, judge, tuple(digests), trained_precision=last.options.precision)
+    return Subject(
+        paths,
+        detector,
+        options,
+        device,
+        judge,
+        tuple(digests),
+        trained_precision=last.options.precision,
+        record=last,
+    )
 
 
 def _exported_decision(opened: VerifiedFile) -> tuple[Decision | None, str]:

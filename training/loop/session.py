@@ -30,7 +30,7 @@ from training.planning.announcements import (
 )
 from training.planning.plan import Plan, Start
 from training.planning.refusals import refuse_changed_data
-from training.planning.sessions import begin_session
+from training.planning.sessions import begin_session, names_trained_on
 from training.reports.csv_table import CsvTable
 from training.reports.page.writing import RunPage
 from training.reports.reporting import Reporter, Reports
@@ -42,6 +42,7 @@ from training.runs.directory import logs_folder_of
 from training.runs.lock import RunLock
 from training.runs.names import CheckpointNames
 from training.runs.retention import RetentionPolicy
+from training.runs.trained_names import TrainedNames, write_trained_names
 from training.saving.background_saving import (
     BackgroundSaver,
     DirectSaver,
@@ -71,6 +72,7 @@ class _Data:
     validation: ValidationBatches
     validation_part: CorpusPart
     identity: dict[str, str]
+    names: TrainedNames
 
 
 def carry_out(plan: Plan, ranks: Ranks) -> int:
@@ -92,13 +94,15 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             say(f"[NOTE] Not the machine or torch of before ({', '.join(differing)}): the last bits may differ.")
     weights = plan.source.path if plan.source else None
     state.history.sessions.append(begin_session(plan.checkpoint, options, facts.environment, changed, weights))
+    source = plan.checkpoint.path if plan.checkpoint else weights
+    names = names_trained_on(data.names, state.history.sessions, source)
     lock = RunLock(plan.run.lock)
     store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, facts.frozen)
     with (
-        _prepared(plan, store, lock, start.payload, state.history),
+        _prepared(plan, store, lock, start.payload, state.history, names=names),
         _told(plan, task, state, data.validation_part) as reports,
         stop_on_signals() as stop,
-        _saving(plan, store, state, task.device) as saver,
+        _saving(plan, store, state, task.device, names) as saver,
     ):
         trainer = Trainer(
             state=state,
@@ -190,6 +194,8 @@ def _prepared(
     lock: RunLock,
     payload: Mapping[str, Any] | None,
     history: History,
+    *,
+    names: TrainedNames | None,
 ) -> Iterator[None]:
     """Hold the run folder's lock, the folder being as the plan wants it.
 
@@ -201,7 +207,7 @@ def _prepared(
             held.enter_context(lock)
             prepare_folder(plan, store, payload)
             del payload  # as large as the state, and not needed while training
-            _write_config(plan, history)
+            _write_beside_checkpoints(plan, history, names)
         except OSError as error:
             raise _cannot_write(plan, error) from error
         yield
@@ -264,7 +270,9 @@ def _model_files(plan: Plan) -> list[Path]:
 
 
 @contextmanager
-def _saving(plan: Plan, store: CheckpointStore, state: TrainState, device: torch.device) -> Iterator[Saver[Outcome]]:
+def _saving(
+    plan: Plan, store: CheckpointStore, state: TrainState, device: torch.device, names: TrainedNames | None
+) -> Iterator[Saver[Outcome]]:
     """Yield what saves the state. On the way out the save in flight ends first; a second Ctrl-C gives it up."""
     networks, optimizers = state.networks.values(), state.optimizers.values()
     source = plan.checkpoint.path if plan.checkpoint else None
@@ -273,7 +281,7 @@ def _saving(plan: Plan, store: CheckpointStore, state: TrainState, device: torch
         RetentionPolicy.of(plan.options),
         source,
         plan.options.compress_after,
-        on_new_folder=lambda: _write_config(plan, state.history),
+        on_new_folder=lambda: _write_beside_checkpoints(plan, state.history, names),
     )
     saver: Saver[Outcome]
     if plan.options.sync_save:
@@ -295,9 +303,11 @@ def _saving(plan: Plan, store: CheckpointStore, state: TrainState, device: torch
         saver.close()
 
 
-def _write_config(plan: Plan, history: History) -> None:
+def _write_beside_checkpoints(plan: Plan, history: History, names: TrainedNames | None) -> None:
     assert plan.config is not None
     write_config(plan.run.config, plan.config, plan.options, history)
+    if names:
+        write_trained_names(plan.run.folder, names)
 
 
 def _cannot_write(plan: Plan, error: OSError) -> UserError:
@@ -315,8 +325,9 @@ def _open_data(options: Options, task: Task) -> _Data:
     if options.num_examples:
         train = limit_examples(train, options.num_examples, options.seed)
     training, validation = task.batches(corpus, train)
+    names = TrainedNames.of(trial.utterance for trial in train.protocol.trials)
     say(data_text(len(train), len(corpus.dev), corpus.folder, corpus.layout, corpus.division))
-    return _Data(training, validation, corpus.dev, identity)
+    return _Data(training, validation, corpus.dev, identity, names)
 
 
 def _open_corpus(options: Options) -> Corpus:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from utils.corpora import asvspoof_5, asvspoof_2019, asvspoof_2021, class_folders, in_the_wild, tables
 from utils.corpora.parts import (
@@ -19,6 +20,7 @@ from utils.corpora.parts import (
 from utils.corpora.places import what_is_in
 from utils.corpora.protocols import scan_protocol
 from utils.corpora.subsets import chosen_subset
+from utils.corpora.trial_columns import headed_columns
 from utils.errors import UserError
 
 _Find = Callable[[Path, Path | None], FoundCorpus | None]
@@ -108,13 +110,18 @@ def find_training_layout(database_path: Path, protocols_path: Path | None = None
 
 
 def find_evaluation_part(
-    database_path: Path, protocols_path: Path | None = None, track: str = "DF", subset: str | None = None
+    database_path: Path,
+    protocols_path: Path | None = None,
+    track: str = "DF",
+    subset: str | None = None,
+    trained_on: Mapping[str, str] = MappingProxyType({}),
 ) -> CorpusPart:
     """Open the part of a corpus that a detector is to be evaluated on, and check that all its audio is there.
 
     Where several sets lie in `database_path`, that of `track` goes first: ASVspoof 2021 LA or DF, or In-the-Wild; then
     the evaluation part of the corpus that is there, so that the default track works on an ASVspoof 2019 LA tree; of a
-    table or class folders that name no parts, all of them.
+    table or class folders that name no parts, all of them. `trained_on` is the identity of the corpus of the detector's
+    training: of that one no training part is taken, but the development part, where it has no evaluation part.
     `protocols_path` is a folder, or one file with the trials in any known format, a bare list of names too; its audio
     is looked for beside it and in every audio folder of the database. `subset` is eval, progress, hidden or all, of
     keys that have subsets; None means eval where there are some (official figures are those of eval), else all.
@@ -123,10 +130,15 @@ def find_evaluation_part(
     """
     _check_protocols(protocols_path)
     if protocols_path is not None and protocols_path.is_file():
-        found = _trials_of_file(protocols_path, database_path)
+        table = _table_with_parts(protocols_path, database_path)
+        found = (
+            table if table and _was_trained_on(table, trained_on) else _trials_of_file(protocols_path, database_path)
+        )
     else:
         found = _find_evaluation_layout(database_path, protocols_path, track)
-    source = found.part("eval") or found.whole
+    source = found.part("eval")
+    if source is None:
+        source = found.part("dev") if _was_trained_on(found, trained_on) else found.whole
     assert source is not None
     scanned = source.scan()
     scanned.protocol()
@@ -164,6 +176,17 @@ def _trials_of_file(path: Path, database_path: Path) -> FoundCorpus:
     audio = (path.parent, *_audio_folders(database_path))
     source = PartSource("eval", partial(scan_protocol, path), audio)
     return FoundCorpus("trial list", database_path, (source,))
+
+
+def _table_with_parts(path: Path, database_path: Path) -> FoundCorpus | None:
+    """Return the corpus that a table can be trained on as; None where the file is none."""
+    return tables.find(database_path, path) if headed_columns(tables.header_of(path)) else None
+
+
+def _was_trained_on(found: FoundCorpus, trained_on: Mapping[str, str]) -> bool:
+    """Whether the training part of a corpus, by its content, is the one that a detector was trained on."""
+    train = found.part("train") if trained_on else None
+    return train is not None and train.scan().content_sha256 == trained_on.get("train")
 
 
 def _evaluation_order(track: str) -> list[_Find]:

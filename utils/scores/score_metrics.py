@@ -16,7 +16,8 @@ from utils.scores.score_files import JoinedScores
 from utils.scores.tandem_cost import AsvErrorRates, min_tdcf_legacy, min_tdcf_revised
 from utils.scores.trial_keys import Factor
 
-LOOKS_FLIPPED_ABOVE_PERCENT = 50
+LOOKS_FLIPPED_BELOW_PERCENT = 45
+"""An EER near 50 % is that of scores that tell nothing, whatever their sign; below this, the turned ones tell much."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,11 @@ def pooled_metrics(
             legacy, revised = min_tdcf_legacy(curve, asv), min_tdcf_revised(curve, asv)
         except UserError as error:
             why_no_tdcf = str(error)
-    is_flipped = eer.eer_percent > LOOKS_FLIPPED_ABOVE_PERCENT
     return PooledMetrics(
         num_bona_fide=trials.bona_fide.size,
         num_spoof=trials.spoof.size,
         eer=eer,
-        flipped_eer_percent=equal_error_rate_of(error_curve(trials.flipped)).eer_percent if is_flipped else None,
+        flipped_eer_percent=_flipped_eer_percent(trials, eer),
         asv=asv,
         min_tdcf_legacy=legacy,
         min_tdcf_revised=revised,
@@ -78,6 +78,14 @@ def pooled_metrics(
         cllr_bits=cllr(trials),
         min_cllr_bits=min_cllr(trials),
     )
+
+
+def _flipped_eer_percent(trials: ScoredTrials, eer: EqualErrorRate) -> float | None:
+    """Return the EER with the sign turned where turning would help substantially, else None."""
+    if eer.eer_percent <= 50:
+        return None
+    turned = equal_error_rate_of(error_curve(trials.flipped)).eer_percent
+    return turned if turned < LOOKS_FLIPPED_BELOW_PERCENT else None
 
 
 def group_metrics(joined: JoinedScores, factor: Factor) -> tuple[GroupMetrics, ...]:
