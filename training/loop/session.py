@@ -42,6 +42,7 @@ from training.runs.directory import logs_folder_of
 from training.runs.lock import RunLock
 from training.runs.names import CheckpointNames
 from training.runs.retention import RetentionPolicy
+from training.runs.survey import place_of
 from training.saving.background_saving import (
     BackgroundSaver,
     DirectSaver,
@@ -180,6 +181,7 @@ def _facts(plan: Plan, task: Task, built: Built, data: _Data) -> RunFacts:
         frozen=task.frozen(built.networks),
         reused=built.reused,
         recorded=task.recorded,
+        place=place_of(plan.run.folder),
     )
 
 
