@@ -56,7 +56,7 @@ def test_a_run_folder_that_is_elsewhere_begins_a_branch_and_says_so() -> None:
     plan = plan_in("/new/models/run", {**MACHINE, "run_folder": "/old/models/run"})
     assert plan.begins_branch
     assert any(
-        note.startswith("checkpoint_epoch_5.pth was written in /old/models/run, and its run folder is /new/models/run")
+        note.startswith("checkpoint_epoch_5.pth was written in /old/models/run, and lies in /new/models/run now: ")
         for note in plan.notes
     )
 

@@ -14,6 +14,7 @@ from training.checkpoints.frozen_reference import find_frozen
 from training.checkpoints.history import History
 from training.checkpoints.record import CheckpointRecord, examine
 from training.checkpoints.verified_file import open_verified
+from training.data.audio_identity import audio_identity
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.data.database import database_folder, demo_to_make
 from training.loop.preparation import make_run_folder, prepare_folder
@@ -313,7 +314,7 @@ def _cannot_write(plan: Plan, error: OSError) -> UserError:
 def _open_data(options: Options, task: Task) -> _Data:
     corpus = _open_corpus(options)
     train = corpus.train
-    identity = corpus.identity
+    identity = corpus.identity | audio_identity((corpus.train, corpus.dev), options.seed)
     if options.num_examples:
         train = limit_examples(train, options.num_examples, options.seed)
     training, validation = task.batches(corpus, train)

@@ -259,8 +259,8 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
     was_at = "" if elsewhere else _earlier_place(source, facts.run)
     if was_at:
         notes.append(
-            f"{source.path.name} was written in {was_at}, and its run folder is {facts.run.place} now: training goes "
-            "on here as a branch, under a run id of its own, since the run may go on there too"
+            f"{source.path.name} was written in {was_at}, and lies in {facts.run.place} now: training goes on here as "
+            "a branch, under a run id of its own, since the run may go on there too"
         )
     return Plan(
         Start.RESUME,
