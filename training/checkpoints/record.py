@@ -102,8 +102,8 @@ class CheckpointRecord:
     is the file name it was saved under, "" where that is unknown: names are for people, but only a file that still has
     the name which the program gave it may be deleted by the program. `frozen` says which weights are in a file of their
     own, since training does not change them; None for a whole file. `lineage` are pairs (run id, step it began at): a
-    run that was resumed from an older checkpoint, leaving later ones behind, goes on under a new id, so that the two
-    futures of one past are told apart.
+    run that was resumed from an older checkpoint, leaving later ones behind, or whose folder is not where it was, since
+    it may be a copy, goes on under a new id, so that the two futures of one past are told apart.
     """
 
     path: Path
@@ -138,6 +138,12 @@ class CheckpointRecord:
         if isinstance(saved_at, int | float) and 0 < saved_at < _YEAR_3000_S:
             return float(saved_at)
         return None
+
+    @property
+    def place(self) -> str:
+        """Where the run folder was in which it was saved, from the root; "" where an earlier version saved it."""
+        place = self.metadata.get("run_folder")
+        return place if isinstance(place, str) else ""
 
     @property
     def num_threads(self) -> int:

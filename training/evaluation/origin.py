@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,9 @@ import torch
 from training.evaluation.subject import Subject
 from training.tasks.detectors import detector_settings
 from utils.corpora import CorpusPart
+from utils.many_files import ask_all
 from utils.numerics import NUMERICS
 
-# Each waits for the answer of a file server, most of the time.
-_THREADS = 16
 _DIGITS = 16
 
 
@@ -64,7 +62,7 @@ def origin_of(subject: Subject, part: CorpusPart) -> Origin:
         # Of bare weights the flags give the settings, not the file.
         "detector": _digest(asdict(detector_settings(options))),
         "trials": _digest([trial.utterance for trial in part.protocol.trials]),
-        "audio": _digest(_stamps(part.audio_paths)),
+        "audio": _digest(ask_all(part.audio_paths, _stamp)),
         "precision": options.precision,
         "numerics": str(NUMERICS),
     }
@@ -81,21 +79,11 @@ def _digest(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:_DIGITS]
 
 
-def _stamps(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """Return where each file is, its size in bytes and when it was changed last, in ns; 0 and 0 where it is gone."""
-    step = max(1, -(-len(paths) // _THREADS))
-    with ThreadPoolExecutor(_THREADS) as pool:
-        parts = pool.map(_stamps_of, (paths[first : first + step] for first in range(0, len(paths), step)))
-        return [stamp for part in parts for stamp in part]
-
-
-def _stamps_of(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
-    stamps = []
-    for path in paths:
-        try:
-            status = path.stat()
-        except OSError:  # reading it says what is wrong, if its score is asked for at all
-            stamps.append((os.path.abspath(path), 0, 0))  # noqa: PTH100
-        else:
-            stamps.append((os.path.abspath(path), status.st_size, status.st_mtime_ns))  # noqa: PTH100
-    return stamps
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """Return where a file is, its size in bytes and when it was changed last, in ns; 0 and 0 where it is gone."""
+    where = os.path.abspath(path)  # noqa: PTH100
+    try:
+        status = path.stat()
+    except OSError:  # reading it says what is wrong, if its score is asked for at all
+        return where, 0, 0
+    return where, status.st_size, status.st_mtime_ns

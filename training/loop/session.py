@@ -14,6 +14,7 @@ from training.checkpoints.frozen_reference import find_frozen
 from training.checkpoints.history import History
 from training.checkpoints.record import CheckpointRecord, examine
 from training.checkpoints.verified_file import open_verified
+from training.data.audio_identity import audio_identity
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.data.database import database_folder, demo_to_make
 from training.loop.preparation import make_run_folder, prepare_folder
@@ -42,6 +43,7 @@ from training.runs.directory import logs_folder_of
 from training.runs.lock import RunLock
 from training.runs.names import CheckpointNames
 from training.runs.retention import RetentionPolicy
+from training.runs.survey import place_of
 from training.runs.trained_names import TrainedNames, write_trained_names
 from training.saving.background_saving import (
     BackgroundSaver,
@@ -184,6 +186,7 @@ def _facts(plan: Plan, task: Task, built: Built, data: _Data) -> RunFacts:
         frozen=task.frozen(built.networks),
         reused=built.reused,
         recorded=task.recorded,
+        place=place_of(plan.run.folder),
     )
 
 
@@ -321,7 +324,7 @@ def _cannot_write(plan: Plan, error: OSError) -> UserError:
 def _open_data(options: Options, task: Task) -> _Data:
     corpus = _open_corpus(options)
     train = corpus.train
-    identity = corpus.identity
+    identity = corpus.identity | audio_identity((corpus.train, corpus.dev), options.seed)
     if options.num_examples:
         train = limit_examples(train, options.num_examples, options.seed)
     training, validation = task.batches(corpus, train)

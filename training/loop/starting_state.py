@@ -63,7 +63,7 @@ def starting_state(plan: Plan, task: Task, start: Start, batches_per_epoch: int)
         assert plan.source is not None
         state.restore(start.payload, plan.source.path)
         task.history_restored(state)
-        if plan.move_aside or plan.bring_along:
+        if plan.begins_branch:
             state.history.lineage += ((secrets.token_hex(8), state.step),)
     return state
 

@@ -44,7 +44,8 @@ class Plan:
     not exist yet. `seen` are the names in the run folder when this was decided, `move_aside` those that must leave it
     first, and `bring_along` says that source and its best so far come from another folder. `config` is what config.yaml
     in the run folder will hold. `undone` is what a killed process left to do although nothing is left to train, and
-    `untrained` are settings that were asked for then and that the checkpoint was not trained with.
+    `untrained` are settings that were asked for then and that the checkpoint was not trained with. `was_at` is where
+    the run folder was when source was written in it, "" where it is there still or where that is not known.
     `opened` is the file of `source`, verified, to be loaded from.
     """
 
@@ -63,6 +64,12 @@ class Plan:
     undone: tuple[str, ...] = ()
     untrained: tuple[Change, ...] = ()
     opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
+    was_at: str = ""
+
+    @property
+    def begins_branch(self) -> bool:
+        """Whether training goes on under a new run id: the past of its checkpoint may have another future elsewhere."""
+        return bool(self.move_aside or self.bring_along or self.was_at)
 
     @property
     def continues_here(self) -> bool:
@@ -249,6 +256,12 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
     if aside:
         damaged = {file.path for file in facts.candidates.passed_over}
         notes = [*notes, *_how_to_return_to(facts.run, damaged)]
+    was_at = "" if elsewhere else _earlier_place(source, facts.run)
+    if was_at:
+        notes.append(
+            f"{source.path.name} was written in {was_at}, and lies in {facts.run.place} now: training goes on here as "
+            "a branch, under a run id of its own, since the run may go on there too"
+        )
     return Plan(
         Start.RESUME,
         reason,
@@ -261,7 +274,13 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
         changes,
         tuple(notes),
         facts.is_new_version,
+        was_at=was_at,
     )
+
+
+def _earlier_place(source: CheckpointRecord, run: RunFolder) -> str:
+    """Return where the folder of a checkpoint was when it was written; "" where it is there, or that is not known."""
+    return source.place if run.place and source.place != run.place else ""
 
 
 def entries_past(source: CheckpointRecord, run: RunFolder) -> tuple[str, ...]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from training.checkpoints.data_digests import AUDIO_SIZES, file_of, is_of_audio
 from training.checkpoints.record import CheckpointRecord
 from training.settings.changes import Change
 from training.settings.options import SETTINGS, Options
 from training.settings.recipe import ONE_CLASS_LOSS
 from training.settings.setting import OnChange
 from utils.errors import UserError
+from utils.text_tables import few
 
 
 def refuse_verb(flag: str, path: Path, options: Options | None) -> None:
@@ -71,24 +73,49 @@ def refuse_breaking(changes: Sequence[Change], source: CheckpointRecord) -> None
 
 
 def changed_data(source: CheckpointRecord, found: Mapping[str, str]) -> tuple[Change, ...]:
-    """Return which parts of the data differ from the checkpoint's."""
-    return tuple(
+    """Return which parts of the data differ from the checkpoint's.
+
+    `found` has the hashes of the protocols and, where the audio was looked at too, what `audio_identity` gives. Audio
+    is compared where the protocols are the same, with what the checkpoint knows of it: nothing, if it is an older one.
+    """
+    protocols = tuple(
         Change(f"{part} protocol", source.data.get(part, "none")[:12], digest[:12])
         for part, digest in found.items()
-        if source.data.get(part) != digest
+        if not is_of_audio(part) and source.data.get(part) != digest
     )
+    return protocols or _changed_audio(source, found)
+
+
+def _changed_audio(source: CheckpointRecord, found: Mapping[str, str]) -> tuple[Change, ...]:
+    known = {name: (source.data[name], found[name]) for name in found if is_of_audio(name) and name in source.data}
+    changed = [name for name, (old, new) in known.items() if old != new]
+    changes = [Change("sizes of the audio files", *known[name]) for name in changed if name == AUDIO_SIZES]
+    contents = [name for name in changed if name != AUDIO_SIZES]
+    if contents:
+        told = few([file_of(name) for name in contents])
+        compared = len(known) - (AUDIO_SIZES in known)
+        name = f"content of {len(contents)} of {compared} audio files that were compared ({told})"
+        changes.append(Change(name, *known[contents[0]]))
+    return tuple(changes)
 
 
 def refuse_changed_data(source: CheckpointRecord, found: Mapping[str, str]) -> tuple[Change, ...]:
     """Return which parts of the data differ from the checkpoint's; in the middle of an epoch that is a UserError.
 
-    The data's identity is the content hash of its protocols, so a corpus may move to another folder.
+    The data's identity is the content hash of its protocols, with the sizes and some contents of its audio files, so a
+    corpus may move to another folder.
     """
     changes = changed_data(source, found)
     if changes and source.is_mid_epoch:
+        middle = f"the checkpoint lies in the middle of epoch {source.epoch + 1}"
+        if changes[0].name.endswith("protocol"):
+            raise UserError(
+                f"the {changes[0].name} is not the one {source.path} was trained on (its content differs), and "
+                f"{middle}: pass the same data, or resume from the end of an epoch"
+            )
+        told = " and the ".join(change.name for change in changes)
         raise UserError(
-            f"the {changes[0].name} is not the one {source.path} was trained on (its content differs), and the "
-            f"checkpoint lies in the middle of epoch {source.epoch + 1}: pass the same data, or resume from the end of "
-            "an epoch"
+            f"the audio is not what {source.path} was trained on (the {told} changed, under the same names), and "
+            f"{middle}: put the audio of before back, or resume from the end of an epoch"
         )
     return changes

@@ -37,7 +37,8 @@ class RunFolder:
     `versions` are the numbers N of the version_N folders here and among its logs, and `entries` the names of everything
     that belongs to the run now, which is what moving it aside would move. `frozen` are files that checkpoints refer to,
     `strays` what a killed process was writing, `logged_epochs` counts the rows of the training log, and
-    `reported_epochs` are those that the run page tells, None where there is no page.
+    `reported_epochs` are those that the run page tells, None where there is no page. `place` is where the folder is, as
+    `place_of` has it; "" where there is none.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class RunFolder:
     strays: tuple[str, ...] = ()
     logged_epochs: int = 0
     reported_epochs: int | None = None
+    place: str = ""
 
     @property
     def all_checkpoints(self) -> tuple[CheckpointRecord, ...]:
@@ -124,7 +126,16 @@ def survey_folder(folder: Path) -> RunFolder:
         tuple(name for name in names if name.startswith(TEMPORARY_PREFIX)),
         _rows_in(folder / TRAINING_LOG_NAME),
         _epochs_told_by(folder / REPORT_NAME),
+        place_of(folder),
     )
+
+
+def place_of(folder: Path) -> str:
+    """Return where a run folder is: its path from the root, links followed.
+
+    Nothing else belongs to it: Slurm continues a run on another node, and a mount gives a folder another number.
+    """
+    return str(folder.resolve())
 
 
 def _examine(paths: Iterable[Path]) -> list[CheckpointRecord | WeightsFile | FrozenFile | UnusableFile]:

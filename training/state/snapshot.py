@@ -23,6 +23,7 @@ class RunFacts:
     weights that stay the same and are stored in a file of their own, None where all of them are trained. `builds` are
     plain values from which the task builds its networks again, by the keys of the payload, and `reused` the networks
     whose weights a file of weights for reuse has. `recorded` is what of the task's kept values is in the record, too.
+    `place` is where the run folder is, see `place_of`.
     """
 
     options: Options
@@ -32,6 +33,7 @@ class RunFacts:
     frozen: FrozenWeights | None = None
     reused: tuple[str, ...] = ("model",)
     recorded: tuple[str, ...] = ()
+    place: str = ""
 
 
 def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[str, Any], CheckpointRecord]:
@@ -40,6 +42,7 @@ def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[
     metadata = {
         **facts.environment,
         "saved_at": time.time(),
+        "run_folder": facts.place,
         "num_parameters": state.num_parameters,
         "training_seconds": state.history.training_seconds,
         **(state.wandb.as_dict() if state.wandb else {}),
