@@ -74,4 +74,4 @@ def read_trained_names(folder: Path) -> TrainedNames | None:
 
 
 def _hash(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(), digest_size=_HASH_BYTES).digest()
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()
