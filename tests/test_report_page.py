@@ -102,7 +102,7 @@ def test_a_run_that_was_never_stopped_has_no_mark() -> None:
 
 
 def test_a_stop_within_an_epoch_is_marked_on_the_page_that_is_written_then() -> None:
-    told = story(2, step=24, under_way=UnfinishedEpoch(10, 4), options=OPTIONS).told_by("by SIGTERM")
+    told = story(2, step=24, under_way=UnfinishedEpoch(10, 4), options=OPTIONS, interrupted="by SIGTERM")
     page = page_of(told)
     assert page.values("data-at") == ["2.4000"] * 5
     assert "Stopped in epoch 3 of 4, after 4 of 10 batches: by SIGTERM." in page.elements[0].text
@@ -135,7 +135,7 @@ def test_checkpoints_are_listed_newest_first_with_the_best_and_the_last_marked()
 @pytest.mark.parametrize("harm", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ story }}"])
 def test_text_of_others_is_shown_and_never_taken_for_markup(harm: str) -> None:
     told = story(2, [session(0), replace(session(10), source=harm)], options=Options(checkpoint_name=None, comment="c"))
-    told = replace(told.told_by(harm), options=told.options.replaced(database_path=harm))
+    told = replace(told, interrupted=harm, options=told.options.replaced(database_path=harm))
     page = page_of(told, RunFolder(Path("models", harm.replace("/", "|"))))
     assert not [element for element in page.elements if element.tag in ("script", "img")]
     assert page.text_of("data-setting", "database_path").startswith(harm)

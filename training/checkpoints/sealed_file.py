@@ -107,7 +107,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """
     try:
         with path.open("rb", buffering=0) as file:  # a buffer would read more than is asked for
-            return record_in(file, path.suffix)
+            return record_in(file, format_of(file, path.suffix))
     except OSError as error:
         raise BadCheckpointFileError(cannot_be_read(error)) from error
 
@@ -117,9 +117,8 @@ def cannot_be_read(error: OSError) -> str:
     return f"it cannot be read ({error.strerror or error})"
 
 
-def record_in(file: Readable, suffix: str) -> dict[str, Any] | None:
-    """Return the JSON record in an open file whose name ends in `suffix`; as `read_record`, but raises OSError too."""
-    found = format_of(file, suffix)
+def record_in(file: Readable, found: FileFormat) -> dict[str, Any] | None:
+    """Return the JSON record in an open file of the format that was found; as `read_record`, but raises OSError too."""
     if found is FileFormat.SAFETENSORS:
         try:
             header_in(file)
@@ -172,7 +171,10 @@ def broken_seal(path: Path) -> str | None:
     """
     try:
         with path.open("rb", buffering=0) as file:
-            return broken_seal_of(file) if has_seal(file) else broken_entry(file, path.suffix)
+            found = format_of(file, path.suffix)
+            return broken_seal_of(file) if found is FileFormat.SEALED else broken_entry(file, found)
+    except BadCheckpointFileError as error:
+        return str(error)
     except OSError as error:
         return cannot_be_read(error)
 
@@ -206,15 +208,15 @@ def _crc32_of(file: Readable, size: int) -> int:
     return crc
 
 
-def broken_entry(file: Readable, suffix: str) -> str | None:
+def broken_entry(file: Readable, found: FileFormat) -> str | None:
     """Return what is wrong with an open file without our seal, as far as that shows; one with our record must have one.
 
     Raises OSError.
     """
     try:
-        if record_in(file, suffix) is not None:
+        if record_in(file, found) is not None:
             return "its seal is missing or damaged"
-        if not format_of(file, suffix).is_zip:
+        if not found.is_zip:
             return None  # the others have no checksum at all
         with zipfile.ZipFile(file) as archive:
             entry = archive.testzip()

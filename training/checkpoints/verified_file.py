@@ -115,12 +115,12 @@ def verify(path: Path, known: KnownFrozen | None = None) -> VerifiedFile:
     try:
         content = FileBytes(file, held=_fits_in_memory(os.fstat(file.fileno()).st_size))
         found = format_of(content.reader(), path.suffix)
-        stored = record_in(content.reader(), path.suffix)
+        stored = record_in(content.reader(), found)
         try:
             facts = facts_of(stored, path, content.size)
         except (BadCheckpointFileError, UserError) as error:
             raise NotUsableError(str(error)) from error
-        damage = _damage_in(content, found, path.suffix)
+        damage = _damage_in(content, found)
         damage = content.failure or damage
     except OSError as error:
         raise BrokenFileError(cannot_be_read(error)) from error
@@ -135,10 +135,10 @@ def _fits_in_memory(size: int) -> bool:
     return free is None or _ROOM_FOR * size <= free
 
 
-def _damage_in(content: FileBytes, found: FileFormat, suffix: str) -> str | None:
+def _damage_in(content: FileBytes, found: FileFormat) -> str | None:
     reader = content.reader()
     if found is not FileFormat.SEALED:
-        return broken_entry(reader, suffix)
+        return broken_entry(reader, found)
     size = sealed_bytes(reader)
     reader.seek(size)
     return seal_complaint(content.crc32(size), reader.read())

@@ -40,9 +40,8 @@ def score_part(
     """Write the scores of all trials to `output` and return how many there are; fewer than all where `stop` came.
 
     `output` appears only when it is complete, and is left as it is where it has these scores already, but for its
-    columns, which become those of `layout`. Raises UserError
-    where another process scores into it, where audio cannot be read, where a score is not finite and where the disk
-    refuses.
+    columns, which become those of `layout`. Raises UserError where another process scores into it, where audio cannot
+    be read, where a score is not finite and where the disk refuses.
     """
     names = [trial.utterance for trial in part.protocol.trials]
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +61,6 @@ class Story:
         """Whether --patience ended the run before its last epoch."""
         half_done = self.history.under_way.is_half_done
         return not self.is_finished and not half_done and is_stalled(self.history, self.options.patience)
-
-    def told_by(self, why: str) -> Story:
-        """Return the same story, told by a process that was ended by `why` before the target was reached."""
-        return replace(self, interrupted=why)
 
 
 def story_of(state: TrainState, task: Task) -> Story:

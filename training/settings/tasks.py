@@ -100,11 +100,6 @@ class Figures:
         return self.ranking[0]
 
     @property
-    def of_training(self) -> tuple[Figure, ...]:
-        """Those that the steps of an epoch give."""
-        return tuple(figure for figure in self.all if figure.part == "train")
-
-    @property
     def of_validation(self) -> tuple[Figure, ...]:
         """Those that a validation gives."""
         return tuple(figure for figure in self.all if figure.part == "val")
