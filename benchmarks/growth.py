@@ -259,16 +259,21 @@ def _nothing(_: Waveform, __: int, ___: str, ____: int = 0) -> Waveform:
     return np.zeros(1, dtype=np.float32)
 
 
-def show_workers(sizes: tuple[int, ...] = PARTS) -> None:
+def show_workers() -> None:
     """Print the memory of worker processes when they have seen every trial of a part once, in a random order."""
-    print(f"\nMiB of each of {WORKERS} workers after an epoch, by trials          at its start            after it")
-    print(f"{'':<58}USS     PSS       USS     PSS")
-    for number in sizes:
+    print(
+        f"\nMiB of each of {WORKERS} workers, by trials of the part           USS at first  PSS   USS after an epoch  PSS"
+    )
+    for number, is_kept in ((number, is_kept) for number in PARTS for is_kept in (False, True)):
         part = part_of(number)
+        dataset = BatchDataset(part, _nothing)
+        if not is_kept:
+            del part
         order = torch.randperm(number, generator=torch.Generator().manual_seed(1)).tolist()
         keys = [BatchKey(1, tuple(order[at : at + 64])) for at in range(0, number, 64)]
+        gc.collect()
         with patch("training.data.loading.read_waveform", lambda _: np.zeros(1, dtype=np.float32)):
-            reader = BatchReader(BatchDataset(part, _nothing), WORKERS, False)
+            reader = BatchReader(dataset, WORKERS, False)
             batches = reader.read(keys)
             next(batches)
             first = _memory_of_workers(reader)
@@ -276,9 +281,11 @@ def show_workers(sizes: tuple[int, ...] = PARTS) -> None:
                 pass
             last = _memory_of_workers(reader)
             reader.close()
-        print(f"  {number:9,} {first[0]:50.0f} {first[1]:7.0f} {last[0]:9.0f} {last[1]:7.0f}", flush=True)
-        del part, reader, batches
-        gc.collect()
+        of = "--eval" if is_kept else "training"
+        print(
+            f"  {number:9,}, as in {of:<34} {first[0]:7.0f} {first[1]:7.0f} {last[0]:13.0f} {last[1]:11.0f}", flush=True
+        )
+        del reader, batches, dataset
 
 
 def _memory_of_workers(reader: BatchReader) -> tuple[float, float]:

@@ -146,7 +146,7 @@ def score_waveforms(subject: Subject, waveforms: torch.Tensor) -> list[float]:
 
 
 def _score(subject: Subject, batch: Batch, names: Sequence[str]) -> list[str]:
-    """Return the log-odds of a batch as text, enough digits for the float32 that they are; `names` are all there are."""
+    """Return the log-odds of a batch as text, enough digits for the float32 that they are; `names` has all trials."""
     values = score_waveforms(subject, batch.waveforms)
     for index, value in zip(batch.indices.tolist(), values, strict=True):
         if not math.isfinite(value):
