@@ -28,7 +28,7 @@ def values(number: int, seed: int) -> list[float]:
 @pytest.mark.parametrize("number", [0, 1, 3, 4, 5, 16, 17, 63, 200, 1001])
 def test_a_thinned_curve_has_its_ends_extremes_and_gaps_whenever_it_was_looked_at(number: int) -> None:
     every = values(number, seed=number)
-    grown, at_once = Thinned(float, 4), Thinned(float, 4)
+    grown, at_once = Thinned[float](float, 4), Thinned[float](float, 4)
     for length in sorted([*random.Random(1).sample(range(number + 1), min(number, 9)), number]):
         kept = grown.rows(every[:length])
     assert list(map(id, kept)) == list(map(id, at_once.rows(every)))
@@ -47,7 +47,7 @@ def test_rows_that_were_looked_at_are_not_looked_at_again() -> None:
         looked.append(row)
         return row
 
-    thinned, every = Thinned(value, 64), list(map(float, range(10_000)))
+    thinned, every = Thinned(value, 64), [float(number) for number in range(10_000)]
     thinned.rows(every)
     looked.clear()
     thinned.rows([*every, 1.0])

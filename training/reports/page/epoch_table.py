@@ -94,7 +94,7 @@ def _round_number(least: int) -> int:
     >>> [_round_number(least) for least in (0, 1, 3, 6, 11, 51)]
     [1, 1, 5, 10, 20, 100]
     """
-    power = 10 ** (len(str(max(1, least))) - 1)
+    power = int("1" + "0" * (len(str(max(1, least))) - 1))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= least)
 
 
