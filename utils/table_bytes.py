@@ -73,6 +73,15 @@ def decode(content: bytes, path: Path, noun: str, *, is_whole: bool = True) -> s
     return text
 
 
+def encoded(text: str) -> bytes:
+    r"""Return the bytes of a text that was decoded here, or that names files: those that are not UTF-8 are as on disk.
+
+    >>> encoded("caf\udce9.wav")
+    b'caf\xe9.wav'
+    """
+    return text.encode(errors="surrogateescape")
+
+
 def encoding_of(head: bytes) -> str:
     """Return the encoding of a text by its first bytes: UTF-16 by its mark or its zeros, else UTF-8.
 
