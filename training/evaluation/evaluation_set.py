@@ -183,6 +183,7 @@ def _keys_from_trials(part: CorpusPart, trials: Sequence[Trial]) -> TrialKeys:
         is_bona_fide=np.array([trial.is_bona_fide for trial in trials], dtype=np.bool_),
         subsets=tuple(trial.subset for trial in trials) if any(trial.subset for trial in trials) else None,
         factors=tuple(Factor.of(title, names) for title, names in factors.items() if set(names) != {UNKNOWN}),
+        note="; ".join(part.protocol.notes),
     )
 
 
