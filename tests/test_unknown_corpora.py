@@ -35,7 +35,7 @@ def folders(*names: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (files(all_csv="path,verdict\n"), "`path, verdict`: name the column of all.csv that holds bonafide or spoof `label`"),
+        (files(all_csv="path,verdict\n"), "name the column of all.csv that holds bonafide or spoof `label`"),
         (files(all_csv="clip;label\n"), "name the column of all.csv that holds the names of the files `path`"),
         (files(all_tsv="clip\tverdict\n"), "all.tsv begins `clip, verdict`: give all.tsv the header path,label"),
         (files(train_csv="path,label\n" + ROWS, test_csv="path,label\n"), "add dev.csv, a table as test.csv is"),
@@ -79,13 +79,13 @@ def test_protocols_that_are_no_file_are_refused_at_once(kind: str, tmp_path: Pat
         find_corpus(tmp_path, place)
 
 
-def test_what_was_read_before_goes_before_what_is_read_now(tmp_path: Path) -> None:
-    """Class folders with a list of names beside them stay class folders, and a .csv goes before a .tsv."""
+@pytest.mark.parametrize(("name", "mark"), [("all.tsv", "\t"), ("mine.csv", ";"), ("mine.txt", ",")])
+def test_what_was_read_before_goes_before_what_is_read_now(name: str, mark: str, tmp_path: Path) -> None:
+    """Class folders with a list of names beside them stay class folders."""
     write_sounds(tmp_path, [f"{name}/{n}.wav" for name in ("bonafide", "spoof") for n in range(5)])
-    (tmp_path / "all.tsv").write_text("path\tlabel\n" + ROWS.replace(",", "\t"))
-    (tmp_path / "mine.csv").write_text("path;label\n" + ROWS.replace(",", ";"))
-    assert find_corpus(tmp_path).layout == "class-folder"
     write_sounds(tmp_path, WAVS)
+    (tmp_path / name).write_text(f"path,label\n{ROWS}".replace(",", mark))
+    assert find_corpus(tmp_path).layout == "class-folder"
     (tmp_path / "all.csv").write_text("path,label\n" + ROWS)
     assert find_corpus(tmp_path).train.protocol.path == tmp_path / "all.csv"
 
