@@ -234,7 +234,8 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
     """Plan to continue from a checkpoint, in its own folder or another one."""
     options = facts.options
     changes = changed_settings(source.options, options)
-    notes = [*notes, *(f"this version computes differently: {change}" for change in changes_since(source.numerics))]
+    differing = changes_since(source.numerics, source.options.as_dict())
+    notes = [*notes, *(f"this version computes differently: {change}" for change in differing)]
     refuse_breaking(changes, source)
     stalled = not source.batches_done and is_stalled(source, options.patience)
     if source.epoch >= options.num_epochs or stalled:
