@@ -137,7 +137,7 @@ def batch_of(inputs: torch.Tensor) -> Batch:
 
 def test_the_statistics_of_the_mean_are_those_of_its_own_maps_each_utterance_counting_alike() -> None:
     network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
-    mean = {"epochs": [1], "weights": {name: tensor.clone() for name, tensor in network.state_dict().items()}}
+    mean = with_epoch(None, network, 1)
     mean["weights"]["0.weight"].fill_(2.0)
     batches = [torch.randn(size, 2) for size in (5, 5, 2)]
     before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
@@ -145,7 +145,7 @@ def test_the_statistics_of_the_mean_are_those_of_its_own_maps_each_utterance_cou
     for waveforms in batches:
         anew.take(batch_of(waveforms))
     found = anew.kept()[SWA]
-    maps = [functional.linear(part, torch.full((3, 2), 2.0), network[0].bias) for part in batches]
+    maps = [functional.linear(part, torch.full((3, 2), 2.0), before["0.bias"]) for part in batches]
     expected = [sum(len(part) * getattr(part, of)(dim=0) for part in maps) / 12 for of in ("mean", "var")]
     torch.testing.assert_close([found[STATISTICS][f"1.running_{of}"] for of in ("mean", "var")], expected)
     assert found["epochs"] == [1]

@@ -30,7 +30,7 @@ from training.planning.announcements import (
     unsaved_text,
 )
 from training.planning.plan import Plan, Start
-from training.planning.refusals import refuse_changed_data
+from training.planning.refusals import encoded_anew_text, refuse_changed_data
 from training.planning.sessions import begin_session, names_trained_on
 from training.reports.csv_table import CsvTable
 from training.reports.page.writing import RunPage
@@ -54,6 +54,7 @@ from training.saving.background_saving import (
 )
 from training.saving.commit import Committer, Outcome
 from training.saving.store import CheckpointStore, load_payload
+from training.settings.changes import Change
 from training.settings.options import Options
 from training.settings.wandb import WandbIdentity, refuse_missing_package
 from training.state.snapshot import RunFacts
@@ -84,9 +85,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         refuse_missing_package()
     task = _task_of(plan)
     data = _open_data(options, task)
-    changed = refuse_changed_data(plan.checkpoint, data.identity) if plan.checkpoint else ()
-    if changed:
-        say(changes_text(changed))
+    changed = _changed_data(plan, data.identity)
     start = build(plan, task)
     state = starting_state(plan, task, start, data.training.num_batches_per_epoch)
     facts = _facts(plan, task, start.built, data)
@@ -137,6 +136,16 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         say(stalled_text(history, history.figures.first, options.patience))
     say(ended_text(history, plan.run.best_checkpoint))
     return 0
+
+
+def _changed_data(plan: Plan, found: Mapping[str, str]) -> tuple[Change, ...]:
+    """Return, and say, what of the data is not what the checkpoint was trained on."""
+    if plan.checkpoint is None:
+        return ()
+    changed = refuse_changed_data(plan.checkpoint, found, accepts_audio=plan.accepts_changed_audio)
+    if told := changes_text(changed) if changed else encoded_anew_text(plan.checkpoint, found):
+        say(told)
+    return changed
 
 
 def finish(plan: Plan) -> None:
