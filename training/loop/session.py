@@ -43,7 +43,7 @@ from training.runs.directory import logs_folder_of
 from training.runs.lock import RunLock
 from training.runs.names import CheckpointNames
 from training.runs.retention import RetentionPolicy
-from training.runs.survey import place_of
+from training.runs.survey import is_copy, place_of
 from training.runs.trained_names import TrainedNames, write_trained_names
 from training.saving.background_saving import (
     BackgroundSaver,
@@ -228,7 +228,10 @@ def _prepared(
 @contextmanager
 def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart) -> Iterator[Reports]:
     """Yield the run's reports, told now and once more on the way out, also after an error, which they then tell."""
-    wandb = _wandb_run(plan, state.wandb)
+    goes_on_elsewhere = plan.checkpoint is not None and is_copy(plan.checkpoint)
+    wandb = _wandb_run(plan, state.wandb, goes_on_elsewhere=goes_on_elsewhere)
+    if goes_on_elsewhere:
+        state.wandb = None  # that run is the other folder's
 
     def story() -> Story:
         return replace(
@@ -266,12 +269,19 @@ def _draw(plan: Plan, task: Task, state: TrainState, part: CorpusPart, *, is_las
             say(f"[WARNING] No attention heatmaps in {folder}: {error.strerror or error}")
 
 
-def _wandb_run(plan: Plan, stored: WandbIdentity | None) -> WandbRun | None:
+def _wandb_run(plan: Plan, stored: WandbIdentity | None, *, goes_on_elsewhere: bool = False) -> WandbRun | None:
     if not plan.options.logs_to_wandb:
         return None
     refuse_missing_package()
     came_from = logs_folder_of(plan.checkpoint.path.parent) if plan.checkpoint else None
-    return WandbRun(plan.run, plan.options, stored, came_from=came_from, left_later=bool(plan.move_aside))
+    return WandbRun(
+        plan.run,
+        plan.options,
+        stored,
+        came_from=came_from,
+        left_later=bool(plan.move_aside),
+        goes_on_elsewhere=goes_on_elsewhere,
+    )
 
 
 def _model_files(plan: Plan) -> list[Path]:
