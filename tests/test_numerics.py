@@ -9,7 +9,7 @@ import pytest
 from tests.records import record
 from training.planning.sessions import begin_session
 from training.settings.options import Options
-from utils.numerics import CHANGES, NUMERICS, changes_since
+from utils.numerics import CHANGES, NUMERICS, SCORES_AS_OF, changes_since
 
 ROWS: list[tuple[int, dict[str, Any], list[str], str]] = [
     (2, {}, [], "fp32 without --swa: the same bits"),
@@ -38,3 +38,4 @@ def test_every_difference_concerns_settings_that_exist() -> None:
     named = {name for changes in CHANGES.values() for change in changes for name in change.concerns}
     assert named <= set(Options().as_dict())
     assert sorted(CHANGES) == list(range(2, NUMERICS + 1))
+    assert SCORES_AS_OF in CHANGES

@@ -1,7 +1,7 @@
 """Which arithmetic this version computes with: a number that rises where the same input gives other bits.
 
-Checkpoints, config.yaml and score files keep it. A run that was begun under an older number goes on under this one, and
-is told what of that differs for it; a half-finished score file is never continued under another number.
+Checkpoints and config.yaml keep it. A run that was begun under an older number goes on under this one, and is told what
+of that differs for it. Score files keep `SCORES_AS_OF`: a half-finished one is never continued under another number.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NUMERICS = 3
+SCORES_AS_OF = 2
+"""The last number that changed what the same weights score: with later ones no finished score is computed again."""
 
 
 @dataclass(frozen=True)
