@@ -154,6 +154,21 @@ def test_the_statistics_of_the_mean_are_those_of_its_own_maps_each_utterance_cou
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_dropout_in_the_pass_draws_by_its_position_alone() -> None:
+    network = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(64))
+
+    def variances(*position: int) -> torch.Tensor:
+        torch.rand(7)  # whatever was drawn before
+        anew = StatisticsAnew(network, with_epoch(None, network, 1), position)
+        for _ in range(2):
+            anew.take(batch_of(torch.ones(8, 64)))
+        found: torch.Tensor = anew.kept()[SWA][STATISTICS]["1.running_var"]
+        return found
+
+    assert torch.equal(variances(1234, 4), variances(1234, 4))
+    assert not torch.equal(variances(1234, 4), variances(1234, 5))
+
+
 def test_batches_of_one_size_give_what_torch_gives() -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
     batches = [torch.randn(6, 1, 8, 8) for _ in range(3)]
