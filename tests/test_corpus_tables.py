@@ -136,7 +136,7 @@ def test_a_table_that_cannot_be_divided_is_refused_with_two_ways_out(database: P
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (("real/1.wav", "genuine", "x"), r"train\.csv, line 6: the key is `bonafide` or `spoof`, found `genuine`"),
+        (("real/1.wav", "genuin", "x"), r"train\.csv, line 6: the key is `bonafide` or `spoof`, found `genuin`"),
         ((*ROWS[0],), r"train\.csv, line 6: an utterance may come only once, found fake/0 again after line 2"),
         (("real/1.wav",), r"train\.csv, line 6: .* has 3 columns, found 1"),
         (("real/99.wav", "spoof", "x"), r"1 of 5 utterances of .*train\.csv have no audio file \(real/99\.wav\)"),
@@ -153,6 +153,17 @@ def test_a_protocol_that_is_no_table_is_not_divided_in_secret(database: Path, tm
     (tmp_path / "trn.txt").write_text("s real/1 - - bonafide\ns fake/0 - A01 spoof\n")
     with pytest.raises(UserError, match=r"trn\.txt: to train on one file it must be a table with a header"):
         find_corpus(database, tmp_path / "trn.txt")
+
+
+def test_without_a_table_for_evaluation_the_development_part_is_evaluated_and_not_what_training_does_not_read(
+    database: Path,
+) -> None:
+    """Class folders beside the tables hold the same files, those of training too."""
+    write_sounds(database, [f"{name}/{n}.wav" for name in ("bonafide", "spoof") for n in range(3)])
+    write_table(database / "train.csv", ROWS[:12])
+    write_table(database / "dev.csv", ROWS[12:])
+    part = find_evaluation_part(database)
+    assert (part.name, part.layout, len(part)) == ("dev", "CSV", 8)
 
 
 def test_two_tables_of_unknown_names_are_not_guessed_at(database: Path) -> None:
