@@ -24,6 +24,7 @@ from tests.records import flip_a_bit, record, write_foreign_weights
 from tests.small_state import FACTS, complete_epoch, seed_everything, small_state, train
 from tests.test_retention import LINEAGE, epoch, files, short
 from training.checkpoints import sealed_file
+from training.checkpoints.appended import written_out
 from training.checkpoints.checking import Verdict, check_file
 from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.inspection import inspect_file
@@ -47,7 +48,7 @@ def write(path: Path) -> dict[str, Any]:
     payload, made = take_snapshot(state, FACTS, Kind.EPOCH)
     payload = {"validations": []} | payload
     save_checkpoint(path, payload, replace(made, name=path.name))
-    return payload
+    return written_out(payload)
 
 
 @pytest.fixture

@@ -60,6 +60,16 @@ def test_batch_size_and_workers_change_no_score_by_more_than_rounding(
     assert read_scores(Path("another.txt")).scores == pytest.approx(first.scores, abs=1e-4)
 
 
+@pytest.mark.parametrize(("typed", "expected"), [([], 3), (["--batch_size", "5"], 5)], ids=["not given", "given"])
+def test_a_cpu_scores_in_batches_that_are_good_for_it_unless_a_size_is_given(
+    typed: list[str], expected: int, trained: Path, corpus: Path, protocol: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.evaluation.subject import load_subject  # noqa: PLC0415
+
+    monkeypatch.setattr("training.evaluation.subject.BATCH_SIZE_ON_A_CPU", 3)
+    assert load_subject(asked(Evaluate, *arguments(trained, corpus, protocol, *typed))).options.batch_size == expected
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_or_killed_scoring_goes_on_to_the_same_bytes(
     number: signal.Signals, code: int, trained: Path, corpus: Path, protocol: Path, workplace: Path

@@ -7,11 +7,12 @@ never saved opinions, so that a stop cannot change an answer. No torch needed.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from itertools import pairwise
 from typing import Any, Protocol, Self
 
+from training.checkpoints.appended import Appended
 from training.settings.tasks import Figures
 
 Lineage = tuple[tuple[str, int], ...]
@@ -166,7 +167,8 @@ class History:
     the run began, and `under_way` is the epoch ahead. `epochs` has the figures of every completed epoch, `validations`
     those that --val_interval asked for, `lost_epochs` are those whose checkpoint a full disk refused. `times`,
     `validation_times`, `pace` and the seconds say when and how long, and `sessions` which processes trained: they
-    differ from machine to machine. All the rest is the same however often the run was stopped.
+    differ from machine to machine. All the rest is the same however often the run was stopped. Rows are added at the
+    ends of lists and never changed, but for `lost_epochs`, so that nothing need go through all of them again.
     """
 
     figures: Figures
@@ -183,6 +185,7 @@ class History:
     pace: Pace = field(default_factory=Pace)
     training_seconds: float = 0.0
     seconds_in_epoch: float = 0.0
+    _best: tuple[int, list[int], EpochMetrics | None] = field(default=(0, [], None), init=False, compare=False)
 
     @property
     def last(self) -> EpochMetrics | None:
@@ -192,7 +195,13 @@ class History:
     @property
     def best(self) -> EpochMetrics | None:
         """The best epoch so far, of those whose checkpoint could be saved; of equal ones the earliest."""
-        return best_epoch([row for row in self.epochs if row.epoch not in self.lost_epochs], self.figures)
+        number, lost, best = self._best
+        if lost != self.lost_epochs or number > len(self.epochs):
+            number, best = 0, None
+        rows = [row for row in self.epochs[number:] if row.epoch not in self.lost_epochs]
+        best = best_epoch([best, *rows] if best else rows, self.figures)
+        self._best = len(self.epochs), list(self.lost_epochs), best
+        return best
 
     @property
     def validated(self) -> StepMetrics | None:
@@ -224,13 +233,11 @@ class History:
 
         Between the epochs' ends, whose steps are known, steps count alike; so they do beyond the last one.
         """
-        known = [(0, 0.0), *((row.step, float(row.epoch)) for row in self.epochs)]
-        if self.position > self.epoch and self.step > known[-1][0]:
-            known.append((self.step, self.position))
-        for (first, before), (last, after) in pairwise(known):
-            if step <= last:
-                return before + (after - before) * (step - first) / max(1, last - first)
-        return known[-1][1]
+        number = bisect_left(self.epochs, step, key=lambda row: row.step)
+        first, before = _end_of(self.epochs[number - 1]) if number else (0, 0.0)
+        now = max(first, self.step), max(before, self.position)
+        last, after = _end_of(self.epochs[number]) if number < len(self.epochs) else now
+        return before + (after - before) * (min(step, last) - first) / max(1, last - first)
 
     def complete_epoch(self, row: EpochMetrics, batches_per_epoch: int) -> None:
         """Close the epoch under way, whose figures and times are known now, and begin the next one."""
@@ -240,8 +247,8 @@ class History:
         self.seconds_in_epoch, self.pace = 0.0, Pace()
         self.under_way = UnfinishedEpoch(batches_per_epoch)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what a payload holds of it, but for `unfinished_epoch`, which has tensors too."""
+    def taken(self) -> dict[str, Any]:
+        """Return what a payload holds of it, but for `unfinished_epoch`, which has tensors too; lists as `Appended`."""
         last, best = self.last, self.best
         named = {figure.name: last[figure.name] if last else None for figure in self.figures.all}
         first = self.figures.first.name
@@ -251,16 +258,16 @@ class History:
             **named,
             "metrics": named,
             f"best_{first}": best[first] if best else None,
-            "history": [row.as_dict() for row in self.epochs],
-            "validations": [row.as_dict() for row in self.validations],
+            "history": Appended(self.epochs, EpochMetrics.as_dict),
+            "validations": Appended(self.validations, StepMetrics.as_dict),
             "lost_epochs": list(self.lost_epochs),
             "lineage": [list(part) for part in self.lineage],
-            "times": [asdict(row) for row in self.times],
-            "validation_times": list(self.validation_times),
+            "times": Appended(self.times, asdict),
+            "validation_times": Appended(self.validation_times, float),
             "pace": asdict(self.pace),
             "training_seconds": self.training_seconds,
             "seconds_in_epoch": self.seconds_in_epoch,
-            "sessions": [asdict(session) for session in self.sessions],
+            "sessions": Appended(self.sessions, asdict),
         }
 
     @classmethod
@@ -288,6 +295,10 @@ class History:
             training_seconds=payload["training_seconds"],
             seconds_in_epoch=payload["seconds_in_epoch"],
         )
+
+
+def _end_of(row: EpochMetrics) -> tuple[int, float]:
+    return row.step, float(row.epoch)
 
 
 def best_epoch(epochs: Sequence[EpochMetrics], figures: Figures) -> EpochMetrics | None:

@@ -7,6 +7,7 @@ process decides when to stop and save, and die with it. They draw nothing: what 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from utils.audio.waveforms import Waveform, read_waveform
 from utils.corpora import CorpusPart
 from utils.errors import UserError
 from utils.seeding import derive_seed
+from utils.text_column import TextColumn
 
 View = Callable[[Waveform, int, str, int], Waveform]
 """What is seen of a waveform, given its epoch, its utterance, and how often that came in the epoch before."""
@@ -76,12 +79,18 @@ class BatchKey:
 class BatchDataset(Dataset["Batch | UserError"]):
     """Reads whole batches by `BatchKey`; picklable, so that any way of starting workers will do.
 
+    Of the part it keeps arrays: a worker that looked at its trials and paths would get copies of them, one by one.
+
     An utterance that cannot be read comes back as the UserError itself: raised in a worker, torch would turn it into
     another one whose message is a traceback.
     """
 
     def __init__(self, part: CorpusPart, view: View) -> None:
-        self._part = part
+        self._paths = TextColumn(map(str, part.audio_paths))
+        self._utterances = TextColumn(trial.utterance for trial in part.protocol.trials)
+        self._labels = np.array(
+            [NO_LABEL if trial.label is None else trial.label for trial in part.protocol.trials], dtype=np.int64
+        )
         self._view = view
 
     def __getitem__(self, key: BatchKey) -> Batch | UserError:
@@ -91,17 +100,15 @@ class BatchDataset(Dataset["Batch | UserError"]):
             waveforms = [self._read(index, key.epoch, visit) for index, visit in zip(key.indices, visits, strict=True)]
         except UserError as error:
             return error
-        known = [self._part.protocol.trials[index].label for index in key.indices]
-        labels = [NO_LABEL if label is None else label for label in known]
+        indices = np.array(key.indices, dtype=np.int64)
         return Batch(
             waveforms=torch.from_numpy(np.stack(waveforms)),
-            labels=torch.tensor(labels, dtype=torch.int64),
-            indices=torch.tensor(key.indices, dtype=torch.int64),
+            labels=torch.from_numpy(self._labels[indices]),
+            indices=torch.from_numpy(indices),
         )
 
     def _read(self, index: int, epoch: int, visit: int) -> Waveform:
-        waveform = read_waveform(self._part.audio_paths[index])
-        return self._view(waveform, epoch, self._part.protocol.trials[index].utterance, visit)
+        return self._view(read_waveform(Path(self._paths[index])), epoch, self._utterances[index], visit)
 
 
 class _KeyList(Sampler[BatchKey]):
@@ -181,6 +188,7 @@ def _signals_held() -> Iterator[None]:
 def _prepare_worker(parent: int, worker: int) -> None:  # noqa: ARG001 - torch passes the worker's number
     """Ignore SIGINT and SIGUSR1, take SIGTERM from the parent only, compute in one thread, die with the parent (Linux).
 
+    What the parent had stays its own: a garbage collection would write to each of its objects, and so copy them all.
     The parent's SIGTERM must work: multiprocessing sends it at exit and waits without end. A worker that outlived its
     SIGKILLed parent would hold what it inherited: the other end of a pipe, say. Where the sender of a signal cannot be
     known (macOS), SIGTERM keeps its effect.
@@ -193,6 +201,7 @@ def _prepare_worker(parent: int, worker: int) -> None:  # noqa: ARG001 - torch p
     else:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     torch.set_num_threads(1)
+    gc.freeze()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before this line, and no signal will ever come

@@ -7,6 +7,7 @@ change a score by more than float rounding (1e-4 is far above it); the same ones
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -123,13 +124,13 @@ def _score_rest(
     options = subject.options
     pin = subject.device.type == "cuda"
     batches = ValidationBatches(part, batch_size=options.batch_size, num_workers=options.num_workers, pin_memory=pin)
-    first = -(-len(scores) // options.batch_size)
+    first, names = -(-len(scores) // options.batch_size), gathered.names
     try:
         with progress("scoring", batches.num_batches, first) as bar:
             for batch in batches.batches(first):
                 if stop.requested:
                     return
-                texts = _score(subject, batch, gathered.names[len(scores) :])
+                texts = _score(subject, batch, names)
                 gathered.append(len(scores), texts)
                 scores += texts
                 bar.advance(utterances=len(texts))
@@ -145,15 +146,14 @@ def score_waveforms(subject: Subject, waveforms: torch.Tensor) -> list[float]:
     return values
 
 
-def _score(subject: Subject, batch: Batch, names: object) -> list[str]:
-    """Return the log-odds of a batch as text, enough digits for the float32 that they are."""
+def _score(subject: Subject, batch: Batch, names: Sequence[str]) -> list[str]:
+    """Return the log-odds of a batch as text, enough digits for the float32 that they are; `names` has all trials."""
     values = score_waveforms(subject, batch.waveforms)
-    for position, value in enumerate(values):
+    for index, value in zip(batch.indices.tolist(), values, strict=True):
         if not math.isfinite(value):
-            name = list(names)[position]  # type: ignore[call-overload]
             raise UserError(
-                f"the score of {name} is {value}: the checkpoint's weights are not sound (--validate_checkpoints), or "
-                "--precision fp32 is needed"
+                f"the score of {names[index]} is {value}: the checkpoint's weights are not sound "
+                "(--validate_checkpoints), or --precision fp32 is needed"
             )
     return [_score_cell(value) for value in values]
 

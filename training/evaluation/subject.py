@@ -38,6 +38,8 @@ _STATISTICS_ARE_A_MEAN = (
 )
 UNLESS_TYPED = "fp32"
 """The --precision of scores: what made training faster need not round what is decided by them."""
+BATCH_SIZE_ON_A_CPU = 4
+"""Of scores, where no --batch_size is asked for: what a CPU keeps in its caches (docs/measurements.md)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def load_subject(command: Scoring) -> Subject:
     """Load what --model_path names, or the checkpoint of the run that the flags name.
 
     Settings come from the file; only those of data and machine that were given win over it, and scores are computed in
-    fp32 unless --precision was typed, whatever training, or the file of --config, used. Raises UserError where
+    fp32 unless --precision was typed, whatever training, or the file of --config, used; on a CPU in batches that are
+    good for it. Raises UserError where
     there is no such file, where it is damaged, and where a flag contradicts the detector in it.
     """
     place = command.model_path or _run_of_the_flags(command)
@@ -90,7 +93,7 @@ def load_subject(command: Scoring) -> Subject:
     refuse_verb(command.flag, opened.path, opened.source.options)
     digests = _digests(command, opened)
     options = _settings(command, opened.path, opened.source.options)
-    device = _prepared_device(options, opened.source)
+    options, device = _prepared_device(command, options, opened.source)
     if opened.record() is None:
         if _wants_swa(command):
             load_mean(opened)  # which says what is missing
@@ -144,10 +147,15 @@ def _digests(command: Scoring, opened: VerifiedFile) -> tuple[str, ...]:
     return (opened.sha256(),) if isinstance(command, Evaluate) else ()
 
 
-def _prepared_device(options: Options, found: CheckpointRecord | WeightsFile) -> torch.device:
+def _prepared_device(
+    command: Scoring, options: Options, found: CheckpointRecord | WeightsFile
+) -> tuple[Options, torch.device]:
+    """Return the device to score on, and the settings with the batch size that is good there, if none was given."""
     device = choose_device(options.device)
     make_deterministic(found.num_threads if isinstance(found, CheckpointRecord) else None)
-    return device
+    if device.type == "cpu" and "batch_size" not in command.given:
+        options = options.replaced(batch_size=BATCH_SIZE_ON_A_CPU)
+    return options, device
 
 
 def _of_bare_weights(
@@ -171,7 +179,7 @@ def _mean_of_epochs(command: Scoring, folder: Path, number: int) -> Subject:
     paths, last = tuple(record.path for record in epochs), epochs[-1]
     refuse_verb(command.flag, last.path, last.options)
     options = _settings(command, last.path, last.options)
-    device = _prepared_device(options, last)
+    options, device = _prepared_device(command, options, last)
     digests: list[str] = []
 
     def open_file(path: Path) -> VerifiedFile:

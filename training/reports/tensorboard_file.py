@@ -49,7 +49,7 @@ class TensorBoardFile:
         except OSError:
             self.close()
             raise
-        self._num_epochs, self._num_validations = len(curves.epochs), len(curves.validations)
+        self._num_epochs, self._num_validations = curves.num_epochs, curves.num_validations
         self._num_drawn = max(self._num_drawn, drawn)
 
     def close(self) -> None:
@@ -60,11 +60,11 @@ class TensorBoardFile:
         self._file = None
 
     def _missing(self, curves: Curves, drawn: int) -> Iterator[bytes]:
-        for epoch in curves.epochs[self._num_epochs :]:
+        for epoch in curves.epochs(self._num_epochs):
             yield _scalars(epoch.metrics.epoch, epoch.times.finished_at, epoch.scalars)
-        for validation in curves.validations[self._num_validations :]:
+        for validation in curves.validations(self._num_validations):
             yield _scalars(validation.metrics.step, validation.finished_at, validation.scalars)
-        yield from self._images(curves.epochs[self._num_drawn : drawn])
+        yield from self._images(curves.epochs(self._num_drawn, drawn))
 
     def _images(self, epochs: Iterable[EpochPoint]) -> Iterator[bytes]:
         for epoch in epochs:

@@ -97,7 +97,7 @@ class WandbRun:
             self._complete(story)
 
     def _start(self, curves: Curves, deciding: Figure) -> None:
-        num_points = len(list(curves.in_order()))
+        num_points = len(curves)
         self._deciding = deciding
         self._guarded(lambda: self._begin(num_points))
         self._guarded(self._say_where)
@@ -131,7 +131,7 @@ class WandbRun:
         """Hand over what W&B lacks of these points, all of which must be in a checkpoint on disk."""
 
         def hand_over() -> None:
-            for number, point in enumerate(list(curves.in_order())[self._num_logged :], self._num_logged):
+            for number, point in enumerate(curves.in_order(self._num_logged), self._num_logged):
                 self._run.log(point, step=number, commit=True)
                 self._num_logged = number + 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from training.checkpoints.file_format import BadCheckpointFileError
@@ -21,6 +21,7 @@ from training.runs.directory import (
     logs_folder_of,
     version_number,
 )
+from training.runs.known_files import KnownFiles
 from training.settings.name_template import CHECKPOINT_SUFFIXES, LAST_CHECKPOINT
 from utils.atomic_files import TEMPORARY_PREFIX
 from utils.errors import UserError
@@ -95,10 +96,11 @@ class Candidates:
     opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
 
 
-def survey_folder(folder: Path) -> RunFolder:
+def survey_folder(folder: Path, known: KnownFiles | None = None) -> RunFolder:
     """Read the record of every checkpoint in a run folder; a folder that does not exist is an empty one.
 
-    What an interrupted move has still to take into a version_N folder counts as moved already.
+    What an interrupted move has still to take into a version_N folder counts as moved already. `known` are files that
+    an earlier survey has read.
     """
     log_versions = versions_in(logs_folder_of(folder))
     if not folder.is_dir():
@@ -106,7 +108,7 @@ def survey_folder(folder: Path) -> RunFolder:
     being_moved, move_versions = _interrupted_move(folder)
     names = sorted(entry.name for entry in folder.iterdir() if entry.name not in being_moved)
     entries = [name for name in names if version_number(name) is None and not _is_bookkeeping(name)]
-    files = _examine(
+    files = (KnownFiles() if known is None else known).examined(
         folder / name for name in entries if name.endswith(CHECKPOINT_SUFFIXES) and _is_file_or_link(folder / name)
     )
     records = [file for file in files if isinstance(file, CheckpointRecord)]
@@ -146,19 +148,6 @@ def is_copy(checkpoint: CheckpointRecord) -> bool:
     lies_in = checkpoint.path.parent
     folder = lies_in.parent if version_number(lies_in.name) else lies_in
     return bool(checkpoint.place) and checkpoint.place not in (place_of(lies_in), place_of(folder))
-
-
-def _examine(paths: Iterable[Path]) -> list[CheckpointRecord | WeightsFile | FrozenFile | UnusableFile]:
-    """Examine files; one that has several names here, as the best checkpoint does, is read once."""
-    found: list[CheckpointRecord | WeightsFile | FrozenFile | UnusableFile] = []
-    known: dict[tuple[int, int], CheckpointRecord | WeightsFile | FrozenFile | UnusableFile] = {}
-    for path in paths:
-        status = path.lstat()  # a link is a file of its own, since its frozen weights may lie elsewhere
-        earlier = known.get((status.st_dev, status.st_ino))
-        facts = replace(earlier, path=path) if earlier else examine(path)
-        known[status.st_dev, status.st_ino] = facts
-        found.append(facts)
-    return found
 
 
 def _rows_in(table: Path) -> int:

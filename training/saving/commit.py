@@ -15,6 +15,7 @@ from typing import Any
 from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.record import CheckpointRecord, Kind
 from training.checkpoints.sealed_file import broken_seal
+from training.runs.known_files import KnownFiles
 from training.runs.retention import RetentionPolicy, files_to_prune
 from training.runs.survey import survey_folder
 from training.saving.compression import compress_file, files_to_compress
@@ -47,6 +48,7 @@ class Committer:
     on_new_folder: Callable[[], None] = lambda: None
     _best_is_stale: bool = False
     _warnings: list[str] = field(default_factory=list)
+    _known: KnownFiles = field(default_factory=KnownFiles)
 
     def commit(self, payload: Mapping[str, Any], record: CheckpointRecord, control: SaveControl) -> Outcome:
         """Return once the checkpoint is durable and everything that follows from it is done or found impossible."""
@@ -95,7 +97,7 @@ class Committer:
 
     def _prune(self, path: Path, record: CheckpointRecord) -> None:
         """Delete what the policy does not keep, once every byte of the newest checkpoint was read back."""
-        found = survey_folder(self.store.run.folder).checkpoints
+        found = survey_folder(self.store.run.folder, self._known).checkpoints
         gone = files_to_prune(found, record.lineage, self.policy, record.best, self.source)
         if not gone:
             return
@@ -109,7 +111,7 @@ class Committer:
         """Deflate old files, one after the other, for as long as nobody waits; what was begun then is begun again."""
         if self.compress_after is None:
             return
-        found = survey_folder(self.store.run.folder).checkpoints
+        found = survey_folder(self.store.run.folder, self._known).checkpoints
         for path in files_to_compress(found, record.lineage, self.compress_after):
             try:
                 compress_file(path, control.check_nobody_waits)

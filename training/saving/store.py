@@ -33,6 +33,7 @@ from typing import IO, Any, cast
 
 import torch
 
+from training.checkpoints.appended import written_out
 from training.checkpoints.file_format import BadCheckpointFileError, NotUsableError
 from training.checkpoints.frozen_reference import (
     FROZEN_KEY,
@@ -57,7 +58,7 @@ from utils.atomic_files import atomic_write, disk_error_behind, link_or_copy
 from utils.errors import UserError
 
 Check = Callable[[], None]
-_PLAIN_TYPES = (type(None), bool, int, float, str, torch.Tensor, torch.nn.Parameter)
+_PLAIN_TYPES = frozenset((type(None), bool, int, float, str, torch.Tensor, torch.nn.Parameter))
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,6 +221,7 @@ def save_checkpoint(
 
 
 def _write(path: Path, payload: Mapping[str, Any], record: dict[str, Any], check: Check = lambda: None) -> None:
+    payload = written_out(payload)
     _require_plain(payload, path.name)
     lack = lack_of_room(path.parent, payload)
     if lack:
@@ -257,7 +259,8 @@ def _require_plain(value: Any, name: str) -> None:
     if type(value) in (dict, OrderedDict):
         for key, part in value.items():
             _require_plain(key, name)
-            _require_plain(part, f"{name}[{key!r}]")
+            if type(part) not in _PLAIN_TYPES:
+                _require_plain(part, f"{name}[{key!r}]")
     elif type(value) in (list, tuple):
         for part in value:
             _require_plain(part, name)

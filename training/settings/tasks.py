@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 
@@ -89,7 +90,7 @@ class Figures:
         if [figure.rank for figure in self.ranking] != list(range(1, len(self.ranking) + 1)) or not self.ranking:
             raise ValueError("figures need the ranks 1, 2, ... once each, the first one at least")
 
-    @property
+    @cached_property
     def ranking(self) -> tuple[Figure, ...]:
         """Those that decide which epoch is the best, the first one first."""
         return tuple(sorted((figure for figure in self.all if figure.rank), key=lambda figure: figure.rank))

@@ -37,7 +37,10 @@ class RunFacts:
 
 
 def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[str, Any], CheckpointRecord]:
-    """Return the payload and the record of the state as it is now; the payload's tensors are the live ones."""
+    """Return the payload and the record of the state as it is now; the payload's tensors are the live ones.
+
+    It takes as long whatever the run's past: the lists of that are `Appended`, and the store writes them out.
+    """
     settings, history = facts.options.as_dict(), state.history
     metadata = {
         **facts.environment,
@@ -71,7 +74,7 @@ def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[
         kept={name: _of_step(state.kept.get(name), state.step) for name in facts.recorded},
     )
     payload = {
-        **state.to_payload(),
+        **state.taken(),
         "args": settings,
         "config": settings,
         "data": dict(facts.data),

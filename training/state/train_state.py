@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from training.checkpoints.appended import written_out
 from training.checkpoints.history import History
 from training.checkpoints.record import STATE_DICT
 from training.checkpoints.weights import Weights, load_into
@@ -117,8 +118,12 @@ class TrainState:
 
     def to_payload(self) -> dict[str, Any]:
         """Return everything as tensors and plain values; the tensors are the live ones, not copies."""
+        return written_out(self.taken())
+
+    def taken(self) -> dict[str, Any]:
+        """Return the payload as a save takes it: in it the lists of the past are `Appended`."""
         return {
-            **self.history.as_dict(),
+            **self.history.taken(),
             **{key: part.state_dict() for key, part in self.parts.items()},
             **self.kept,
             "unfinished_epoch": {**asdict(self.history.under_way), **self.observed.joined()},

@@ -16,16 +16,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import soundfile
 
 from utils.audio.waveforms import SAMPLE_RATE_HZ
 from utils.corpora import PROTOCOL_FILES, PROTOCOLS_FOLDER, PartName, audio_folder
-from utils.corpora.demo_signals import Signal, babble, draw_speaker, record
-from utils.corpora.demo_vocoders import VOCODERS
 from utils.corpora.protocols import NO_ATTACK, Trial
 from utils.errors import UserError
 from utils.seeding import generator_at
+
+if TYPE_CHECKING:
+    from utils.corpora.demo_signals import Signal
 
 _VERSION = "demo-v1"
 _SECONDS = (2.0, 4.2)
@@ -144,6 +146,9 @@ def _plan_takes(part: _DemoPart) -> Iterator[_Take]:
 
 
 def _synthesise(take: _Take) -> Signal:
+    from utils.corpora.demo_signals import babble, draw_speaker, record  # noqa: PLC0415  (0.5 s, for scipy.signal)
+    from utils.corpora.demo_vocoders import VOCODERS  # noqa: PLC0415
+
     generator = generator_at(_VERSION, "utterance", take.trial.utterance)
     session = generator_at(_VERSION, "session", take.session)
     speaker = draw_speaker(generator_at(_VERSION, "speaker", take.trial.speaker))

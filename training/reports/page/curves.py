@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from markupsafe import Markup
 
+from training.checkpoints.history import EpochMetrics, StepMetrics
 from training.reports.page.axes import epoch_axis, value_axis
 from training.reports.page.svg import Frame, dot, line
+from training.reports.page.thinning import Seen
 from training.reports.story import Story
 from training.settings.tasks import Figure
 
@@ -18,7 +20,10 @@ Points = Sequence[tuple[float, float]]
 """Pairs of epochs trained, maybe a fraction, and a value."""
 
 _MOST_DOTS = 60
+_LINE_BUCKETS = 128
+_DOT_BUCKETS = 48
 _LABEL_WIDTH = 15.0
+_MOST_MARKS, _MARKS_APART = 100, 3.0
 
 
 @dataclass(frozen=True)
@@ -66,19 +71,31 @@ def stop_marks(story: Story) -> list[Mark]:
     return marks
 
 
-def charts_of(story: Story) -> list[Chart]:
-    """Return the charts of a run: its figures, learning rate, seconds; none without a figure."""
+def charts_of(story: Story, seen: Seen) -> list[Chart]:
+    """Return the charts of a run: its figures, learning rate, seconds; none without a figure.
+
+    Long curves are thinned, see `Thinned`; the best epoch is always one of their points.
+    """
     history = story.history
     if not history.epochs and not history.validations:
         return []
     marks, last, best = stop_marks(story), last_whole_epoch(history.position), history.best
 
+    def epochs_for(name: str, value: Callable[[EpochMetrics], float]) -> Points:
+        rows = seen.thinned(name, history.epochs, value, _LINE_BUCKETS)
+        if best and not any(row is best for row in rows):
+            rows = sorted([*rows, best], key=lambda row: row.epoch)
+        return [(float(row.epoch), value(row)) for row in rows]
+
     def curve_of(figure: Figure) -> Curve:
-        points = [(float(row.epoch), row[figure.name]) for row in history.epochs]
+        def value(row: EpochMetrics | StepMetrics) -> float:
+            return row[figure.name]
+
+        points = epochs_for(figure.name, value)
         if figure.part == "train":
             return Curve("training", "train", points)
-        within = [(history.epochs_at(row.step), row[figure.name]) for row in history.validations]
-        return Curve("validation", "val", points, within)
+        rows = seen.thinned(f"{figure.name} within epochs", history.validations, value, _DOT_BUCKETS)
+        return Curve("validation", "val", points, [(history.epochs_at(row.step), value(row)) for row in rows])
 
     def chart_of(figures: Sequence[Figure]) -> Chart:
         one, *_ = [figure for figure in figures if figure.part == "val"] or figures
@@ -87,13 +104,24 @@ def charts_of(story: Story) -> list[Chart]:
         curves = [curve_of(figure) for figure in figures]
         return line_chart(title, curves, marks, last, best=star, floor=one.floor, ceiling=one.ceiling)
 
-    rates = Curve("learning rate", "other", [(float(row.epoch), row.learning_rate) for row in history.epochs])
-    seconds = Curve("seconds", "other", [(float(finished.epoch), finished.seconds) for finished in history.times])
+    rates = Curve("learning rate", "other", epochs_for("learning rate", lambda row: row.learning_rate))
+    times = seen.thinned("seconds", history.times, lambda finished: finished.seconds, _LINE_BUCKETS)
+    seconds = Curve("seconds", "other", [(float(finished.epoch), finished.seconds) for finished in times])
     return [
         *(chart_of(figures) for figures in history.figures.charts),
         line_chart("Learning rate", [rates], marks, last),
         line_chart("Seconds per epoch", [seconds], marks, last, include=0.0, floor=0.0),
     ]
+
+
+def thinning_text(seen: Seen) -> str:
+    """Say what the charts leave out where they do, "" elsewhere; `seen` is what they were made with."""
+    if seen.widest == 1:
+        return ""
+    return (
+        f"Long curves are thinned: of up to {seen.widest:,} points in a row they show the first, the last, the lowest "
+        "and the highest. The best epoch is always among them."
+    )
 
 
 def last_whole_epoch(position: float) -> int:
@@ -149,10 +177,14 @@ def _drawn_curve(curve: Curve, frame: Frame) -> Iterator[Markup]:
 
 
 def _drawn_marks(marks: Sequence[Mark], frame: Frame) -> Iterator[Markup]:
-    """Yield a dashed line for each; a number only where it does not run into the one before."""
-    labelled_to = -_LABEL_WIDTH
+    """Yield a dashed line for each, of very many those apart; a number where it does not run into the one before."""
+    labelled_to = drawn_to = -_LABEL_WIDTH
+    apart = _MARKS_APART if len(marks) > _MOST_MARKS else 0.0
     for mark in marks:
         x = frame.across(mark.at)
+        if x - drawn_to < apart:
+            continue
+        drawn_to = x
         label = Markup("")
         if x - labelled_to >= _LABEL_WIDTH:
             label = Markup('<text class="mark" x="{:g}" y="{:g}">{}</text>').format(x, frame.top - 6, mark.label)

@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from training.checkpoints.history import EpochMetrics
-from training.reports.page.curves import charts_of
+from training.reports.page.curves import charts_of, thinning_text
+from training.reports.page.epoch_table import epoch_table
 from training.reports.page.pictures import Heatmaps
 from training.reports.page.score_charts import ScorePictures, score_pictures
-from training.reports.page.tables import checkpoint_rows, environment_rows, epoch_rows, session_rows, setting_groups
+from training.reports.page.tables import (
+    checkpoint_rows,
+    environment_rows,
+    named_checkpoints,
+    session_rows,
+    setting_groups,
+)
+from training.reports.page.thinning import Seen
 from training.reports.page.wording import (
     duration_text,
     figure,
@@ -35,9 +43,19 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 
 
-def report_html(story: Story, run: RunFolder, heatmaps: Heatmaps | None, written_at: float | None = None) -> str:
-    """Return the page. All text in it is escaped, whatever settings, paths and file names hold."""
+def report_html(
+    story: Story,
+    run: RunFolder,
+    heatmaps: Heatmaps | None,
+    written_at: float | None = None,
+    seen: Seen | None = None,
+) -> str:
+    """Return the page. All text in it is escaped, whatever settings, paths and file names hold.
+
+    `seen` is what earlier pages of the same run looked at, which this one need not look at again.
+    """
     written_at = time.time() if written_at is None else written_at
+    seen = Seen() if seen is None else seen
     state, sentence = state_text(story)
     history, figures = story.history, story.history.figures
     scores = next((one for one in story.exhibits if isinstance(one, Scores)), None)
@@ -58,13 +76,15 @@ def report_html(story: Story, run: RunFolder, heatmaps: Heatmaps | None, written
         "best_in_title": with_unit(figures.first, history.best[figures.first.name]) if history.best else "",
         "tiles": [_tile("Best", story, history.best), _tile("Last", story, history.last)],
         "columns": [heading(figure) for figure in figures.by_measure],
-        "charts": charts_of(story),
-        "epochs": epoch_rows(story),
+        "charts": charts_of(story, seen),
+        "thinning": thinning_text(seen),
+        "epochs": epoch_table(story),
         "sessions": session_rows(story, run.folder),
         "scores": _pictures(scores) if scores else None,
         "scores_after": _epochs_text(history.epochs_at(scores.step)) if scores else "",
         "heatmaps": heatmaps,
         "checkpoints": checkpoint_rows(run, story),
+        "num_checkpoints": len(named_checkpoints(run)),
         "under_way": _under_way(story, run),
         "differing": what_differs(history, story.options),
         "how_to_repeat": how_to_repeat(history, story.options),

@@ -1,4 +1,4 @@
-"""The tables of the run page as rows of plain values: epochs, sessions, checkpoints, settings, environment."""
+"""The tables of the run page as rows of plain values: sessions, checkpoints, settings, environment."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from training.checkpoints.history import Session, StepMetrics
+from training.checkpoints.history import Session
 from training.checkpoints.record import CheckpointRecord, Kind
+from training.reports.page.epoch_table import NEWEST_SESSIONS
 from training.reports.page.wording import duration_text, figure, time_text, value_text
 from training.reports.story import Story
 from training.runs.survey import RunFolder
 from training.settings.options import SETTINGS
-from training.settings.tasks import Figures
 from utils.terminal_text import bytes_text
 
+NEWEST_CHECKPOINTS = 100
+"""So many are shown, and the best one."""
 _ENVIRONMENT = {
     "host": "Machine",
     "device": "Device",
@@ -25,21 +27,6 @@ _ENVIRONMENT = {
     "torch": "torch",
     "git_commit": "Commit of the program",
 }
-
-
-@dataclass(frozen=True)
-class EpochRow:
-    """A line of the table of epochs. `kind` is "epoch", "step" for a validation within one, "session" for a mark.
-
-    `number` is the epoch, the step or the number of the session, and `name` what the row is called; `cells` follow it,
-    and `is_best` marks the best epoch.
-    """
-
-    kind: str
-    number: int
-    name: str
-    cells: tuple[str, ...]
-    is_best: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,47 +76,22 @@ class CheckpointRow:
     marks: tuple[str, ...]
 
 
-def epoch_rows(story: Story) -> list[EpochRow]:
-    """Return the epochs, the validations within them and the places where sessions began, the newest first."""
-    history = story.history
-    finished = {time.epoch: time for time in history.times}
-    rows: list[tuple[tuple[int, int], EpochRow]] = []
-    for row in history.epochs:
-        ended = finished.get(row.epoch)
-        cells = (
-            f"{row.step:,}",
-            *(figure(row[one.name], one.decimals) for one in history.figures.by_measure),
-            f"{row.learning_rate:.4g}",
-            duration_text(ended.seconds) if ended else figure(None),
-            time_text(ended.finished_at) if ended else figure(None),
-        )
-        rows.append(((row.step, 1), EpochRow("epoch", row.epoch, str(row.epoch), cells, row == history.best)))
-    rows += [((row.step, 0), _within(row, history.figures)) for row in history.validations]
-    for number, session in enumerate(story.history.sessions, start=1):
-        if number > 1 or session.step:
-            name = f"Session {number}: stopped and resumed, {time_text(session.started_at)}"
-            rows.append(((session.step, 2), EpochRow("session", number, name, ())))
-    return [row for _, row in sorted(rows, key=lambda pair: (pair[0], pair[1].number), reverse=True)]
-
-
-def _within(row: StepMetrics, figures: Figures) -> EpochRow:
-    missing = figure(None)
-    cells = (
-        f"{row.step:,}",
-        *(figure(row.figures.get(one.name), one.decimals) for one in figures.by_measure),
-        *(missing, missing, missing),
-    )
-    return EpochRow("step", row.step, f"in epoch {row.epoch + 1}", cells)
-
-
 def session_rows(story: Story, folder: Path) -> list[SessionRow]:
-    """Return every process that trained, first to last; a checkpoint in the run's own `folder` goes by its name."""
+    """Return the processes that trained, first to last: the newest, and of the others those that changed something.
+
+    A checkpoint in the run's own `folder` goes by its name.
+    """
     rows = []
+    newest = len(story.history.sessions) + 1 - NEWEST_SESSIONS
     before: Session | None = None
     for number, session in enumerate(story.history.sessions, start=1):
         pause, source = "", Path(session.source)
         if session.source_saved_at is not None:
             pause = duration_text(session.started_at - session.source_saved_at)
+        elsewhere = _differing(before.environment, session.environment) if before else ()
+        before = session
+        if 1 < number < newest and not session.changes and not elsewhere:
+            continue
         rows.append(
             SessionRow(
                 number=number,
@@ -141,10 +103,9 @@ def session_rows(story: Story, folder: Path) -> list[SessionRow]:
                 changes=tuple(
                     Changed(name, value_text(old), value_text(new)) for name, (old, new) in session.changes.items()
                 ),
-                elsewhere=_differing(before.environment, session.environment) if before else (),
+                elsewhere=elsewhere,
             )
         )
-        before = session
     return rows
 
 
@@ -199,10 +160,11 @@ def _setting(name: str, value: Any, story: Story) -> SettingRow:
 
 
 def checkpoint_rows(folder: RunFolder, story: Story) -> list[CheckpointRow]:
-    """Return the checkpoints on disk, each once under its own name, the newest first."""
+    """Return the newest checkpoints on disk and the best one, each once under its own name, the newest first."""
     best, first = story.history.best, story.history.figures.first
     latest = folder.latest.position if folder.latest else None
-    own = [record for record in folder.listed if record is not folder.best or _is_alone(record, folder)]
+    own = sorted(named_checkpoints(folder), key=lambda record: record.position, reverse=True)
+    older = [record for record in own[NEWEST_CHECKPOINTS:] if best and record.last == best]
     return [
         CheckpointRow(
             name=record.path.name,
@@ -216,8 +178,13 @@ def checkpoint_rows(folder: RunFolder, story: Story) -> list[CheckpointRow]:
                 *(["last"] if record.position == latest else []),
             ),
         )
-        for record in sorted(own, key=lambda record: record.position, reverse=True)
+        for record in (*own[:NEWEST_CHECKPOINTS], *(one for one in older if one.kind is Kind.EPOCH))
     ]
+
+
+def named_checkpoints(folder: RunFolder) -> list[CheckpointRecord]:
+    """Return the checkpoints on disk, each once: the best one under the best name only where it has no other."""
+    return [record for record in folder.listed if record is not folder.best or _is_alone(record, folder)]
 
 
 def _is_alone(best: CheckpointRecord, folder: RunFolder) -> bool:

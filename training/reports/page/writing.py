@@ -6,8 +6,10 @@ from pathlib import Path
 
 from training.reports.page.pictures import Heatmaps, newest_heatmaps_folder, read_heatmaps
 from training.reports.page.rendering import report_html
+from training.reports.page.thinning import Seen
 from training.reports.story import Moment, Story
 from training.runs.directory import RunDirectory
+from training.runs.known_files import KnownFiles
 from training.runs.survey import survey_folder
 from utils.atomic_files import write_text_atomically
 
@@ -20,12 +22,15 @@ class RunPage:
     def __init__(self, run: RunDirectory) -> None:
         self.place = run.report
         self._run = run
+        self._seen = Seen()
+        self._known = KnownFiles()
         self._heatmaps: tuple[Path, float, Heatmaps | None] | None = None
 
     def tell(self, story: Story) -> None:
         """Write the page, whole or not at all; raises OSError, and UserError where the run folder cannot be read."""
         heatmaps = self._newest_heatmaps(story.history.epoch)
-        write_text_atomically(self.place, report_html(story, survey_folder(self._run.folder), heatmaps))
+        found = survey_folder(self._run.folder, self._known)
+        write_text_atomically(self.place, report_html(story, found, heatmaps, seen=self._seen))
 
     def close(self) -> None:
         """Nothing is open."""
