@@ -115,7 +115,9 @@ def test_the_table_has_a_row_for_each_file_in_order_and_decides_at_the_stored_th
         "(--prior 0.5); from validation after step 4, stored in "
     )
     assert lines[2].startswith("  on the validation that gave it: ") and " % of bona fide missed, " in lines[2]
-    assert "Passed over: 1 file of formats that cannot be read here (d.m4a)" in lines
+    assert any(
+        line.startswith("Passed over: 1 file of formats that cannot be read here (d.m4a): .m4a is") for line in lines
+    )
     rows = lines[lines.index("file            score  verdict     seconds") + 1 :]
     for row, one in zip(rows[:4], document["files"], strict=True):
         told = "bona fide" if one["score"] > decision["threshold"] else "spoof"
@@ -168,8 +170,8 @@ def test_what_cannot_be_read_is_told_in_its_row_and_the_others_are_scored(
         "text.wav": "Format not recognised",
         "empty.wav": "it is empty",
         "samples.raw": "raw samples do not say their rate and channels",
-        "folder": "the folder holds no audio file that can be read",
-        "pipe.wav": "it is no regular file",
+        "folder": "it is a folder, not a file",
+        "pipe.wav": "it is a named pipe, not a file",
         "missing.wav": "there is no such file",
     }.items():
         assert told[name].split()[1:4] == ["-"] * 3 and words in told[name], told[name]

@@ -16,7 +16,9 @@ import torch
 
 from training.evaluation.scoring import score_waveforms
 from training.evaluation.subject import Subject
-from utils.audio.windows import UnreadableAudioError, Window, WindowedAudio, expected_windows
+from utils.audio.checking import AudioFault
+from utils.audio.reading import UnreadableAudioError
+from utils.audio.windows import Window, WindowedAudio, expected_windows
 from utils.progress import Progress
 
 LEAST_SOUND_S = 0.5
@@ -62,14 +64,19 @@ class _Reading:
             self.fault = f"its score is {bad}: the weights are not sound, or --precision fp32 is needed"
         if self.fault:
             return FileScore(self.audio.path, fault=self.fault)
-        note = ""
-        if self.audio.promised > self.audio.frames:
-            note = f"cut short: {self.audio.frames:,} samples, its header says {self.audio.promised:,}"
+        note = _note(self.audio.doubt)
         too_little = _too_little(self.audio.peak, self.audio.sound_s)
         sound_s = self.audio.sound_s
         return FileScore(
             self.audio.path, self.audio.seconds, tuple(self.windows), note, too_little=too_little, sound_s=sound_s
         )
+
+
+def _note(doubt: tuple[AudioFault, str] | None) -> str:
+    """Return in a few words what is doubtful about a file; silence is a reason of its own, see `_too_little`."""
+    if doubt is None or doubt[0] is AudioFault.SILENT:
+        return ""
+    return f"cut short: {doubt[1]}" if doubt[0] is AudioFault.CUT else doubt[1]
 
 
 def _too_little(peak: float, sound_s: float) -> str:

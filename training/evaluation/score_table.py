@@ -14,7 +14,6 @@ from utils.audio.finding import FoundAudio
 from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ
 from utils.scores.verdicts import BONA_FIDE, SPOOF
 from utils.terminal_text import columns_of, padded, printable
-from utils.text_tables import few
 
 _NONE = "-"
 _WIDEST_NAME = 100
@@ -25,9 +24,7 @@ def head_text(subject: Subject, found: FoundAudio) -> str:
     lines = [f"Scoring {_files(len(found.files))} with {subject.mean_of}{', '.join(map(str, subject.sources))}"]
     lines += subject.judge.lines()
     lines.append(f"Precision: {subject.precision_text}")
-    if found.passed_over:
-        names = few([printable(path.name) for path in found.passed_over])
-        lines.append(f"Passed over: {_files(len(found.passed_over))} of formats that cannot be read here ({names})")
+    lines += found.left_out()
     return "\n".join(lines)
 
 
