@@ -135,7 +135,7 @@ def test_a_table_that_cannot_be_divided_is_refused_with_two_ways_out(database: P
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (("real/1.wav", "genuine", "x"), r"train\.csv, line 6: the key is `bonafide` or `spoof`, found `genuine`"),
+        (("real/1.wav", "genuin", "x"), r"train\.csv, line 6: the key is `bonafide` or `spoof`, found `genuin`"),
         ((*ROWS[0],), r"train\.csv, line 6: an utterance may come only once, found fake/0 again after line 2"),
         (("real/1.wav",), r"train\.csv, line 6: .* has 3 columns, found 1"),
         (("real/99.wav", "spoof", "x"), r"1 of 5 utterances of .*train\.csv have no audio file \(real/99\.wav\)"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from training.data.database import database_folder
+from training.data.database import corpus_place
 from training.evaluation.default_output import default_output
 from training.evaluation.origin import origin_of
 from training.evaluation.score_layouts import layout_for
@@ -26,6 +26,7 @@ from utils.corpora import CorpusPart, find_evaluation_part
 from utils.corpora.trials import UNKNOWN, Trial
 from utils.errors import EXIT_USAGE, UserError
 from utils.interruption import stop_on_signals
+from utils.labels import Labels
 from utils.scores.asv_scores import read_asv_error_rates
 from utils.scores.score_files import ScoreFile, read_scores
 from utils.scores.trial_keys import Factor, TrialKeys, read_keys
@@ -55,7 +56,7 @@ def evaluate(command: Evaluate) -> Evaluated:
     """Score the evaluation set with the detector that the command names; raises UserError where that is impossible."""
     subject = load_subject(command)
     part = _open_part(subject, command.subset or EVERY_SUBSET)
-    keys = _keys_of(part)
+    keys = _keys_of(part, Labels(subject.options.label_1))
     measured = _measured_subset(keys, part, command.subset)
     if measured == EVERY_SUBSET and not _all_have_keys(part):
         keys = None
@@ -87,9 +88,12 @@ def evaluate(command: Evaluate) -> Evaluated:
 
 def _open_part(subject: Subject, subset: str) -> CorpusPart:
     options = subject.options
-    protocols = Path(options.protocols_path) if options.protocols_path else None
-    trained_on = subject.record.data if subject.record else {}
-    return find_evaluation_part(database_folder(options.database_path), protocols, options.track, subset, trained_on)
+    database, protocols, label_1 = corpus_place(options)
+    return find_evaluation_part(database, protocols, options.track, subset, _trained_on(subject), label_1=label_1)
+
+
+def _trained_on(subject: Subject) -> Mapping[str, str]:
+    return subject.record.data if subject.record else {}
 
 
 def _announcement(subject: Subject, part: CorpusPart, measured: str, share: TrainedShare) -> str:
@@ -101,6 +105,7 @@ def _announcement(subject: Subject, part: CorpusPart, measured: str, share: Trai
         _OF_DEV if part.name == "dev" else "",
         f"with {subject.mean_of}{', '.join(map(str, subject.sources))}",
         share.note,
+        *part.protocol.notes,
         f"Precision: {subject.precision_text}",
     ]
     return "\n".join(line for line in lines if line)
@@ -119,14 +124,14 @@ def _refuse_to_overwrite(output: Path) -> None:
             ) from error
 
 
-def _keys_of(part: CorpusPart) -> TrialKeys | None:
+def _keys_of(part: CorpusPart, labels: Labels) -> TrialKeys | None:
     """Return the truth about the trials that have keys, None for none of them; from the key file, if it is one."""
     keyed = [trial for trial in part.protocol.trials if trial.is_bona_fide is not None]
     if not keyed:
         return None
     if part.protocol.path.is_file():
         try:
-            keys = read_keys(part.protocol.path)
+            keys = read_keys(part.protocol.path, labels)
             chosen = [name for name, is_in in zip(keys.utterances, keys.chosen(part.subset)[1], strict=True) if is_in]
             if chosen == [trial.utterance for trial in keyed]:
                 return keys

@@ -229,5 +229,6 @@ def _settings(command: Scoring, path: Path, stored_options: Options | None) -> O
             )
     if "database_path" in given:
         given.setdefault("protocols_path", None)
+        given.setdefault("label_1", None)
     given.setdefault("balanced_batches", False)  # of training only; with it an odd --batch_size would be refused
     return stored_options.replaced(**given)

@@ -16,7 +16,7 @@ from training.checkpoints.record import CheckpointRecord, examine
 from training.checkpoints.verified_file import open_verified
 from training.data.audio_identity import audio_identity
 from training.data.batches import TrainingBatches, ValidationBatches
-from training.data.database import database_folder, demo_to_make
+from training.data.database import corpus_place, demo_to_make
 from training.loop.preparation import make_run_folder, prepare_folder
 from training.loop.starting_state import build, starting_state, trained_networks
 from training.loop.trainer import Trainer
@@ -329,7 +329,7 @@ def _open_data(options: Options, task: Task) -> _Data:
         train = limit_examples(train, options.num_examples, options.seed)
     training, validation = task.batches(corpus, train)
     names = TrainedNames.of(trial.utterance for trial in train.protocol.trials)
-    say(data_text(len(train), len(corpus.dev), corpus.folder, corpus.layout, corpus.division))
+    say(data_text(len(train), len(corpus.dev), corpus.folder, corpus.layout, corpus.division, notes=corpus.notes))
     return _Data(training, validation, corpus.dev, identity, names)
 
 
@@ -337,5 +337,4 @@ def _open_corpus(options: Options) -> Corpus:
     """Find the corpus, every file of it, or make the demo corpus on its first use."""
     if location := demo_to_make(options.database_path):
         say(f"Making the demo corpus in {location} (once, some seconds)")
-    folder = database_folder(options.database_path)
-    return find_corpus(folder, Path(options.protocols_path) if options.protocols_path else None)
+    return find_corpus(*corpus_place(options))

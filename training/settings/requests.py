@@ -112,11 +112,15 @@ class Export:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckData:
-    """Read all of a corpus; `corpus` None is the demo corpus, `protocols` None those of the corpus."""
+    """Read all of a corpus; `corpus` None is the demo corpus, `protocols` None those of the corpus.
+
+    `label_1` is the class that labels of 0 and 1 write as 1, None where nobody said it.
+    """
 
     corpus: Path | None
     protocols: Path | None
     num_threads: int
+    label_1: str | None = None
     as_json: bool = False
 
 
@@ -125,7 +129,7 @@ class Metrics:
     """Print the figures of a score file.
 
     None means for `keys` those in the score file, for `asv_scores` the rates of ASVspoof 5, for `subset` eval if the
-    keys name subsets, and for the folder `plots` no pictures.
+    keys name subsets, for the folder `plots` no pictures, and for `label_1` that keys of 0 and 1 are refused.
     """
 
     scores: Path
@@ -133,6 +137,7 @@ class Metrics:
     asv_scores: Path | None = None
     subset: str | None = None
     plots: Path | None = None
+    label_1: str | None = None
     as_json: bool = False
 
 

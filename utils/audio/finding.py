@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from utils.errors import UserError
+from utils.folder_walk import FolderWalk
 from utils.terminal_text import printable
 from utils.text_tables import few
 
@@ -43,16 +43,10 @@ class FoundAudio:
 
     def left_out(self) -> list[str]:
         """Return a line for each kind of what was left out."""
-        lines = []
-        if self.passed_over:
-            names = few([printable(path.name) for path in self.passed_over])
-            what = without_ffmpeg(self.passed_over[0].name)
-            lines.append(
-                f"Passed over: {_files(len(self.passed_over))} of formats that cannot be read here ({names}): {what}"
-            )
+        lines = [passed_over_text([path.name for path in self.passed_over])] if self.passed_over else []
         if self.not_followed:
             names = few([printable(str(path)) for path in self.not_followed])
-            lines.append(f"Not followed: {names}: links to folders that were gone through already")
+            lines.append(f"Not followed: links to folders that were gone through already ({names})")
         return lines
 
 
@@ -84,6 +78,22 @@ def without_ffmpeg(name: str) -> str:
     )
 
 
+def is_passed_over(name: str) -> bool:
+    """Return whether a file of this name is audio that cannot be read here, for want of ffmpeg."""
+    return needs_ffmpeg(name) and not name.startswith(".") and ffmpeg_path() is None
+
+
+def passed_over_text(names: Sequence[str]) -> str:
+    """Return what is said of files (one at least) that are passed over, by their names.
+
+    >>> passed_over_text(["a.amr"])[:82]
+    'Passed over: 1 file of formats that cannot be read here (a.amr): .amr is read thro'
+    """
+    count = f"{len(names):,} file" if len(names) == 1 else f"{len(names):,} files"
+    shown = few([printable(name) for name in names])
+    return f"Passed over: {count} of formats that cannot be read here ({shown}): {without_ffmpeg(names[0])}"
+
+
 def is_audio(name: str) -> bool:
     """Return whether a file of this name can be read as audio here; a hidden one is none, whatever its suffix.
 
@@ -103,55 +113,23 @@ def bare_name(utterance: str) -> str:
     return utterance[: utterance.rfind(".")] if is_file else utterance
 
 
-def files_below(folder: Path, not_followed: list[Path] | None = None) -> Iterator[tuple[str, list[str]]]:
+def files_below(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield a folder and every folder in it, sorted, each with the sorted names of its files; no hidden ones.
 
-    Links to folders are followed, after the folders that lie there, so that none is gone through twice: a link to one
-    that was, or that leads back up, is added to `not_followed`. Raises UserError where a folder cannot be looked into.
+    Links to folders are followed last, each once. Raises UserError where a folder cannot be looked into.
     """
-    seen: set[tuple[int, int]] = set()
-    waiting = [str(folder)]
-    while waiting:
-        linked: list[str] = []
-        for top in waiting:
-            if _identity(top) in seen:
-                if not_followed is not None:
-                    not_followed.append(Path(top))
-                continue
-            yield from _real_files_below(top, seen, linked)
-        waiting = linked
-
-
-def _real_files_below(top: str, seen: set[tuple[int, int]], linked: list[str]) -> Iterator[tuple[str, list[str]]]:
-    def refuse(error: OSError) -> NoReturn:
-        raise UserError(f"{error.filename} cannot be looked into ({error.strerror}): pass another folder") from error
-
-    for parent, folders, names in os.walk(top, onerror=refuse):
-        visible = sorted(name for name in folders if not name.startswith("."))
-        links = [name for name in visible if os.path.islink(os.path.join(parent, name))]  # noqa: PTH114, PTH118
-        folders[:] = [name for name in visible if name not in links]
-        linked += [os.path.join(parent, name) for name in links]  # noqa: PTH118
-        seen.add(_identity(parent))
-        yield parent, sorted(name for name in names if not name.startswith("."))
-
-
-def _identity(folder: str) -> tuple[int, int]:
-    """Return what tells a folder from every other; of one that is not there, nothing that any has."""
-    try:
-        found = os.stat(folder)  # noqa: PTH116 - thousands of folders
-    except OSError:
-        return -1, -1
-    return found.st_dev, found.st_ino
+    for _, parent, names in FolderWalk([folder]):
+        yield parent, names
 
 
 def audio_below(folder: Path) -> FoundAudio:
     """Return the audio files in a folder and those below it, sorted; raises UserError as `files_below` does."""
-    not_followed: list[Path] = []
-    paths = _paths_below(folder, not_followed)
+    walk = FolderWalk([folder])
+    paths = sorted(Path(parent, name) for _, parent, names in walk for name in names)
     return FoundAudio(
         tuple(path for path in paths if is_audio(path.name)),
-        tuple(path for path in paths if needs_ffmpeg(path.name) and not is_audio(path.name)),
-        tuple(not_followed),
+        tuple(path for path in paths if is_passed_over(path.name)),
+        tuple(map(Path, walk.passed_over)),
     )
 
 
@@ -175,10 +153,6 @@ def _once(paths: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(kept.values())
 
 
-def _paths_below(folder: Path, not_followed: list[Path]) -> list[Path]:
-    return sorted(Path(parent, name) for parent, names in files_below(folder, not_followed) for name in names)
-
-
 def _nothing(flag: str, places: Sequence[Path]) -> str:
     place = places[0]
     if not place.exists():
@@ -186,12 +160,8 @@ def _nothing(flag: str, places: Sequence[Path]) -> str:
         return f"{flag} {printable(str(place))}: there is no such file or folder{more}: check the path"
     if not place.is_dir():
         return f"{flag} {printable(str(place))} is no regular file: pass an audio file or a folder"
-    passed_over = FoundAudio((), audio_below(place).passed_over).left_out()
-    names = [printable(path.name) for path in _paths_below(place, [])]
-    holds = f"{len(names):,} other files ({few(names)})" if names else "no file"
-    read = passed_over[0] if passed_over else "WAV, FLAC, MP3, Ogg and AIFF are read"
+    names = [name for _, names in files_below(place) for name in names]
+    passed_over = [name for name in names if is_passed_over(name)]
+    holds = f"{len(names):,} other files ({few(list(map(printable, names)))})" if names else "no file"
+    read = without_ffmpeg(passed_over[0]) if passed_over else "WAV, FLAC, MP3, Ogg and AIFF are read"
     return f"{flag} found no audio file: {printable(str(place))} holds {holds}; {read}"
-
-
-def _files(number: int) -> str:
-    return f"{number:,} file" if number == 1 else f"{number:,} files"

@@ -84,8 +84,8 @@ class _Decoder(Protocol):
 class AudioFile:
     """An open audio file, as `open_audio` yields it.
 
-    `samples` counts what was decoded of each channel so far. Known when all blocks are through: `promised`, how many the
-    header says there are; `unexplained_bytes`, what lies behind them that the header does not know of; and
+    `samples` counts what was decoded of each channel so far. Known when all blocks are through: `promised`, how many
+    the header says there are; `unexplained_bytes`, what lies behind them that the header does not know of; and
     `complaint`, what the decoder said to itself.
     """
 

@@ -21,7 +21,7 @@ def development_positions(trials: Sequence[Trial]) -> list[int]:
     of_speaker: dict[str, list[int]] = defaultdict(list)
     for position, trial in enumerate(trials):
         of_speaker[f"utterance {trial.utterance}" if trial.speaker == UNKNOWN else trial.speaker].append(position)
-    order = sorted(of_speaker, key=lambda speaker: hashlib.sha256(speaker.encode()).digest())
+    order = sorted(of_speaker, key=lambda speaker: hashlib.sha256(_bytes_of(speaker)).digest())
     counts = {
         speaker: Counter(trials[at].is_bona_fide for at in positions) for speaker, positions in of_speaker.items()
     }
@@ -56,10 +56,16 @@ def selected(
         faults=(*(scanned.faults if with_faults else ()), *more),
         content_sha256=listing_sha256(names, trials),
         has_keys=scanned.has_keys,
+        notes=scanned.notes,
     )
 
 
 def listing_sha256(names: Sequence[str], trials: Sequence[Trial]) -> str:
     """Return the SHA-256 (hex) of which utterances there are, in which order, and of which class."""
     lines = (f"{name}\t{trial.label}\n" for name, trial in zip(names, trials, strict=True))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(_bytes_of("".join(lines))).hexdigest()
+
+
+def _bytes_of(text: str) -> bytes:
+    """Return the bytes of a text, in which those of a name that is not UTF-8 are what they are on disk."""
+    return text.encode(errors="surrogateescape")
