@@ -112,6 +112,7 @@ def _file_document(one: FileScore, judge: Judge) -> dict[str, Any]:
         "no_verdict": one.too_little or judge.why_not or None,
         "seconds": one.seconds,
         "sound_seconds": one.sound_s,
+        "speech_seconds": one.speech_s,
         "note": one.note or None,
         "num_windows": len(one.windows),
         "windows": [{"start_s": start_s, "score": score} for start_s, score in one.windows],

@@ -15,7 +15,7 @@ import numpy as np
 from utils.audio.checking import AudioFault, doubt_about
 from utils.audio.finding import needs_ffmpeg
 from utils.audio.reading import Samples, UnreadableAudioError, mixed, open_audio
-from utils.audio.sound_length import SoundLength
+from utils.audio.speech_length import SpeechLength
 from utils.audio.waveforms import (
     CROP_SAMPLES,
     SAMPLE_RATE_HZ,
@@ -46,7 +46,7 @@ class WindowedAudio:
     anything repeated. A shorter file is one window, repeated as in training (`fit_length`).
 
     `frames` counts what was decoded of each channel, `peak` is the largest magnitude, `doubt` what a person should know
-    of the file. `sound_s` says for how long something can be heard in it.
+    of the file. `sound_s` and `speech_s` say for how long something, and speech, can be heard in it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,12 +55,17 @@ class WindowedAudio:
         self.sample_rate_hz = SAMPLE_RATE_HZ
         self.peak = 0.0
         self.doubt: tuple[AudioFault, str] | None = None
-        self._sound = SoundLength(SAMPLE_RATE_HZ)
+        self._speech = SpeechLength()
 
     @property
     def sound_s(self) -> float:
         """How many seconds of what was read so far are neither silent nor far below the rest."""
-        return self._sound.seconds
+        return self._speech.sound_s
+
+    @property
+    def speech_s(self) -> float:
+        """How many seconds of that are near a voice."""
+        return self._speech.seconds
 
     @property
     def seconds(self) -> float:
@@ -71,17 +76,22 @@ class WindowedAudio:
         """Read the file from its beginning; raises UnreadableAudioError, after the windows before the fault."""
         with open_audio(self.path) as file:
             self.frames, self.peak, self.sample_rate_hz = 0, 0.0, file.sample_rate_hz
-            self._sound = SoundLength(self.sample_rate_hz)
+            self._speech = SpeechLength()
             blocks = file.blocks(max(1, CROP_SAMPLES * self.sample_rate_hz // SAMPLE_RATE_HZ))
-            yield from _windows(resampled_pieces(self._heard(blocks), self.sample_rate_hz))
+            pieces = resampled_pieces(self._measured(blocks), self.sample_rate_hz)
+            yield from _windows(self._heard(pieces))
             self.doubt = doubt_about(file, self.peak)
 
-    def _heard(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+    def _heard(self, pieces: Iterable[Waveform]) -> Iterator[Waveform]:
+        for piece in pieces:
+            self._speech.hear(piece)
+            yield piece
+
+    def _measured(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
         for block in blocks:
             mono = mixed(block)
             self.frames += mono.size
             self.peak = max(self.peak, float(np.abs(mono).max(initial=0)))
-            self._sound.hear(mono)
             yield mono[:, None]
 
 
