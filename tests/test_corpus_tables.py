@@ -154,6 +154,17 @@ def test_a_protocol_that_is_no_table_is_not_divided_in_secret(database: Path, tm
         find_corpus(database, tmp_path / "trn.txt")
 
 
+def test_without_a_table_for_evaluation_the_development_part_is_evaluated_and_not_what_training_does_not_read(
+    database: Path,
+) -> None:
+    """Class folders beside the tables hold the same files, those of training too."""
+    write_sounds(database, [f"{name}/{n}.wav" for name in ("bonafide", "spoof") for n in range(3)])
+    write_table(database / "train.csv", ROWS[:12])
+    write_table(database / "dev.csv", ROWS[12:])
+    part = find_evaluation_part(database)
+    assert (part.name, part.layout, len(part)) == ("dev", "CSV", 8)
+
+
 def test_two_tables_of_unknown_names_are_not_guessed_at(database: Path) -> None:
     write_table(database / "a.csv", ROWS[:10])
     write_table(database / "b.csv", ROWS[10:])

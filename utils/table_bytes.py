@@ -6,6 +6,7 @@ A byte that is not UTF-8 stays what it is (surrogateescape), since it may belong
 from __future__ import annotations
 
 import codecs
+import os
 from pathlib import Path
 
 from utils.errors import UserError
@@ -25,12 +26,14 @@ def read_table_bytes(path: Path, noun: str, advice: str) -> bytes:
     """
     try:
         with open_regular(path) as file:
+            is_too_large = os.fstat(file.fileno()).st_size > MOST_BYTES
             head = file.read(_HEAD_BYTES)
-            decode(head, path, noun, is_whole=False)
-            content = head + file.read(MOST_BYTES + 1 - len(head))
+            if encoding_of(head) == "utf-8-sig":
+                _refuse_zeros(head.decode(errors="replace"), path, noun)
+            content = head if is_too_large else head + file.read(MOST_BYTES + 1 - len(head))
     except OSError as error:
         raise UserError(f"{path}: the {noun} file cannot be read ({error.strerror}): {advice}") from error
-    if len(content) > MOST_BYTES:
+    if is_too_large or len(content) > MOST_BYTES:
         raise UserError(
             f"{path}: a {noun} file has at most {bytes_text(MOST_BYTES)}, found more: pass the {noun} (.txt), not "
             "audio or an archive"
@@ -41,36 +44,49 @@ def read_table_bytes(path: Path, noun: str, advice: str) -> bytes:
 def head_lines(path: Path) -> tuple[list[str], bool]:
     """Return the first lines of a file, whole ones where it has more than one, and whether it is UTF-8.
 
-    [] where it is no text that can be read.
+    [] where it cannot be read. Whether it is text is not asked: what is wrong with it is said when it is read.
     """
     try:
         with open_regular(path) as file:
             head = file.read(_HEAD_BYTES)
-        lines = split_lines(decode(head, path, "table", is_whole=False))
-    except (OSError, ValueError, UserError):
+    except (OSError, ValueError):
         return [], True
+    encoding = encoding_of(head)
+    lines = split_lines(head.decode(encoding, "surrogateescape" if encoding == "utf-8-sig" else "replace"))
     is_cut = len(head) == _HEAD_BYTES and len(lines) > 1
-    return (lines[:-1] if is_cut else lines), encoding_of(head) == "utf-8-sig"
+    return (lines[:-1] if is_cut else lines), encoding == "utf-8-sig"
 
 
-def decode(content: bytes, path: Path, noun: str, *, is_whole: bool = True) -> str:
-    """Return the text of a table's content, or of its beginning; raises UserError with the line where it is none."""
+def decode(content: bytes, path: Path, noun: str) -> str:
+    """Return the text of a table's content; raises UserError with the line where it is none."""
     encoding = encoding_of(content[:_HEAD_BYTES])
-    errors = "surrogateescape" if encoding == "utf-8-sig" else "strict" if is_whole else "replace"
     try:
-        text = content.decode(encoding, errors)
+        text = content.decode(encoding, "surrogateescape" if encoding == "utf-8-sig" else "strict")
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path}: a {noun} is a text file; it begins as UTF-16, and its byte {error.start:,} does not fit "
             "that: save it as UTF-8"
         ) from error
+    _refuse_zeros(text, path, noun)
+    return text
+
+
+def _refuse_zeros(text: str, path: Path, noun: str) -> None:
     if "\0" in text:
         line_number = len(split_lines(text[: text.index("\0")]))
         raise UserError(
             f"{path}, line {line_number}: a {noun} is a text file, found a zero byte: "
             f"the file is damaged or not a {noun}; pass the {noun} (.txt), not audio or an archive"
         )
-    return text
+
+
+def encoded(text: str) -> bytes:
+    r"""Return the bytes of a text that was decoded here, or that names files: those that are not UTF-8 are as on disk.
+
+    >>> encoded("caf\udce9.wav")
+    b'caf\xe9.wav'
+    """
+    return text.encode(errors="surrogateescape")
 
 
 def encoding_of(head: bytes) -> str:

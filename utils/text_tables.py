@@ -18,6 +18,7 @@ from typing import NoReturn, TypeVar
 from utils.errors import UserError
 from utils.table_bytes import decode, head_lines, read_table_bytes, split_lines
 from utils.table_quotes import QuotedRows
+from utils.terminal_text import printable
 
 NUMBER_RULE = "a score is a finite number"
 _DELIMITERS = "\t,;| "
@@ -115,7 +116,7 @@ def any_header_of(path: Path) -> tuple[str, ...]:
     """Return the cells of a file's first line, whatever they are, for a message; () where it is no table."""
     line = next((line for line in head_lines(path)[0] if line.strip() and not _is_comment(line)), "")
     cells = max((_cells(line, delimiter) for delimiter in _DELIMITERS[:-1]), key=len)
-    return tuple(cells) if len(cells) > 1 else ()
+    return tuple(map(printable, cells)) if len(cells) > 1 and "\0" not in line else ()
 
 
 def _find_header(lines: Sequence[str], header_names: Collection[str]) -> Header:

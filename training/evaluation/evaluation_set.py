@@ -33,10 +33,12 @@ from utils.scores.trial_keys import Factor, TrialKeys, read_keys
 
 EVERY_SUBSET = "all"
 """Scored by default: the package of ASVspoof 2021 refuses a score file without every trial of its keys."""
-_OF_DEV = (
+_NO_EVAL = "There is no evaluation part: this is the development part"
+_OF_OWN_DEV = (
     "There is no evaluation part, and the rest is for training. The best epoch and the threshold were chosen on "
     "these trials"
 )
+_NOT_SEEN = ", which were not seen in training"
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +104,19 @@ def _announcement(subject: Subject, part: CorpusPart, measured: str, share: Trai
     lines = [
         share.warning,
         f"Evaluating on {len(part):,} trials of {of}{part.protocol.path} ({part.layout}, {_subsets(part, measured)})",
-        _OF_DEV if part.name == "dev" else "",
+        _of_dev(subject, part, share) if part.name == "dev" else "",
         f"with {subject.mean_of}{', '.join(map(str, subject.sources))}",
         share.note,
         *part.protocol.notes,
         f"Precision: {subject.precision_text}",
     ]
     return "\n".join(line for line in lines if line)
+
+
+def _of_dev(subject: Subject, part: CorpusPart, share: TrainedShare) -> str:
+    if _trained_on(subject).get("dev") != part.protocol.content_sha256:
+        return _NO_EVAL
+    return _OF_OWN_DEV + (_NOT_SEEN if share.trained == 0 else "")
 
 
 def _refuse_to_overwrite(output: Path) -> None:
@@ -176,6 +184,7 @@ def _keys_from_trials(part: CorpusPart, trials: Sequence[Trial]) -> TrialKeys:
         is_bona_fide=np.array([trial.is_bona_fide for trial in trials], dtype=np.bool_),
         subsets=tuple(trial.subset for trial in trials) if any(trial.subset for trial in trials) else None,
         factors=tuple(Factor.of(title, names) for title, names in factors.items() if set(names) != {UNKNOWN}),
+        note="; ".join(part.protocol.notes),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.atomic_files import atomic_write
+from utils.table_bytes import encoded
 
 SUFFIX = ".partial"
 _HEAD = "# scores not complete yet, of "
@@ -31,7 +32,7 @@ class PartialScores:
         Only whole batches count, so that the batches that follow are those of a run that was never stopped.
         """
         try:
-            lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+            lines = self.path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
         except FileNotFoundError:
             return [], False
         if lines[0] != self._head:
@@ -50,12 +51,12 @@ class PartialScores:
     def begin(self, scores: Sequence[str]) -> None:
         """Write the file anew with the first `scores`; raises OSError."""
         with atomic_write(self.path) as file:
-            file.write(f"{self._head}\n{self.lines(0, scores)}".encode())
+            file.write(encoded(f"{self._head}\n{self.lines(0, scores)}"))
 
     def append(self, first: int, scores: Sequence[str]) -> None:
         """Add the scores of the names from `first` on; raises OSError. A power cut may take what is not synced yet."""
         with self.path.open("ab") as file:
-            file.write(self.lines(first, scores).encode())
+            file.write(encoded(self.lines(first, scores)))
 
     def lines(self, first: int, scores: Sequence[str]) -> str:
         """Return the lines of the names from `first` on."""

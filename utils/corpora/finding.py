@@ -17,22 +17,24 @@ from utils.corpora.parts import (
     open_part,
     open_training_part,
 )
-from utils.corpora.places import CorpusPlace, what_it_is
+from utils.corpora.places import CorpusPlace, why_unread
 from utils.corpora.subsets import chosen_subset
 from utils.corpora.trial_columns import headed_columns
 from utils.corpora.unknown import the_one_thing, what_was_found
 from utils.errors import UserError
-from utils.regular_files import is_regular
 
 _Find = Callable[[CorpusPlace], FoundCorpus | None]
 
-TRAINING_LAYOUTS: tuple[_Find, ...] = (
-    asvspoof_2019.find,
-    asvspoof_5.find,
+_OWN_LAYOUTS: tuple[_Find, ...] = (
     tables.find,
     class_folders.find,
     tables.find_others,
     class_folders.find_others,
+)
+TRAINING_LAYOUTS: tuple[_Find, ...] = (
+    asvspoof_2019.find,
+    asvspoof_5.find,
+    *_OWN_LAYOUTS,
 )
 _EVALUATION_SETS: Mapping[str, _Find] = {
     "LA": partial(asvspoof_2021.find, track="LA"),
@@ -161,12 +163,15 @@ def find_evaluation_part(
 
 
 def _find_evaluation_layout(place: CorpusPlace, track: str) -> FoundCorpus:
-    """Recognise the set that a detector for `track` is evaluated on, one with an evaluation part if there is one, else
-    one with a development part; raises UserError where there is none."""
+    """Recognise the set that a detector for `track` is evaluated on: of the published ones that have an evaluation
+    part, else the own corpus that training would use, else a published one by its development part.
+
+    Raises UserError where there is none.
+    """
     without = None
     for find in _evaluation_order(track):
         found = find(place)
-        if found and (found.part("eval") or found.whole):
+        if found and (found.part("eval") or found.whole or (find in _OWN_LAYOUTS and found.part("dev"))):
             return found
         without = without or (found if found and found.part("dev") else None)
     if without:
@@ -211,7 +216,7 @@ def _evaluation_order(track: str) -> list[_Find]:
     others = [find for name, find in _EVALUATION_SETS.items() if name != track]
     own = [_EVALUATION_SETS[track]] if track in _EVALUATION_SETS else []
     first = (asvspoof_2019.find, asvspoof_5.find)
-    return [*own, *first, *others, *TRAINING_LAYOUTS[2:]]
+    return [*own, *first, *others, *_OWN_LAYOUTS]
 
 
 def _audio_folders(database_path: Path) -> list[Path]:
@@ -234,10 +239,9 @@ def _check_protocols(protocols_path: Path | None) -> None:
             f"--protocols_path {protocols_path} has no protocols: found no such folder: pass the folder with the "
             f"protocol files, or a table with the header path,label; {WITHOUT_DATA}"
         )
-    if protocols_path is not None and _is_file(protocols_path) and not is_regular(protocols_path):
+    if protocols_path is not None and _is_file(protocols_path) and (why := why_unread(protocols_path)):
         raise UserError(
-            f"--protocols_path {protocols_path} is {what_it_is(protocols_path)}: pass the folder with the protocol "
-            "files, or a table"
+            f"--protocols_path {protocols_path}: {why}: pass the folder with the protocol files, or a table"
         )
 
 

@@ -12,7 +12,8 @@ from utils.corpora.protocols import scan_protocol
 from utils.corpora.trial_columns import TrialColumns
 from utils.corpora.trials import ScannedProtocol
 from utils.labels import Labels
-from utils.regular_files import is_regular
+from utils.regular_files import NotARegularFileError, is_regular, open_regular
+from utils.terminal_text import printable
 
 
 class CorpusPlace(NamedTuple):
@@ -34,19 +35,23 @@ class CorpusPlace(NamedTuple):
 def what_is_in(folder: Path) -> str:
     """Return up to six names in a folder, or what else it is."""
     if not folder.is_dir():
-        return what_it_is(folder) or "no such folder"
-    names = sorted(os.listdir(folder))  # noqa: PTH208 - names are all that is needed
+        return "a file" if is_regular(folder) else why_unread(folder) or "no such folder"
+    names = [printable(name) for name in sorted(os.listdir(folder))]  # noqa: PTH208 - names are all that is needed
     if not names:
         return "an empty folder"
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return ", ".join(names[:6]) + more
 
 
-def what_it_is(path: Path) -> str:
-    """Return what lies at a path where it is no folder, "" where nothing does."""
-    if is_regular(path):
-        return "a file"
-    return "neither a file nor a folder" if os.path.lexists(path) else ""
+def why_unread(path: Path) -> str:
+    """Return why what lies at a path is no file that can be read; "" where it is one, or nothing is there."""
+    try:
+        open_regular(path).close()
+    except NotARegularFileError as error:
+        return str(error.strerror)
+    except (OSError, ValueError):
+        return ""
+    return ""
 
 
 def first_file(candidates: Iterable[Path]) -> Path | None:

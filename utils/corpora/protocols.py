@@ -13,6 +13,7 @@ from utils.corpora.trial_columns import (
     KNOWN_WIDTHS,
     SUBSET_NAMES,
     TrialColumns,
+    bare_columns,
     columns_of_width,
     headed_columns,
     is_known_row,
@@ -84,7 +85,7 @@ def _columns_of(opened: Lines, columns: TrialColumns | None) -> TrialColumns:
                 f"{path}: a protocol with a header has a column for files and one for labels, found "
                 f"{', '.join(titles)}: name them `path` and `label`"
             )
-    columns = columns or columns_of_width(len(first))
+    columns = columns or bare_columns(first) or columns_of_width(len(first))
     if columns is None:
         raise UserError(
             f"{path}, line {line_number}: this is no protocol that is known, found {len(first)} columns "

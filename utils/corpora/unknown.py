@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.audio.finding import is_audio
 from utils.corpora.class_folders import named_by_class
-from utils.corpora.places import what_is_in, what_it_is
+from utils.corpora.places import what_is_in, why_unread
 from utils.corpora.tables import PART_WORDS, SUFFIXES, files_named_as_tables
 from utils.corpora.trial_columns import ID_NAMES, LABEL_NAMES
-from utils.regular_files import is_regular
 from utils.text_tables import any_header_of, few
 
 _MOST_FOLDERS = 20
@@ -23,12 +23,13 @@ _PASS = "pass the folder that holds one of these"
 class Findings:
     """What lies in a folder, as far as it could be part of a corpus.
 
-    `headers` are the first lines of what may be tables, by file; `odd` the names that belong to a table and are no
-    regular files; `classes` the folders that are named by a class, with the class; `corpora` those below that are one.
+    `headers` are the first lines of what may be tables, by file; `odd` what has the name of a table and is no
+    file, with what it is; `classes` the folders that are named by a class, with the class; `corpora` those below
+    that are one.
     """
 
     headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    odd: Sequence[str] = ()
+    odd: Mapping[str, str] = field(default_factory=dict)
     classes: Mapping[str, bool] = field(default_factory=dict)
     folders: Sequence[str] = ()
     corpora: Sequence[Path] = ()
@@ -45,7 +46,7 @@ def what_was_found(database: Path) -> str:
 def the_one_thing(database: Path, is_corpus: Callable[[Path], bool]) -> str:
     """Return what would make a folder a corpus; `is_corpus` tells whether one below it is one already."""
     if not database.is_dir():
-        return f"{_PASS}, not a file" if what_it_is(database) else f"check the path, or {_PASS}"
+        return f"{_PASS}, not a file" if os.path.lexists(database) else f"check the path, or {_PASS}"
     return advice(findings_in(database, is_corpus))
 
 
@@ -59,12 +60,23 @@ def findings_in(database: Path, is_corpus: Callable[[Path], bool]) -> Findings:
     folders = [name for name in names if (database / name).is_dir()] if len(names) <= 1000 else []
     return Findings(
         headers={path.name: header for path in tables if (header := any_header_of(path))},
-        odd=[path.name for path in tables if not is_regular(path)],
+        odd={path.name: why for path in tables if (why := why_unread(path))},
         classes={path.name: is_bona_fide for path, is_bona_fide in named_by_class(database).items()},
         folders=folders,
-        corpora=[database / name for name in folders[:_MOST_FOLDERS] if is_corpus(database / name)],
+        corpora=list(filter(is_corpus, _folders_below(database, folders))),
         num_audio=sum(map(is_audio, names)),
     )
+
+
+def _folders_below(database: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Yield the folders in a folder and those in these, no more than a few."""
+    first = [database / name for name in names[:_MOST_FOLDERS]]
+    yield from first
+    for folder in first:
+        try:
+            yield from itertools.islice((path for path in sorted(folder.iterdir()) if path.is_dir()), _MOST_FOLDERS)
+        except OSError:
+            continue
 
 
 def advice(found: Findings) -> str:  # noqa: PLR0911 - one return a row of the table
@@ -76,7 +88,8 @@ def advice(found: Findings) -> str:  # noqa: PLR0911 - one return a row of the t
     if found.corpora:
         return f"pass --database_path {found.corpora[0]}"
     if found.odd:
-        return f"make {found.odd[0]} a file: it is none that can be read"
+        name, why = next(iter(found.odd.items()))
+        return f"put a table in the place of {name} ({why})"
     whole = [name for name, header in found.headers.items() if _missing(header) == []]
     parts = {part for name in whole for part, words in PART_WORDS.items() if Path(name).stem in words}
     if parts & {"train", "dev"}:
@@ -95,7 +108,7 @@ def advice(found: Findings) -> str:  # noqa: PLR0911 - one return a row of the t
     if found.headers:
         return f"give {next(iter(found.headers))} the header path,label"
     if found.num_audio or found.folders:
-        what = f"the folders {few(found.folders)}" if found.folders else f"the {found.num_audio:,} audio files"
+        what = f"what is in {few(found.folders)}" if found.folders else f"the audio ({found.num_audio:,})"
         return f"move {what} into bonafide/ and spoof/, or add a table with the header path,label that names the files"
     return _PASS
 
