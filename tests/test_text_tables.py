@@ -97,6 +97,7 @@ def test_check_training_and_keys_read_the_same_trials_however_the_table_is_writt
         (TABLE.replace("path,label", "path,label,label"), "line 1: two columns have the name `label`", "a name twice"),
         (TABLE.encode("utf-16")[:-1], "it begins as UTF-16, and its byte", "half a character"),
         (TABLE.replace("spoof", "fishy", 1), "line 2: the key is `bonafide` or `spoof`, found `fishy`", "no label"),
+        (TABLE.replace("path,label", "path,verdict"), "one for labels, found path, verdict: name them", "no label"),
         ("# nothing\n", "the protocol file is empty", "comments alone"),
     ],
 )

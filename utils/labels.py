@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from types import MappingProxyType
 
 LABELS: Mapping[str, bool] = {"bonafide": True, "bona-fide": True, "spoof": False}
 """As the challenges and this program write them."""
@@ -18,6 +17,7 @@ _OTHERS: Mapping[str, bool] = {
 LABEL_WORDS: Mapping[str, bool] = {**LABELS, **_OTHERS}
 """As the field writes them, in lower case; True is bona fide."""
 CLASSES = ("spoof", "bonafide")
+_CLASS_TEXT = {True: "bona fide", False: "spoof"}
 LABEL_RULE = "the key is `bonafide` or `spoof`"
 UNCLEAR = "0 and 1 mean one thing here and another there: pass --label_1 spoof or --label_1 bonafide"
 
@@ -74,11 +74,8 @@ def taken_over(column: str, cells: Collection[str], labels: Labels) -> str:
     return told_words(column, {cell.strip(): labels.is_bona_fide(cell) for cell in cells})
 
 
-def told_words(place: str, words: Mapping[str, bool | None] = MappingProxyType({})) -> str:
+def told_words(place: str, words: Mapping[str, bool | None]) -> str:
     """Return which words were read as which class, "" where all are those of LABELS."""
     others = [(word, found) for word, found in sorted(words.items()) if found is not None and word not in LABELS]
     said = [f"'{word}' {'' if at else 'read '}as {_CLASS_TEXT[found]}" for at, (word, found) in enumerate(others)]
     return f"{place}: {', '.join(said)}" if said else ""
-
-
-_CLASS_TEXT = {True: "bona fide", False: "spoof"}

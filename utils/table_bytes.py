@@ -80,10 +80,10 @@ def _refuse_zeros(text: str, path: Path, noun: str) -> None:
         )
 
 
-def encoded(text: str) -> bytes:
+def bytes_on_disk(text: str) -> bytes:
     r"""Return the bytes of a text that was decoded here, or that names files: those that are not UTF-8 are as on disk.
 
-    >>> encoded("caf\udce9.wav")
+    >>> bytes_on_disk("caf\udce9.wav")
     b'caf\xe9.wav'
     """
     return text.encode(errors="surrogateescape")

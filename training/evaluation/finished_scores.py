@@ -17,7 +17,7 @@ from typing import Any
 
 from training.evaluation.origin import Origin
 from utils.atomic_files import atomic_write, durable_rename, write_text_atomically
-from utils.table_bytes import encoded
+from utils.table_bytes import bytes_on_disk
 
 SUFFIX = ".origin.json"
 
@@ -72,8 +72,8 @@ def write_finished(output: Path, content: str, origin: Origin, sources: Sequence
     leaves no scores under a wrong origin, since it holds the hash of its own. Raises OSError.
     """
     moved = None
-    written = encoded(content)
-    if output.exists() and output.read_bytes() != written:
+    encoded = bytes_on_disk(content)
+    if output.exists() and output.read_bytes() != encoded:
         moved = _free_version(output)
         durable_rename(output, moved)
         if os.path.lexists(origin_path(output)):
@@ -84,15 +84,15 @@ def write_finished(output: Path, content: str, origin: Origin, sources: Sequence
 
 def lay_out_again(output: Path, content: str, origin: Origin, sources: Sequence[Path]) -> None:
     """Write the origin, then `output`, in the place of the same scores under other columns. Raises OSError."""
-    written = encoded(content)
+    encoded = bytes_on_disk(content)
     document = {
-        "scores_sha256": hashlib.sha256(written).hexdigest(),
+        "scores_sha256": hashlib.sha256(encoded).hexdigest(),
         "checkpoints": [str(source) for source in sources],
         "fingerprint": origin.fingerprint,
     }
     write_text_atomically(origin_path(output), json.dumps(document, indent=1) + "\n")
     with atomic_write(output) as file:
-        file.write(written)
+        file.write(encoded)
 
 
 def _free_version(output: Path) -> Path:

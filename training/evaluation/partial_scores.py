@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.atomic_files import atomic_write
-from utils.table_bytes import encoded
+from utils.table_bytes import bytes_on_disk
 
 SUFFIX = ".partial"
 _HEAD = "# scores not complete yet, of "
@@ -51,12 +51,12 @@ class PartialScores:
     def begin(self, scores: Sequence[str]) -> None:
         """Write the file anew with the first `scores`; raises OSError."""
         with atomic_write(self.path) as file:
-            file.write(encoded(f"{self._head}\n{self.lines(0, scores)}"))
+            file.write(bytes_on_disk(f"{self._head}\n{self.lines(0, scores)}"))
 
     def append(self, first: int, scores: Sequence[str]) -> None:
         """Add the scores of the names from `first` on; raises OSError. A power cut may take what is not synced yet."""
         with self.path.open("ab") as file:
-            file.write(encoded(self.lines(first, scores)))
+            file.write(bytes_on_disk(self.lines(first, scores)))
 
     def lines(self, first: int, scores: Sequence[str]) -> str:
         """Return the lines of the names from `first` on."""

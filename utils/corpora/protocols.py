@@ -21,7 +21,7 @@ from utils.corpora.trial_columns import (
 from utils.corpora.trials import NO_ATTACK, UNKNOWN, Fault, FaultKind, Protocol, ScannedProtocol, Trial
 from utils.errors import UserError
 from utils.labels import LABEL_RULE, UNCLEAR, Labels, is_unclear, taken_over
-from utils.text_tables import Lines, open_lines, shortened
+from utils.text_tables import Lines, any_header_of, open_lines, shortened
 
 __all__ = ["NO_ATTACK", "Protocol", "Trial", "read_protocol", "scan_protocol"]
 
@@ -78,12 +78,14 @@ def _columns_of(opened: Lines, columns: TrialColumns | None) -> TrialColumns:
     line_number, first = opened.first_row()
     if not first:
         raise UserError(f"{path}: the protocol is empty: copy it again, or pass another --protocols_path")
-    if titles:
+    is_cut_up = columns is None and len(first) == 1 and path.suffix.lower() in (".csv", ".tsv")
+    unknown = any_header_of(path) if is_cut_up else ()  # which is no list of names
+    if titles or unknown:
         columns = headed_columns(opened.header.names)
         if columns is None:
             raise UserError(
                 f"{path}: a protocol with a header has a column for files and one for labels, found "
-                f"{', '.join(titles)}: name them `path` and `label`"
+                f"{', '.join(titles or unknown)}: name them `path` and `label`"
             )
     columns = columns or bare_columns(first) or columns_of_width(len(first))
     if columns is None:
