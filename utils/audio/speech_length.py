@@ -31,7 +31,7 @@ _HANN = np.hanning(_WINDOW).astype(np.float32)
 _EDGES = np.round(np.array([150, 350, 650, 1000, 1500, 2200, 3400]) * _WINDOW / RATE_HZ).astype(int)
 _AVERAGED = 7  # windows, one frame apart: 184 ms
 _APART = (8, 16)  # frames
-_FRAMES_OF_WINDOW = _WINDOW // _FRAME
+_MIDDLE_FRAME = _WINDOW // _FRAME // 2
 _LINE_SHARE = 0.97  # of the power, in one line: a tone
 _CREST = 12.0  # the largest magnitude over the mean one: a click
 
@@ -97,19 +97,22 @@ def _bands(samples: Samples) -> Samples:
 def _changes_db(bands: Samples, are_loud: Flags) -> NDArray[np.float64]:
     """Return for each frame how much the shape of the spectrum changes around it, 0 where that cannot be told."""
     changes = np.zeros(are_loud.size)
-    counts = bands.any(axis=1)
-    for frame in range(_FRAMES_OF_WINDOW):
-        counts &= are_loud[frame : frame + counts.size]
-    rows = counts.size - _AVERAGED + 1
+    rows = len(bands) - _AVERAGED + 1
     if rows <= 0:
         return changes
-    means = sum(bands[first : first + rows] for first in range(_AVERAGED)) / _AVERAGED
-    counts = np.all([counts[first : first + rows] for first in range(_AVERAGED)], axis=0)
+    counts = bands.any(axis=1) & are_loud[_MIDDLE_FRAME : _MIDDLE_FRAME + len(bands)]
+    sums = np.cumsum(np.pad(bands * counts[:, None], ((1, 0), (0, 0))), axis=0, dtype=np.float64)
+    numbers = np.cumsum(np.pad(counts, (1, 0)), dtype=np.float64)
+    numbers = numbers[_AVERAGED:] - numbers[:-_AVERAGED]
+    means = (sums[_AVERAGED:] - sums[:-_AVERAGED]) / np.maximum(1, numbers)[:, None]
+    are_known = numbers > _AVERAGED / 2
     shapes = 20 * np.log10(means + 1e-3 * means.sum(axis=1, keepdims=True) + 1e-12)
     shapes -= shapes.mean(axis=1, keepdims=True)
     for apart in _APART:
-        found = np.sqrt(np.mean((shapes[apart:] - shapes[:-apart]) ** 2, axis=1)) * (counts[apart:] & counts[:-apart])
-        middle = (apart + _AVERAGED + _FRAMES_OF_WINDOW) // 2
+        found = np.sqrt(np.mean((shapes[apart:] - shapes[:-apart]) ** 2, axis=1)) * (
+            are_known[apart:] & are_known[:-apart]
+        )
+        middle = (apart + _AVERAGED) // 2 + _MIDDLE_FRAME
         around = changes[middle : middle + found.size]
         np.maximum(around, found[: around.size], out=around)
     return changes
