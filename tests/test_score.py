@@ -18,6 +18,7 @@ import soundfile
 
 from main import main
 from tests.conftest import SMALL_RUN, trained_run, write_corpus
+from tests.small_audio import babble
 from training.checkpoints.sealed_file import read_record
 from training.evaluation.file_scores import FileScore
 from training.evaluation.judge import Judge
@@ -40,14 +41,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
 
 def noise(seconds: float, rate_hz: int = 16_000, channels: int = 1) -> np.ndarray:
     return np.random.default_rng(7).uniform(-0.5, 0.5, (round(seconds * rate_hz), channels))
-
-
-def babble(seconds: float, rate_hz: int = 16_000, channels: int = 1) -> np.ndarray:
-    """Noise that is dull and sharp in turn, as vowels and consonants are: the least that passes for speech."""
-    sharp = noise(seconds, rate_hz, channels)
-    dull = np.stack([np.convolve(one, np.hanning(rate_hz // 400) / 20, mode="same") for one in sharp.T], axis=1)
-    is_vowel = np.arange(len(sharp)) * 6 // rate_hz % 2 == 0
-    return np.where(is_vowel[:, None], dull, sharp)
 
 
 def scored(capsys: pytest.CaptureFixture[str], trained: Path, *typed: str | Path, code: int = 0) -> dict[str, Any]:

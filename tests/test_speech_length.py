@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.test_score import babble
+from tests.small_audio import babble
 from utils.audio.speech_length import SpeechLength
 from utils.audio.waveforms import read_waveform
 
@@ -48,10 +48,10 @@ def clicks(every: int) -> np.ndarray:
         (np.zeros(RATE), 0.0, "silence"),
         (np.full(RATE, 0.5), 0.0, "a constant offset is no sound"),
         (noise(1.0, 1e-4), 0.0, "hiss of -80 dB"),
-        (noise(60.0), 60.0, "white noise is sound and no speech"),
-        (noise(60.0, slope=0.5), 60.0, "pink noise"),
-        (noise(60.0, slope=1.0), 60.0, "brown noise"),
-        (noise(60.0) * (1 + np.sin(np.arange(60 * RATE) / 600)), None, "noise that comes and goes"),
+        (noise(20.0), 20.0, "white noise is sound and no speech"),
+        (noise(20.0, slope=0.5), 20.0, "pink noise"),
+        (noise(20.0, slope=1.0), 20.0, "brown noise"),
+        (noise(20.0) * (1 + np.sin(np.arange(20 * RATE) / 600)), None, "noise that comes and goes"),
         (tones(*range(50, 1000, 50)), 20.0, "mains hum"),
         (tones(*range(120, 2000, 120)) + noise(20.0, 0.01), 20.0, "mains hum in noise"),
         (tones(440), 20.0, "a tone"),
@@ -72,7 +72,7 @@ def test_what_is_no_speech_has_no_speech_in_it(sound: np.ndarray, sound_s: float
 def test_speech_counts_while_it_lasts_and_the_noise_before_it_does_not() -> None:
     speech = babble(2.0)[:, 0]
     assert heard(speech).seconds == heard(speech).sound_s == pytest.approx(2.0)
-    assert heard(np.concatenate((noise(10.0, 0.02), speech, noise(10.0, 0.02)))).seconds == pytest.approx(2.5, abs=0.3)
+    assert heard(np.concatenate((noise(10.0, 0.02), speech, noise(10.0, 0.02)))).seconds == pytest.approx(3.2, abs=0.4)
     assert heard(np.concatenate((speech, np.zeros(10 * RATE)))).seconds == pytest.approx(2.0)
 
 
@@ -85,7 +85,7 @@ def test_it_does_not_matter_in_which_pieces_a_recording_comes() -> None:
 @pytest.mark.skipif(not REAL_CORPUS.is_dir(), reason=f"no corpus of real speech in {REAL_CORPUS}")
 @pytest.mark.parametrize("noise_db", [None, 10])
 def test_real_speech_keeps_its_verdict_in_noise_too(noise_db: int | None) -> None:
-    for path in sorted(REAL_CORPUS.glob("*_dev/flac/*.flac"))[::20]:
+    for path in sorted(REAL_CORPUS.glob("*_dev/flac/*.flac"))[::40]:
         sound = read_waveform(path).astype(np.float64)
         if noise_db is not None:
             sound += noise(sound.size / RATE, float(sound.std()) * 10 ** (-noise_db / 20), slope=0.5)

@@ -1,7 +1,7 @@
 """For how long speech can be heard in a recording: what is loud enough, near a change of the spectrum's shape.
 
 Frames of 20 ms count that are neither silent nor far below the loudest one, as in active speech level (ITU-T P.56), and
-lie within 0.3 s of such a change. Speech moves its power between low and high bands several times a second, voiced or
+lie within 0.7 s of such a change. Speech moves its power between low and high bands several times a second, voiced or
 whispered, and noise of any colour, hum, tones and clicks do not: the idea of long-term signal variability (Ghosh,
 Tsiartas and Narayanan, IEEE Trans. Audio, Speech, and Language Processing 19 (2011), section II), here with the levels
 of six bands, relative to each other, 160 and 320 ms apart. Bands end at 3.4 kHz, where the telephone does.
@@ -23,7 +23,7 @@ BELOW_LOUDEST = 1e-2
 CHANGE_DB = 2.7
 """Root mean square over the bands. Half an hour of white, pink or brown noise stays below 2.4, and the least that an
 utterance of ../shared/corpus has, with noise at 10 dB too, is 3.1 (docs/measurements.md)."""
-NEAR_S = 0.3
+NEAR_S = 0.7
 
 _FRAME = round(FRAME_S * RATE_HZ)
 _WINDOW = 1024
@@ -119,7 +119,7 @@ def _changes_db(bands: Samples, are_loud: Flags) -> NDArray[np.float64]:
 
 
 def _near(flags: Flags) -> Flags:
-    """Return which frames are at most 0.3 s away from one of those that are set."""
+    """Return which frames are at most 0.7 s away from one of those that are set."""
     reach = round(NEAR_S / FRAME_S)
     sums = np.cumsum(np.pad(flags, (reach + 1, reach)))
     return np.asarray(sums[2 * reach + 1 :] > sums[: -2 * reach - 1])
