@@ -21,8 +21,8 @@ FLOOR = 1e-3
 BELOW_LOUDEST = 1e-2
 """40 dB below the loudest frame: the range of speech; what is lower is the room between the words."""
 CHANGE_DB = 2.7
-"""Root mean square over the bands. Half an hour of white, pink or brown noise stays below 2.4, and the least that an
-utterance of ../shared/corpus has, with noise at 10 dB too, is 3.1 (docs/measurements.md)."""
+"""Root mean square over the bands. A quarter of an hour of white, pink or brown noise stays below 2.4, and utterances
+with noise at 10 dB have 3.1 or more (docs/measurements.md, "What is no speech")."""
 NEAR_S = 0.7
 
 _FRAME = round(FRAME_S * RATE_HZ)
