@@ -17,6 +17,7 @@ import pytest
 import soundfile
 
 from tests.small_audio import write_sound
+from tests.test_architecture import SOURCES, imported_by, module_name
 from utils.audio.checking import AudioFault, check_audio
 from utils.audio.reading import HIGHEST_RATE_HZ, LOWEST_RATE_HZ, UnreadableAudioError, open_audio
 from utils.audio.waveforms import read_waveform
@@ -219,3 +220,8 @@ def test_what_the_decoder_of_mp3_complains_of_is_told_with_the_name_and_not_on_s
     assert read_waveform(tmp_path / "bad.mp3").size > 40_000
     os.write(2, b"still there")
     assert capfd.readouterr().err == "still there"
+
+
+def test_only_the_reader_and_the_maker_of_the_demo_corpus_know_the_library_that_decodes() -> None:
+    users = {module_name(path) for path in SOURCES if "soundfile" in imported_by(path)}
+    assert users == {"utils.audio.reading", "utils.corpora.demo_corpus"}

@@ -65,7 +65,6 @@ class Corpus:
     train: CorpusPart
     dev: CorpusPart
     division: str = ""
-    evaluation: PartSource | None = None
 
     @property
     def identity(self) -> dict[str, str]:
@@ -76,14 +75,6 @@ class Corpus:
     def notes(self) -> tuple[str, ...]:
         """What was taken over in reading the two parts, each once."""
         return tuple(dict.fromkeys((*self.train.protocol.notes, *self.dev.protocol.notes)))
-
-    def open_eval(self) -> CorpusPart:
-        """Read the evaluation part, which training never needs; raises UserError where it is missing or faulty."""
-        if self.evaluation is None:
-            raise UserError(
-                f"{self.folder} ({self.layout} layout) has no evaluation part: pass another --database_path"
-            )
-        return open_part(self.evaluation, self.layout)
 
 
 def find_corpus(database_path: Path, protocols_path: Path | None = None, label_1: str | None = None) -> Corpus:
@@ -103,7 +94,6 @@ def find_corpus(database_path: Path, protocols_path: Path | None = None, label_1
         train=open_training_part(train, found.layout),
         dev=open_training_part(dev, found.layout),
         division=found.division,
-        evaluation=found.part("eval"),
     )
 
 
