@@ -67,7 +67,7 @@ def _write_not_a_number(path: Path) -> None:
         (_write_cut_flac, "cannot be read"),
         (_write_flipped_flac, "cannot be read"),
         (lambda path: soundfile.write(path, np.zeros(0), SAMPLE_RATE_HZ, format="WAV"), "holds no samples"),
-        (_write_not_a_number, "found nan at sample 2"),
+        (_write_not_a_number, "sample 2 is nan"),
     ],
 )
 def test_a_file_without_sound_is_refused_by_name(tmp_path: Path, write, words: str) -> None:  # type: ignore[no-untyped-def]

@@ -62,9 +62,9 @@ def test_a_file_without_samples_and_one_that_is_no_audio_are_unreadable(tmp_path
     }
 
 
-def test_samples_that_are_not_finite_are_a_fault(tmp_path: Path) -> None:
+def test_a_sample_that_is_not_finite_is_a_fault_and_named(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.array([0.0, np.nan, 0.0], np.float32), 16_000, subtype="FLOAT")
-    assert "not finite" in check_audio(tmp_path / "a.wav").reason
+    assert check_audio(tmp_path / "a.wav").reason == "sample 1 is nan"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.test_architecture import SOURCES, module_name
-from utils.audio.finding import READ_SUFFIXES, UNREAD_SUFFIXES, files_below
+from utils.audio.finding import FFMPEG_SUFFIXES, READ_SUFFIXES, files_below
 from utils.corpora.utterance_files import AudioFiles
 
 
@@ -21,11 +21,11 @@ def test_an_utterance_is_found_whatever_suffix_its_file_and_its_name_in_the_prot
     for name in ("a.aiff", "b.wav", "b.flac", "c.flac", "d.m4a"):
         (tmp_path / name).touch()
     found = AudioFiles([tmp_path]).find_all(["a", "b", "b.wav", "c.m4a", "d", "d.m4a"])
-    assert [path and path.name for path in found] == ["a.aiff", "b.flac", "b.wav", "c.flac", None, None]
+    assert [path and path.name for path in found] == ["a.aiff", "b.flac", "b.wav", "c.flac", "d.m4a", "d.m4a"]
 
 
 def test_no_suffix_is_both_read_and_not_read() -> None:
-    assert len({*READ_SUFFIXES, *UNREAD_SUFFIXES}) == len(READ_SUFFIXES) + len(UNREAD_SUFFIXES)
+    assert len({*READ_SUFFIXES, *FFMPEG_SUFFIXES}) == len(READ_SUFFIXES) + len(FFMPEG_SUFFIXES)
 
 
 def test_only_one_file_lists_the_suffixes_of_audio() -> None:

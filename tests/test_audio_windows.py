@@ -10,8 +10,9 @@ import pytest
 import soundfile
 
 from utils.audio.checking import check_audio
+from utils.audio.reading import UnreadableAudioError
 from utils.audio.waveforms import CROP_SAMPLES, read_waveform
-from utils.audio.windows import UnreadableAudioError, WindowedAudio, expected_windows
+from utils.audio.windows import WindowedAudio, expected_windows
 from utils.errors import UserError
 
 
@@ -24,7 +25,7 @@ def test_the_windows_are_the_file_as_training_reads_it(tmp_path: Path, rate_hz: 
     whole, audio = read_waveform(path), WindowedAudio(path)
     windows = list(audio)
     assert audio.seconds == len(sound) / rate_hz and len(windows) == expected_windows(path)
-    assert 0.5 < audio.peak <= 1 and audio.promised == audio.frames == len(sound)
+    assert 0.5 < audio.peak <= 1 and audio.frames == len(sound) and audio.doubt is None
     if whole.size < CROP_SAMPLES:
         np.testing.assert_array_equal(windows[0].waveform, np.resize(whole, CROP_SAMPLES))
         return
@@ -48,7 +49,7 @@ def test_a_fault_far_into_a_file_comes_after_the_windows_before_it(tmp_path: Pat
 def test_a_name_that_is_not_utf_8_is_read(tmp_path: Path) -> None:
     """A corpus with one ended training with a traceback; written on Linux under another encoding, it is common."""
     path = tmp_path / os.fsdecode(b"lat\xe9.wav")
-    soundfile.write(os.fsencode(path), np.zeros(100), 16_000, format="WAV")
+    soundfile.write(os.fsencode(path), np.full(100, 0.1), 16_000, format="WAV")
     assert read_waveform(path).size == 100 and len(list(WindowedAudio(path))) == 1
     assert check_audio(path).fault is None
 

@@ -27,7 +27,7 @@ def open_regular(path: str | os.PathLike[str], *, buffering: int = -1) -> Binary
     `buffering` is that of the built-in open(). Never waits for the other end of a pipe, and never opens a device, which
     could do something when opened. Raises NotARegularFileError, and OSError as open() does.
     """
-    _insist(Path(path).stat(), path)
+    _insist(os.stat(path), path)  # noqa: PTH116 - a Path for each file of an epoch would cost
     # Whatever took the name since then is not waited for either.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:

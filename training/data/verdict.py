@@ -28,11 +28,12 @@ def faults_of(part: CheckedPart) -> dict[str, list[str]]:
 
 
 def notes_of(part: CheckedPart) -> dict[str, list[str]]:
-    """Return what a run would not stop at, but a person should know: files that are cut, and unusual rates."""
+    """Return what a run would not stop at, but a person should know: odd files, and unusual rates."""
     notes: dict[str, list[str]] = {}
-    cut = _of_fault(part, AudioFault.CUT)
-    if cut:
-        notes[AudioFault.CUT.value] = cut
+    for fault in AudioFault:
+        places = [] if fault is AudioFault.UNREADABLE else _of_fault(part, fault)
+        if places:
+            notes[fault.value] = places
     rates = Counter(audio.sample_rate_hz for audio in part.audio if audio and audio.samples)
     usual = SAMPLE_RATE_HZ if rates[SAMPLE_RATE_HZ] else (rates.most_common(1)[0][0] if rates else 0)
     others = [

@@ -107,6 +107,7 @@ def _announcement(subject: Subject, part: CorpusPart, measured: str, share: Trai
         _of_dev(subject, part, share) if part.name == "dev" else "",
         f"with {subject.mean_of}{', '.join(map(str, subject.sources))}",
         share.note,
+        *part.protocol.notes,
         f"Precision: {subject.precision_text}",
     ]
     return "\n".join(line for line in lines if line)

@@ -16,11 +16,13 @@ import torch
 
 from training.evaluation.scoring import score_waveforms
 from training.evaluation.subject import Subject
-from utils.audio.windows import UnreadableAudioError, Window, WindowedAudio, expected_windows
+from utils.audio.checking import AudioFault
+from utils.audio.reading import UnreadableAudioError
+from utils.audio.windows import Window, WindowedAudio, expected_windows
 from utils.progress import Progress
 
-LEAST_SOUND_S = 0.5
-"""Of sound, for a verdict. A choice: of 679 utterances of real speech, 1 to 12 s long, 4 have less."""
+LEAST_SPEECH_S = 0.5
+"""For a verdict. A choice: of 679 utterances of real speech, 1 to 12 s long, 4 have less sound than that."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class FileScore:
 
     `windows` are pairs (where it begins in seconds, log-odds). `note` says of a file that has a score what makes it
     doubtful, `too_little` why no verdict may be read off it; `fault` why another has none. `sound_s` is how long
-    something can be heard.
+    something can be heard, `speech_s` how long speech can.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class FileScore:
     fault: str = ""
     too_little: str = ""
     sound_s: float = 0.0
+    speech_s: float = 0.0
 
     @property
     def score(self) -> float | None:
@@ -62,22 +65,32 @@ class _Reading:
             self.fault = f"its score is {bad}: the weights are not sound, or --precision fp32 is needed"
         if self.fault:
             return FileScore(self.audio.path, fault=self.fault)
-        note = ""
-        if self.audio.promised > self.audio.frames:
-            note = f"cut short: {self.audio.frames:,} samples, its header says {self.audio.promised:,}"
-        too_little = _too_little(self.audio.peak, self.audio.sound_s)
-        sound_s = self.audio.sound_s
+        note = _note(self.audio.doubt)
+        speech_s = self.audio.speech_s
         return FileScore(
-            self.audio.path, self.audio.seconds, tuple(self.windows), note, too_little=too_little, sound_s=sound_s
+            self.audio.path,
+            self.audio.seconds,
+            tuple(self.windows),
+            note,
+            too_little=_too_little(self.audio.peak, speech_s),
+            sound_s=self.audio.sound_s,
+            speech_s=speech_s,
         )
 
 
-def _too_little(peak: float, sound_s: float) -> str:
-    """Return why so much sound allows no verdict, "" where it does."""
+def _note(doubt: tuple[AudioFault, str] | None) -> str:
+    """Return in a few words what is doubtful about a file; silence is a reason of its own, see `_too_little`."""
+    if doubt is None or doubt[0] is AudioFault.SILENT:
+        return ""
+    return f"cut short: {doubt[1]}" if doubt[0] is AudioFault.CUT else doubt[1]
+
+
+def _too_little(peak: float, speech_s: float) -> str:
+    """Return why so much speech allows no verdict, "" where it does."""
     if not peak:
         return "silence: every sample is 0"
-    if sound_s < LEAST_SOUND_S:
-        return f"too little to hear: {sound_s:.2f} s of sound, and a verdict needs {LEAST_SOUND_S:g} s"
+    if speech_s < LEAST_SPEECH_S:
+        return f"too little speech: {speech_s:.2f} s of it, and a verdict needs {LEAST_SPEECH_S:g} s"
     return ""
 
 

@@ -14,7 +14,6 @@ from utils.audio.finding import FoundAudio
 from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ
 from utils.scores.verdicts import BONA_FIDE, SPOOF
 from utils.terminal_text import columns_of, padded, printable
-from utils.text_tables import few
 
 _NONE = "-"
 _WIDEST_NAME = 100
@@ -25,9 +24,7 @@ def head_text(subject: Subject, found: FoundAudio) -> str:
     lines = [f"Scoring {_files(len(found.files))} with {subject.mean_of}{', '.join(map(str, subject.sources))}"]
     lines += subject.judge.lines()
     lines.append(f"Precision: {subject.precision_text}")
-    if found.passed_over:
-        names = few([printable(path.name) for path in found.passed_over])
-        lines.append(f"Passed over: {_files(len(found.passed_over))} of formats that cannot be read here ({names})")
+    lines += found.left_out()
     return "\n".join(lines)
 
 
@@ -115,6 +112,7 @@ def _file_document(one: FileScore, judge: Judge) -> dict[str, Any]:
         "no_verdict": one.too_little or judge.why_not or None,
         "seconds": one.seconds,
         "sound_seconds": one.sound_s,
+        "speech_seconds": one.speech_s,
         "note": one.note or None,
         "num_windows": len(one.windows),
         "windows": [{"start_s": start_s, "score": score} for start_s, score in one.windows],

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import enum
 import math
-import os
-import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ, why_unreadable
+from utils.audio.complaints import alone
+from utils.audio.reading import AudioFile, UnreadableAudioError, open_audio
+from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ
 
-_FRAMES_AT_ONCE = 2**20
-_FLOATING_SUBTYPES = ("FLOAT", "DOUBLE")
 _SILENCE_DB = -120.0
-# What libsndfile notes of a RIFF header that promises more bytes than follow.
-_CUT_WAV = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
-_NO_LENGTH_BYTES = 0x7FFFF000  # a program that wrote to a pipe leaves 2 or 4 GB as the length
+_LOUDEST = 8.0
+"""What no sound in the scale of 1 gets to: 18 dB above it. Lossy formats go over by a few dB."""
 
 
 class AudioFault(enum.Enum):
-    """What can be wrong with an audio file, in the words of a report."""
+    """What can be wrong with an audio file, in the words of a report; training stops at the first of them alone."""
 
-    UNREADABLE = "unreadable audio files"  # training stops there
+    UNREADABLE = "unreadable audio files"
     CUT = "audio files cut short"  # training takes what is left
+    LONGER = "audio files with more in them than their header says"  # training takes what the header says
+    DAMAGED = "audio files that are damaged within"  # training takes what the decoder makes of them
+    LOUD = "audio files far above full scale"  # training takes the samples as they are
+    SILENT = "silent audio files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,55 +61,54 @@ def check_audio(path: Path) -> CheckedAudio:
     """Decode a file from its beginning to its end; nothing is raised for what is wrong with it.
 
     A FLAC file that is cut cannot be decoded. A cut WAV or MP3 file can, but holds less than its header says. A cut Ogg
-    file is not told from a short one.
+    file is not told from a short one. May be called from several threads at once.
     """
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            samples, is_finite, mean_square, peak = _decode(file)
-            facts = CheckedAudio(
-                samples,
-                int(file.samplerate),
-                int(file.channels),
-                format=f"{file.format} {file.subtype}",
-                level_db=_decibels(math.sqrt(mean_square)) if is_finite else _SILENCE_DB,
-                peak_db=_decibels(peak) if is_finite else _SILENCE_DB,
-            )
-            promised = promised_samples(file)
-    except (soundfile.SoundFileError, OSError) as error:
-        return CheckedAudio(fault=AudioFault.UNREADABLE, reason=why_unreadable(path, error))
-    if not samples:
-        return CheckedAudio(fault=AudioFault.UNREADABLE, reason="it holds no samples")
-    if not is_finite:
-        return CheckedAudio(fault=AudioFault.UNREADABLE, reason="it holds samples that are not finite")
-    if promised > samples:
-        reason = f"{samples:,} samples, its header says {promised:,}"
-        return replace(facts, fault=AudioFault.CUT, reason=reason)
-    return facts
+        checked = _listen_to(path)
+        if checked.fault is AudioFault.DAMAGED:
+            with alone():  # what was heard may be about the file of another thread
+                checked = _listen_to(path)
+    except UnreadableAudioError as error:
+        return CheckedAudio(fault=AudioFault.UNREADABLE, reason=error.reason)
+    return checked
 
 
-def _decode(file: soundfile.SoundFile) -> tuple[int, bool, float, float]:
-    """Return the samples of each channel, whether all are finite, their mean square, and the largest magnitude."""
-    samples, is_finite, square, peak = 0, True, 0.0, 0.0
-    while True:
-        block = file.read(_FRAMES_AT_ONCE, dtype="float32", always_2d=True)
-        samples += len(block)
-        flat = block.reshape(-1)
-        if file.subtype in _FLOATING_SUBTYPES:
-            is_finite = is_finite and bool(np.isfinite(flat).all())
-        if is_finite and flat.size:
+def _listen_to(path: Path) -> CheckedAudio:
+    with open_audio(path) as file:
+        square, peak = 0.0, 0.0
+        for block in file.blocks():
+            flat = block.reshape(-1)
             square += float(np.dot(flat, flat))
             peak = max(peak, float(flat.max()), -float(flat.min()))
-        if len(block) < _FRAMES_AT_ONCE:
-            return samples, is_finite, square / max(1, samples * int(file.channels)), peak
+        fault, reason = doubt_about(file, peak) or (None, "")
+        return CheckedAudio(
+            file.samples,
+            file.sample_rate_hz,
+            file.channels,
+            fault,
+            reason,
+            file.format,
+            level_db=_decibels(math.sqrt(square / (file.samples * file.channels))),
+            peak_db=_decibels(peak),
+        )
+
+
+def doubt_about(file: AudioFile, peak: float) -> tuple[AudioFault, str] | None:
+    """Return the first thing that a person should know of a file that was read to its end, None for nothing.
+
+    `peak` is the largest magnitude of its samples.
+    """
+    if file.promised > file.samples:
+        return AudioFault.CUT, f"{file.samples:,} samples, its header says {file.promised:,}"
+    if file.unexplained_bytes:
+        reason = f"its header says {file.samples:,} samples, and {file.unexplained_bytes:,} bytes follow them"
+        return AudioFault.LONGER, reason
+    if file.complaint:
+        return AudioFault.DAMAGED, f"the decoder says: {file.complaint}"
+    if peak > _LOUDEST:
+        return AudioFault.LOUD, f"a peak of {int(peak):,} where full scale is 1"
+    return None if peak else (AudioFault.SILENT, "every sample is 0")
 
 
 def _decibels(amplitude: float) -> float:
     return max(_SILENCE_DB, 20 * math.log10(amplitude)) if amplitude else _SILENCE_DB
-
-
-def promised_samples(file: soundfile.SoundFile) -> int:
-    """Return how many samples of each channel the header says there are."""
-    cut = _CUT_WAV.search(file.extra_info) if file.format == "WAV" else None
-    if cut and int(cut[2]) < int(cut[1]) < _NO_LENGTH_BYTES and file.frames:
-        return int(cut[1]) * int(file.frames) // int(cut[2])
-    return int(file.frames)

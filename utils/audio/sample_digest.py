@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
-import soundfile
-
-from utils.regular_files import is_regular
+from utils.audio.reading import UnreadableAudioError, open_audio
 
 # Of longer files the beginning is compared: nine minutes at 16 kHz.
 _MOST_FRAMES = 8 * 1024 * 1024
@@ -20,15 +17,13 @@ def sample_digest(path: Path) -> str | None:
 
     None for what cannot be read: training says what is wrong with it when it comes to that.
     """
-    if not is_regular(path):
-        return None
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            digest = hashlib.sha256(f"{file.samplerate} {file.channels} {file.frames}\n".encode())
-            left = _MOST_FRAMES
-            while left > 0 and len(piece := file.read(min(left, _FRAMES_AT_ONCE), dtype="float32", always_2d=True)):
+        with open_audio(path) as file:
+            digest = hashlib.sha256(f"{file.sample_rate_hz} {file.channels} {file.promised}\n".encode())
+            for piece in file.blocks(_FRAMES_AT_ONCE):
                 digest.update(piece.astype("<f4", copy=False).tobytes())
-                left -= len(piece)
-    except (soundfile.SoundFileError, OSError):
+                if file.samples >= _MOST_FRAMES:
+                    break
+    except UnreadableAudioError:
         return None
     return digest.hexdigest()

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from utils.audio.finding import bare_name, is_audio
+from utils.audio.finding import bare_name, is_audio, is_passed_over, passed_over_text
 from utils.corpora.division import listing_sha256
 from utils.corpora.parts import FoundCorpus, PartSource
 from utils.corpora.places import CorpusPlace, first_folder
@@ -67,7 +67,7 @@ def scan_folders(database: Path, top: Path) -> ScannedProtocol:
     seen: set[str] = set()
     folders = class_folders(top)
     walk = FolderWalk(list(folders))
-    audio = _audio_in(walk, database)
+    audio, passed_over = _audio_in(walk, database)
     for folder, is_bona_fide in folders.items():
         for name in sorted(audio[folder]):
             utterance = bare_name(name)
@@ -80,19 +80,22 @@ def scan_folders(database: Path, top: Path) -> ScannedProtocol:
             attack = below[0] if len(below) > 1 and not is_bona_fide else NO_ATTACK
             names.append(name)
             trials.append(Trial(UNKNOWN, utterance, attack, is_bona_fide))
-    notes = _notes(folders, walk)
+    notes = _notes(folders, walk, passed_over)
     return ScannedProtocol(top, tuple(trials), tuple(names), tuple(faults), listing_sha256(names, trials), notes=notes)
 
 
-def _audio_in(walk: FolderWalk, database: Path) -> dict[Path, list[str]]:
+def _audio_in(walk: FolderWalk, database: Path) -> tuple[dict[Path, list[str]], list[str]]:
+    """Return the audio files of each folder, and the names of those that cannot be read here."""
     found: dict[Path, list[str]] = defaultdict(list)
+    passed_over: list[str] = []
     for folder, where, names in walk:
         below = Path(where).relative_to(database).as_posix()
         found[folder] += [f"{below}/{name}" for name in names if is_audio(name)]
-    return found
+        passed_over += filter(is_passed_over, names)
+    return found, passed_over
 
 
-def _notes(folders: Mapping[Path, bool], walk: FolderWalk) -> tuple[str, ...]:
+def _notes(folders: Mapping[Path, bool], walk: FolderWalk, unread: Sequence[str]) -> tuple[str, ...]:
     told = told_words("class folders", {folder.name: is_bona_fide for folder, is_bona_fide in folders.items()})
     followed = f"links to folders that were followed: {few(walk.followed)}" if walk.followed else ""
     passed_over = (
@@ -101,7 +104,7 @@ def _notes(folders: Mapping[Path, bool], walk: FolderWalk) -> tuple[str, ...]:
         if walk.passed_over
         else ""
     )
-    return tuple(filter(None, (told, followed, passed_over)))
+    return tuple(filter(None, (told, followed, passed_over, passed_over_text(unread) if unread else "")))
 
 
 def class_folders(top: Path) -> dict[Path, bool]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from utils.audio.finding import ffmpeg_path, needs_ffmpeg, without_ffmpeg
 from utils.corpora.trials import Protocol, ScannedProtocol
 from utils.corpora.utterance_files import AudioFiles
 from utils.errors import UserError
@@ -105,7 +106,18 @@ def open_part(source: PartSource, layout: str, scanned: ScannedProtocol | None =
             f"audio file ({few(missing)}): unpack the {source.name} archive again, or correct --database_path or "
             "--protocols_path"
         )
+    _refuse_what_needs_ffmpeg(protocol, found)
     return CorpusPart(source.name, protocol, found, layout)
+
+
+def _refuse_what_needs_ffmpeg(protocol: Protocol, paths: Sequence[Path]) -> None:
+    """Raise UserError where ffmpeg is missing that audio of a protocol needs, before training meets the first of it."""
+    unread = [] if ffmpeg_path() else [path.name for path in paths if needs_ffmpeg(path.name)]
+    if unread:
+        raise UserError(
+            f"{protocol.path}: {len(unread):,} of {len(paths):,} utterances are in formats that cannot be read here "
+            f"({few(unread)}): {without_ffmpeg(unread[0])}"
+        )
 
 
 def open_training_part(source: PartSource, layout: str) -> CorpusPart:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from utils.audio.finding import READ_SUFFIXES, bare_name
+from utils.audio.finding import FFMPEG_SUFFIXES, READ_SUFFIXES, bare_name
 
 
 @dataclass(frozen=True)
 class _Listing:
     """The audio files of a folder, all of them and, but for hidden ones, by the name before the suffix.
 
+    Those that need ffmpeg are among them where there is none, too: they are refused for that and not as missing.
     `error` says why it cannot be listed, "" where it can.
     """
 
@@ -71,7 +72,7 @@ def _list_audio(folder: str) -> _Listing:
             names = [entry.name for entry in entries]
     except OSError as error:
         return _Listing(error=error.strerror or str(error))
-    rank = {suffix: number for number, suffix in enumerate(READ_SUFFIXES)}
+    rank = {suffix: number for number, suffix in enumerate(READ_SUFFIXES + FFMPEG_SUFFIXES)}
     audio = [(rank[suffix], name) for name in names if (suffix := _suffix(name)) in rank]
     # The one that is to be found is put in last.
     by_stem = {bare_name(name): name for _, name in sorted(audio, reverse=True) if name[0] != "."}
