@@ -104,7 +104,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         _prepared(plan, store, lock, start.payload, state.history, names=names),
         _told(plan, task, state, data.validation_part) as reports,
         stop_on_signals() as stop,
-        _saving(plan, store, state, task.device, names) as saver,
+        _saving(plan, store, state, task.device, names) as (saver, committer),
     ):
         trainer = Trainer(
             state=state,
@@ -112,6 +112,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             training=data.training,
             validation=data.validation,
             saver=saver,
+            committer=committer,
             reports=reports,
             facts=facts,
             stop=stop,
@@ -275,14 +276,15 @@ def _model_files(plan: Plan) -> list[Path]:
 @contextmanager
 def _saving(
     plan: Plan, store: CheckpointStore, state: TrainState, device: torch.device, names: TrainedNames | None
-) -> Iterator[Saver[Outcome]]:
-    """Yield what saves the state. On the way out the save in flight ends first; a second Ctrl-C gives it up."""
+) -> Iterator[tuple[Saver[Outcome], Committer]]:
+    """Yield what saves the state, and what makes each save part of the run.
+
+    On the way out the save in flight ends first; a second Ctrl-C gives it up.
+    """
     networks, optimizers = state.networks.values(), state.optimizers.values()
-    source = plan.checkpoint.path if plan.checkpoint else None
     committer = Committer(
         store,
         RetentionPolicy.of(plan.options),
-        source,
         plan.options.compress_after,
         on_new_folder=lambda: _write_beside_checkpoints(plan, state.history, names),
     )
@@ -294,7 +296,7 @@ def _saving(
         saver = BackgroundSaver(committer.commit, lambda: tensors_that_steps_change(networks, optimizers), pinned)
     with fence_before_updates(saver.fence, optimizers):
         try:
-            yield saver
+            yield saver, committer
         except KeyboardInterrupt:
             saver.cancel()
             raise
