@@ -161,20 +161,24 @@ def fsync_folder(folder: Path) -> bool:
     return True
 
 
-def remove_stray_temporaries(folder: Path, of: str = "") -> list[str]:
-    """Remove what killed processes left in `folder`, and return the names, sorted; [] where `folder` does not exist.
-
-    With `of` only what was to become the file of that name. What another process writes stays; this one must write
-    nothing there meanwhile, since its own locks do not hold it up.
-    """
+def temporaries_in(folder: Path, of: str = "") -> list[str]:
+    """Return the names of the temporaries of the file called `of`, or of all files, in a folder; [] for no folder."""
     pattern = re.compile(rf"{re.escape(TEMPORARY_PREFIX + of)}-\d+-[0-9a-f]{{8}}" if of else f"{TEMPORARY_PREFIX}.*")
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        names = sorted(
+        return sorted(
             entry.name for entry in entries if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
         )
-    names = [name for name in names if not _is_being_written(folder / name)]
+
+
+def remove_stray_temporaries(folder: Path, of: str = "") -> list[str]:
+    """Remove what killed processes left in `folder`, as `temporaries_in` finds it, and return the names.
+
+    What another process writes stays; this one must write none of them meanwhile, since its own locks do not hold it
+    up.
+    """
+    names = [name for name in temporaries_in(folder, of) if not _is_being_written(folder / name)]
     if names:
         time.sleep(_MOMENT_S)  # of one that was closed and not renamed yet
     names = [name for name in names if os.path.lexists(folder / name) and not _is_being_written(folder / name)]

@@ -42,8 +42,8 @@ from training.runs.config_file import write_config
 from training.runs.directory import logs_folder_of
 from training.runs.lock import RunLock
 from training.runs.names import CheckpointNames
-from training.runs.retention import RetentionPolicy
-from training.runs.survey import place_of
+from training.runs.retention import RetentionPolicy, left_to_prune
+from training.runs.survey import place_of, survey_folder
 from training.runs.trained_names import TrainedNames, write_trained_names
 from training.saving.background_saving import (
     BackgroundSaver,
@@ -52,7 +52,7 @@ from training.saving.background_saving import (
     fence_before_updates,
     tensors_that_steps_change,
 )
-from training.saving.commit import Committer, Outcome
+from training.saving.commit import Committer, Outcome, prune
 from training.saving.store import CheckpointStore, load_payload
 from training.settings.options import Options
 from training.settings.wandb import WandbIdentity, refuse_missing_package
@@ -150,6 +150,9 @@ def finish(plan: Plan) -> None:
     try:
         with lock:
             prepare_folder(replace(plan, start=Start.RESUME), store, payload)
+            found = survey_folder(plan.run.folder).checkpoints
+            for warning in prune(left_to_prune(found, plan.checkpoint, plan.options), plan.checkpoint.path):
+                say(f"[WARNING] {warning}.")
             wandb = _wandb_run(plan, WandbIdentity.in_payload(payload))
             reports = Reports(_reporters(plan, wandb), lambda: story)
             reports.tell(Moment.BEGUN)

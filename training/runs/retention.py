@@ -68,6 +68,14 @@ def files_to_prune(
     return [record.path for record in own if record.path not in kept]
 
 
+def left_to_prune(records: Iterable[CheckpointRecord], newest: CheckpointRecord, asked_for: Options) -> list[Path]:
+    """Return what the process that saved `newest` was killed before it deleted; not what is to stay by now."""
+    own = own_records(records, newest.lineage)
+    policies = [RetentionPolicy.of(options) for options in (newest.options, asked_for)]
+    kept = {path for policy in policies for path in retained(own, policy, newest.best)}
+    return [record.path for record in own if record.path not in kept]
+
+
 def own_records(records: Iterable[CheckpointRecord], lineage: Lineage) -> list[CheckpointRecord]:
     """Return the checkpoints of this run that still have the name under which it saved them, oldest first."""
     own = [

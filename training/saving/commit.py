@@ -98,12 +98,6 @@ class Committer:
         if self._is_behind and self._furthest:
             self._follow(*self._furthest, None, SaveControl())
 
-    def tidy(self, path: Path, record: CheckpointRecord) -> tuple[str, ...]:
-        """Delete what a killed process had still to delete after it had saved `path`; return what must be told."""
-        self._warnings = []
-        self._try(lambda: self._prune(path, record), "what --keep_last_n and the like let go is still there")
-        return tuple(self._warnings)
-
     def _kept(self, payload: Mapping[str, Any], record: CheckpointRecord, control: SaveControl) -> _Refused | None:
         if control.keeps_payload:
             return _Refused(payload, record, control)
@@ -171,14 +165,7 @@ class Committer:
     def _prune(self, path: Path, record: CheckpointRecord) -> None:
         """Delete what the policy does not keep, once every byte of the newest checkpoint was read back."""
         found = survey_folder(self.store.run.folder).checkpoints
-        gone = files_to_prune(found, record.lineage, self.policy, record.best)
-        if not gone:
-            return
-        damage = broken_seal(path)
-        if damage:
-            self._warnings.append(f"{path} is not as it was written: {damage}; nothing older is deleted")
-            return
-        _delete(gone)
+        self._warnings += prune(files_to_prune(found, record.lineage, self.policy, record.best), path)
 
     def _compress(self, record: CheckpointRecord, control: SaveControl) -> None:
         """Deflate old files, one after the other, for as long as nobody waits; what was begun then is begun again."""
@@ -201,8 +188,13 @@ def _is_better(one: CheckpointRecord | None, other: CheckpointRecord) -> bool:
     return rank(one.last, one.figures) < rank(other.last, other.figures)
 
 
-def _delete(paths: Sequence[Path]) -> None:
-    for path in paths:
+def prune(gone: Sequence[Path], newest: Path) -> list[str]:
+    """Delete files once the newest checkpoint was read back; return why not, where it is damaged. Raises OSError."""
+    damage = broken_seal(newest) if gone else None
+    if damage:
+        return [f"{newest} is not as it was written: {damage}; nothing older is deleted"]
+    for path in gone:
         path.unlink()
-    for folder in {path.parent for path in paths}:
+    for folder in {path.parent for path in gone}:
         fsync_folder(folder)
+    return []
