@@ -148,7 +148,7 @@ def test_nothing_is_deleted_at_the_end_that_the_run_or_the_command_keeps(corpus:
 
 # Scores
 
-ORIGIN = Origin({"checkpoint": "abc", "trials": "def"})
+ORIGIN = Origin({"checkpoint": "abc", "numerics": "1"}, {})
 
 
 def finished(folder: Path) -> dict[str, str]:
@@ -174,7 +174,7 @@ def test_earlier_scores_keep_their_origin_wherever_a_process_is_killed_that_move
 
     monkeypatch.setattr(os, "rename", counted)
     monkeypatch.setattr(os, "replace", counted)
-    other = Origin({"checkpoint": "xyz", "trials": "def"})
+    other = Origin({"checkpoint": "xyz", "numerics": "1"}, {})
     with pytest.raises(KilledError):
         write_finished(output, "a 2\n", other, [])
     monkeypatch.undo()
