@@ -20,7 +20,6 @@ from training.checkpoints import file_bytes, verified_file
 from training.checkpoints.file_bytes import FileBytes, TakingReader
 from training.checkpoints.record import CheckpointRecord, examine
 from training.checkpoints.sealed_file import broken_seal, write_sealed
-from training.saving import store as store_module
 from training.state.train_state import Observed
 
 
@@ -136,16 +135,16 @@ def test_an_entry_whose_content_begins_like_a_directory_is_written_like_others()
 
 def refused(monkeypatch: pytest.MonkeyPatch, times: Mapping[int, int], error: Exception) -> None:
     """Let the first saves of some epochs fail while they are sealed, so many times."""
-    original, left = store_module.write_sealed, dict(times)
+    left = dict(times)
 
     def sealed(file: Any, save: Callable[[Any], None], record: dict[str, Any]) -> None:
         if left.get(record["epoch"]) and record["kind"] == "epoch":
             left[record["epoch"]] -= 1
             save(file)
             raise error
-        original(file, save, record)
+        write_sealed(file, save, record)
 
-    monkeypatch.setattr(store_module, "write_sealed", sealed)
+    monkeypatch.setattr("training.saving.store.write_sealed", sealed)
 
 
 FAULT = OSError(errno.EIO, "Input/output error")
