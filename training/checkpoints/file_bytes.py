@@ -14,7 +14,7 @@ import io
 import os
 import weakref
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -31,7 +31,7 @@ class FileBytes:
     loaded.
     """
 
-    def __init__(self, file: io.FileIO, *, held: bool) -> None:
+    def __init__(self, file: BinaryIO, *, held: bool) -> None:
         self._close = weakref.finalize(self, file.close)
         self._descriptor = file.fileno()
         self.status = os.fstat(file.fileno())

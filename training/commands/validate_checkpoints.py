@@ -25,7 +25,9 @@ from training.settings.requests import ValidateCheckpoints
 from training.settings.tasks import BEST_CHECKPOINT, BEST_WEIGHTS
 from utils.console import say
 from utils.errors import EXIT_FAILURE, UserError
+from utils.folders import is_folder, names_in
 from utils.json_text import json_text
+from utils.regular_files import is_regular
 from utils.terminal_text import bytes_text, printable
 
 
@@ -54,13 +56,14 @@ def _find_files(place: Path) -> list[_FileGroup]:
 
     Raises UserError where there are none, so that a mistyped path is not taken for good news.
     """
-    if not place.is_dir():
-        if not place.exists() and not place.is_symlink():
+    if not is_folder(place):
+        if not os.path.lexists(place):
             raise UserError(f"--validate_checkpoints: {place} does not exist{_runs_to_name(place)}")
-        if place.exists() and not place.is_file():
+        if not is_regular(place) and not place.is_symlink():
             raise UserError(f"--validate_checkpoints: {place} is no regular file: pass a checkpoint or a run folder")
         return [_FileGroup("", (place,))]
-    versions = sorted((n, entry) for entry in place.iterdir() if (n := version_number(entry.name)) and entry.is_dir())
+    numbered = ((version_number(name), place / name) for name in names_in(place))
+    versions = sorted((number, folder) for number, folder in numbered if number and is_folder(folder))
     groups = [_FileGroup("", _checkpoints_in(place))]
     for _, folder in versions:
         paths = _checkpoints_in(folder)
@@ -74,10 +77,9 @@ def _find_files(place: Path) -> list[_FileGroup]:
 def _checkpoints_in(folder: Path) -> tuple[Path, ...]:
     """Return the checkpoint files of a folder, epoch 2 before epoch 10, second names at the end.
 
-    A link that leads nowhere is one of them, so that it is named.
+    Links that lead nowhere, folders and pipes of such a name are among them, so that they are named.
     """
-    found = [path for path in checkpoint_files(folder) if path.is_file() or path.is_symlink()]
-    return tuple(sorted(found, key=_natural_order))
+    return tuple(sorted(checkpoint_files(folder), key=_natural_order))
 
 
 def _natural_order(path: Path) -> tuple[bool, list[tuple[str, int]]]:

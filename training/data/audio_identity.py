@@ -14,6 +14,7 @@ from pathlib import Path
 from training.checkpoints.data_digests import AUDIO_SIZES, content_name
 from utils.corpora import CorpusPart
 from utils.many_files import ask_all
+from utils.regular_files import open_regular
 from utils.seeding import generator_at
 
 NUM_DRAWN = 32
@@ -56,7 +57,7 @@ def _size(path: Path) -> int | None:
 
 def _content(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return _digest(file.read(_MOST_BYTES))
     except OSError:
         return None

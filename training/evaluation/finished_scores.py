@@ -17,8 +17,12 @@ from typing import Any
 
 from training.evaluation.origin import Origin
 from utils.atomic_files import atomic_write, durable_rename, write_text_atomically
+from utils.regular_files import read_regular
+from utils.stored_values import OddValueError, is_text, plain_json, require
 
 SUFFIX = ".origin.json"
+_MOST_BYTES = 1 << 30
+_MOST_BYTES_OF_AN_ORIGIN = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def origin_path(output: Path) -> Path:
 def look_at(output: Path, origin: Origin) -> Found | None:
     """Compare a finished score file with what is asked for; None where there is none. Raises OSError."""
     try:
-        content = output.read_bytes()
+        content = read_regular(output, _MOST_BYTES)
     except FileNotFoundError:
         return None
     stored = _stored(origin_path(output))
@@ -58,10 +62,11 @@ def look_at(output: Path, origin: Origin) -> Found | None:
 
 def _stored(path: Path) -> dict[str, Any] | None:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        stored = plain_json(read_regular(path, _MOST_BYTES_OF_AN_ORIGIN))
+        require(stored, {"scores_sha256": is_text, "fingerprint": is_text})
+    except (OSError, OddValueError):
         return None
-    return stored if isinstance(stored, dict) else None
+    return dict(stored)
 
 
 def write_finished(output: Path, content: str, origin: Origin, sources: Sequence[Path]) -> Path | None:
@@ -72,7 +77,7 @@ def write_finished(output: Path, content: str, origin: Origin, sources: Sequence
     """
     moved = None
     encoded = content.encode()
-    if output.exists() and output.read_bytes() != encoded:
+    if os.path.lexists(output) and read_regular(output, _MOST_BYTES) != encoded:
         moved = _free_version(output)
         durable_rename(output, moved)
         if os.path.lexists(origin_path(output)):

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.atomic_files import atomic_write
+from utils.regular_files import open_regular, open_to_append, read_regular
 
 SUFFIX = ".partial"
+_MOST_BYTES = 1 << 30
+_MOST_BYTES_OF_A_HEAD = 1 << 16
 _HEAD = "# scores not complete yet, of "
 
 
@@ -31,7 +34,7 @@ class PartialScores:
         Only whole batches count, so that the batches that follow are those of a run that was never stopped.
         """
         try:
-            lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+            lines = read_regular(self.path, _MOST_BYTES).decode(errors="replace").split("\n")
         except FileNotFoundError:
             return [], False
         if lines[0] != self._head:
@@ -54,7 +57,7 @@ class PartialScores:
 
     def append(self, first: int, scores: Sequence[str]) -> None:
         """Add the scores of the names from `first` on; raises OSError. A power cut may take what is not synced yet."""
-        with self.path.open("ab") as file:
+        with open_to_append(self.path) as file:
             file.write(self.lines(first, scores).encode())
 
     def lines(self, first: int, scores: Sequence[str]) -> str:
@@ -68,8 +71,8 @@ class PartialScores:
 
     def found_fingerprint(self) -> str:
         """Return the fingerprint that the file has, "" where it has none; raises OSError."""
-        with self.path.open(encoding="utf-8", errors="replace") as file:
-            line = file.readline().rstrip("\n")
+        with open_regular(self.path) as file:
+            line = file.readline(_MOST_BYTES_OF_A_HEAD).decode(errors="replace").rstrip("\n")
         return line.removeprefix(_HEAD) if line.startswith(_HEAD) else ""
 
     @property

@@ -13,7 +13,7 @@ from training.evaluation.subject import Subject
 from utils.audio.finding import FoundAudio
 from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ
 from utils.scores.verdicts import BONA_FIDE, SPOOF
-from utils.terminal_text import columns_of, padded, printable
+from utils.terminal_text import columns_of, lines_text, padded, printable
 from utils.text_tables import few
 
 _NONE = "-"
@@ -28,7 +28,7 @@ def head_text(subject: Subject, found: FoundAudio) -> str:
     if found.passed_over:
         names = few([printable(path.name) for path in found.passed_over])
         lines.append(f"Passed over: {_files(len(found.passed_over))} of formats that cannot be read here ({names})")
-    return "\n".join(lines)
+    return lines_text(lines)
 
 
 class ScoreTable:

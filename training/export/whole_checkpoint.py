@@ -10,6 +10,7 @@ from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.verified_file import VerifiedFile
 from training.saving.store import load_payload, save_checkpoint
 from utils.errors import UserError
+from utils.folders import is_folder
 
 
 def export_checkpoint(opened: VerifiedFile, target: Path | None) -> Path:
@@ -30,5 +31,5 @@ def require_free(target: Path) -> None:
     """Raise UserError where an exported file cannot get this name: there is one already, or no folder for it."""
     if os.path.lexists(target):
         raise UserError(f"--export_path {target} exists already: pass another name, nothing is overwritten")
-    if not target.parent.is_dir():
+    if not is_folder(target.parent):
         raise UserError(f"--export_path {target}: there is no folder {target.parent}: make it first")

@@ -20,7 +20,7 @@ LOCK_NAME = ".lock"
 MOVE_JOURNAL_NAME = ".moving_aside.json"
 TRAINING_LOG_NAME = "training_log.csv"
 REPORT_NAME = "report.html"
-_VERSION = re.compile(r"version_(\d+)")
+_VERSION = re.compile(r"version_([0-9]{1,9})")
 
 
 def _suffix(comment: str | None) -> str:
