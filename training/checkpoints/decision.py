@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from utils.scores.verdicts import EVEN_PRIOR, VerdictRule
-from utils.stored_values import Check, is_count, is_number, is_rate, optional, require
+from utils.stored_values import Check, OddValueError, is_count, is_number, is_rate, optional, require
 
 NO_DECISION = (
     "no stored calibration: the checkpoint was written by an earlier version, or its weights were not validated"
@@ -89,6 +89,8 @@ class Decision:
         require(stored, _REQUIRED)
         require({**dict.fromkeys(_LATER), **stored}, _LATER)
         values: dict[str, Any] = {name: stored.get(name) for name in (*_REQUIRED, *_LATER)}
+        if len({values[name] is None for name in _LATER}) > 1:
+            raise OddValueError(f"it has some of {', '.join(_LATER)} and not all")
         return cls(**values)
 
 

@@ -114,6 +114,8 @@ def verify(path: Path, known: KnownFrozen | None = None) -> VerifiedFile:
     except OSError as error:
         raise BadCheckpointFileError(cannot_be_read(error)) from error
     try:
+        if (claimed := format_of(file, path.suffix)) is not FileFormat.SEALED:
+            record_in(file, claimed)  # before all of it is read: what is no file of weights may have any size
         content = FileBytes(file, held=_fits_in_memory(os.fstat(file.fileno()).st_size))
         found = format_of(content.reader(), path.suffix)
         stored = record_in(content.reader(), found)

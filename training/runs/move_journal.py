@@ -17,6 +17,7 @@ from utils.errors import UserError
 from utils.regular_files import read_regular
 from utils.stored_values import Check, OddValueError, is_count, is_entry_name, is_list_of, plain_json, require
 
+CANNOT_BE_USED = "cannot be used"
 _MOST_BYTES = 1 << 24
 _MOST_VERSIONS = 1_000_000
 
@@ -57,7 +58,7 @@ def read_move_journal(folder: Path) -> MoveJournal | None:
     except (OSError, OddValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise UserError(
-            f"{path}, which says what is being moved aside, is damaged ({reason}): look what of {folder} is in its "
-            "newest version_N folder, move the rest there by hand, and remove that file"
+            f"{path} {CANNOT_BE_USED}: it says what is being moved aside, and is damaged ({reason}): look what of "
+            f"{folder} is in its newest version_N folder, move the rest there by hand, and remove that file"
         ) from error
     return MoveJournal(stored["version"], tuple(stored["entries"]), tuple(stored["log_entries"]))

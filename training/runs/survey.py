@@ -22,7 +22,7 @@ from training.runs.directory import (
     logs_folder_of,
     version_number,
 )
-from training.runs.move_journal import MoveJournal, read_move_journal
+from training.runs.move_journal import CANNOT_BE_USED, MoveJournal, read_move_journal
 from training.settings.name_template import CHECKPOINT_SUFFIXES, LAST_CHECKPOINT
 from utils.atomic_files import TEMPORARY_PREFIX
 from utils.errors import UserError
@@ -147,7 +147,8 @@ def _journal_in(folder: Path) -> tuple[MoveJournal | None, list[UnusableFile]]:
     try:
         return read_move_journal(folder), []
     except UserError as error:
-        return None, [UnusableFile(folder / MOVE_JOURNAL_NAME, str(error))]
+        path = folder / MOVE_JOURNAL_NAME
+        return None, [UnusableFile(path, str(error).removeprefix(f"{path} {CANNOT_BE_USED}: "))]
 
 
 def _examine(paths: Iterable[Path]) -> list[CheckpointRecord | WeightsFile | FrozenFile | UnusableFile]:
