@@ -468,7 +468,8 @@ def test_folders_and_files_without_permission_are_named_or_passed_over(
         assert "the folder models/closed cannot be read" in said_by(
             capsys, "--list_checkpoints", "--model_path", closed[0]
         )
-        said_by(capsys, "--validate_checkpoints", RUN.folder)
+        validated = said_by(capsys, "--validate_checkpoints", RUN.folder)
+        assert f"the folder {RUN.version_folder(1)} cannot be read" in validated and f"{GOOD}: " in validated
     finally:
         for path in closed:
             path.chmod(0o700)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Protocol, Self
 
-from training.checkpoints.history_checks import require_history
+from training.checkpoints.history_checks import require_figures, require_history
 from training.settings.tasks import Figures
 from utils.stored_values import is_count, is_duration, is_number, require
 
@@ -276,6 +276,8 @@ class History:
         """
         require_history(payload)
         ahead = payload["unfinished_epoch"]
+        for rows, known in (("history", figures.all), ("validations", figures.of_validation)):
+            require_figures(payload[rows], [figure.name for figure in known])
         validations = [StepMetrics.from_dict(row) for row in payload["validations"]]
         return cls(
             figures=figures,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from utils.stored_values import (
@@ -94,6 +94,13 @@ def require_history(payload: Mapping[str, Any]) -> None:
             raise OddValueError(f"its {name} is not that of {payload['epoch']} epochs")
     if later.get("validation_times") and len(later["validation_times"]) != len(payload["validations"]):
         raise OddValueError("it has not as many times as validations")
+
+
+def require_figures(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Raise OddValueError where a row lacks a figure of the task."""
+    for row in rows:
+        if missing := [name for name in names if name not in row]:
+            raise OddValueError(f"a row of its past lacks {', '.join(missing)}")
 
 
 def _require_exactly(row: Mapping[str, Any], checks: Mapping[str, Check], later: Mapping[str, Check] = _NONE) -> None:

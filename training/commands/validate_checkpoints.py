@@ -45,10 +45,11 @@ def run(request: ValidateCheckpoints) -> int:
 
 @dataclass(frozen=True)
 class _FileGroup:
-    """Checkpoint files of one folder; `title` is a line to print before them, if there is one."""
+    """Checkpoint files of one folder, which may be closed; `title` is a line to print before them, if there is one."""
 
     title: str
     paths: tuple[Path, ...]
+    is_closed: bool = False
 
 
 def _find_files(place: Path) -> list[_FileGroup]:
@@ -66,7 +67,11 @@ def _find_files(place: Path) -> list[_FileGroup]:
     versions = sorted((number, folder) for number, folder in numbered if number and is_folder(folder))
     groups = [_FileGroup("", _checkpoints_in(place))]
     for _, folder in versions:
-        paths = _checkpoints_in(folder)
+        try:
+            paths = _checkpoints_in(folder)
+        except UserError as error:
+            groups.append(_FileGroup(str(error), (), is_closed=True))
+            continue
         files = "1 file" if len(paths) == 1 else f"{len(paths)} files"
         groups.append(_FileGroup(f"{folder}: an earlier run, moved aside, {files}", paths))
     if not any(group.paths for group in groups):
@@ -79,6 +84,7 @@ def _checkpoints_in(folder: Path) -> tuple[Path, ...]:
 
     Links that lead nowhere, folders and pipes of such a name are among them, so that they are named.
     """
+    names_in(folder)  # which says so where that cannot be read
     return tuple(sorted(checkpoint_files(folder), key=_natural_order))
 
 
@@ -105,7 +111,7 @@ def _report_in_lines(groups: Sequence[_FileGroup]) -> bool:
                 bar.update(file.bytes_on_disk)
                 _say_above(bar, file.line())
     say(summary_text(checked, time.monotonic() - started_s))
-    return all(file.verdict.is_good for file in checked)
+    return _are_good(groups, checked)
 
 
 def _report_as_json(groups: Sequence[_FileGroup]) -> bool:
@@ -118,7 +124,11 @@ def _report_as_json(groups: Sequence[_FileGroup]) -> bool:
                 checked.append(file)
                 bar.update(file.bytes_on_disk)
     say(json_text(validation_document(checked, time.monotonic() - started_s)))
-    return all(file.verdict.is_good for file in checked)
+    return _are_good(groups, checked)
+
+
+def _are_good(groups: Sequence[_FileGroup], checked: Sequence[CheckedFile]) -> bool:
+    return all(file.verdict.is_good for file in checked) and not any(group.is_closed for group in groups)
 
 
 def summary_text(checked: Sequence[CheckedFile], seconds: float) -> str:

@@ -55,7 +55,7 @@ def starting_state(plan: Plan, task: Task, start: Start, batches_per_epoch: int)
     """Return the state to go on from; the networks must be on their device, since what optimizers hold follows them."""
     options, figures = plan.options, task.description.figures
     path = plan.source.path if plan.source else plan.run.folder
-    with _refusing_odd(path):
+    with refusing_odd(path):
         past = History.in_payload(start.payload, figures) if start.payload else None
     total_steps = planned_steps(options.num_epochs, batches_per_epoch, past, batches_per_step=options.accumulate_steps)
     optimizers = task.optimizers(start.built.networks)
@@ -68,7 +68,7 @@ def starting_state(plan: Plan, task: Task, start: Start, batches_per_epoch: int)
         dict.fromkeys(task.keeps),
     )
     if start.payload is not None:
-        with _refusing_odd(path):
+        with refusing_odd(path):
             state.restore(start.payload, path)
         task.history_restored(state)
         if plan.begins_branch:
@@ -77,7 +77,7 @@ def starting_state(plan: Plan, task: Task, start: Start, batches_per_epoch: int)
 
 
 @contextmanager
-def _refusing_odd(path: Path) -> Iterator[None]:
+def refusing_odd(path: Path) -> Iterator[None]:
     """Say of a checkpoint what no version stores: its seal holds, and so it was written like that."""
     try:
         yield

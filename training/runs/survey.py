@@ -220,8 +220,8 @@ def find_latest_usable(run: RunFolder) -> Candidates:
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """Return what is named as checkpoints are in a folder, sorted by name; raises UserError where it cannot be read."""
-    return [folder / name for name in names_in(folder) if name.endswith(CHECKPOINT_SUFFIXES)]
+    """Return what is named as checkpoints are in a folder, sorted by name; [] where it cannot be read."""
+    return [folder / name for name in readable_names_in(folder) if name.endswith(CHECKPOINT_SUFFIXES)]
 
 
 def other_run_folders(own: Path, root: Path = RUNS_ROOT) -> list[Path]:
