@@ -402,6 +402,22 @@ def test_nothing_is_exported_onto_what_is_there(
     assert "there.pth exists already" in said
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, link_to("/dev/null"), Path.mkdir, link_loop], ids=range(4))
+def test_scores_and_pictures_are_written_onto_nothing_else(
+    make: Callable[[Path], object], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.evaluation.evaluation_set import _refuse_to_overwrite  # noqa: PLC0415  (torch)
+
+    make(Path("there"))
+    with pytest.raises(UserError, match="--eval_output there is no name for a score file"):
+        _refuse_to_overwrite(Path("there"))
+    if not Path("there").is_dir():
+        Path("scores.txt").write_text("a A01 spoof -1\nb - bonafide 1\nc - bonafide 2\n")
+        assert "--plots there: the pictures cannot be written" in said_by(
+            capsys, "--metrics", "scores.txt", "--plots", "there"
+        )
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, link_to("/dev/null"), link_to("elsewhere")], ids=range(4))
 def test_a_lock_is_taken_in_a_file_and_nowhere_else(make: Callable[[Path], object], workplace: Path) -> None:
     Path("elsewhere").write_text("mine")
