@@ -29,6 +29,7 @@ from training.planning.facts import collect_facts
 from training.planning.plan import decide
 from training.runs.move_journal import read_move_journal
 from training.settings.options import Options
+from utils.console import say
 from utils.errors import UserError
 from utils.regular_files import NotARegularFileError, open_to_append
 
@@ -281,6 +282,11 @@ def test_a_name_cannot_act_on_the_terminal_and_the_file_is_told_all_the_same(
     said_by(capsys, "--list_checkpoints", *TYPED, "--json")
     assert is_harmless(planned(capsys, "--auto_resume"))
     said_by(capsys, "--resume", "--model_path", folder / os.fsdecode(b"bad" + name))
+
+
+def test_whatever_is_said_cannot_act_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[2Jb\u202e\udcff\r\nsecond line, \u00a0录音 📋")
+    assert capsys.readouterr().out == "a?[2Jb???\nsecond line, \u00a0录音 📋\n"
 
 
 # Journals of an interrupted move
