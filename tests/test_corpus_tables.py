@@ -39,7 +39,7 @@ def test_a_table_for_each_part_in_the_database(database: Path, dev: str, evaluat
     write_table(database / dev, ROWS[12:16])
     write_table(database / evaluation, ROWS[16:])
     corpus = find_corpus(database)
-    assert (corpus.layout, len(corpus.train), len(corpus.dev), len(corpus.open_eval())) == ("CSV", 12, 4, 4)
+    assert (corpus.layout, len(corpus.train), len(corpus.dev)) == ("CSV", 12, 4)
     assert corpus.train.audio_paths[1] == database / "real" / "1.wav"
     assert len(find_evaluation_part(database)) == 4
 
@@ -72,7 +72,8 @@ def test_one_table_is_divided_by_its_own_column(database: Path, tmp_path: Path, 
     rows = [(*row, word) for row, word in zip(ROWS, words, strict=True)]
     table = write_table(tmp_path / "all.csv", rows, f"path,label,speaker,{column}")
     corpus = find_corpus(database, table)
-    assert (len(corpus.train), len(corpus.dev), len(corpus.open_eval())) == (12, 4, 4)
+    assert (len(corpus.train), len(corpus.dev)) == (12, 4)
+    assert len(find_evaluation_part(database, table, trained_on=corpus.identity)) == 4
     assert corpus.division == f"the column `{column}` of all.csv"
 
 
@@ -135,7 +136,7 @@ def test_a_table_that_cannot_be_divided_is_refused_with_two_ways_out(database: P
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (("real/1.wav", "genuine", "x"), r"train\.csv, line 6: the key is `bonafide` or `spoof`, found `genuine`"),
+        (("real/1.wav", "genuin", "x"), r"train\.csv, line 6: the key is `bonafide` or `spoof`, found `genuin`"),
         ((*ROWS[0],), r"train\.csv, line 6: an utterance may come only once, found fake/0 again after line 2"),
         (("real/1.wav",), r"train\.csv, line 6: .* has 3 columns, found 1"),
         (("real/99.wav", "spoof", "x"), r"1 of 5 utterances of .*train\.csv have no audio file \(real/99\.wav\)"),
@@ -152,6 +153,17 @@ def test_a_protocol_that_is_no_table_is_not_divided_in_secret(database: Path, tm
     (tmp_path / "trn.txt").write_text("s real/1 - - bonafide\ns fake/0 - A01 spoof\n")
     with pytest.raises(UserError, match=r"trn\.txt: to train on one file it must be a table with a header"):
         find_corpus(database, tmp_path / "trn.txt")
+
+
+def test_without_a_table_for_evaluation_the_development_part_is_evaluated_and_not_what_training_does_not_read(
+    database: Path,
+) -> None:
+    """Class folders beside the tables hold the same files, those of training too."""
+    write_sounds(database, [f"{name}/{n}.wav" for name in ("bonafide", "spoof") for n in range(3)])
+    write_table(database / "train.csv", ROWS[:12])
+    write_table(database / "dev.csv", ROWS[12:])
+    part = find_evaluation_part(database)
+    assert (part.name, part.layout, len(part)) == ("dev", "CSV", 8)
 
 
 def test_two_tables_of_unknown_names_are_not_guessed_at(database: Path) -> None:

@@ -76,9 +76,9 @@ def double_line(corpus: Path) -> str:
 
 def mistype_label(corpus: Path) -> str:
     lines = protocol(corpus).read_text().splitlines()
-    lines[4] = lines[4].rpartition(" ")[0] + " genuine"
+    lines[4] = lines[4].rpartition(" ")[0] + " genuin"
     protocol(corpus).write_text("\n".join(lines) + "\n")
-    return f"line 5: `genuine` ({lines[4].split()[1]})"
+    return f"line 5: `genuin` ({lines[4].split()[1]})"
 
 
 def shorten_line(corpus: Path) -> str:
@@ -172,7 +172,7 @@ def test_files_of_the_other_part_are_not_counted_as_not_named(
     [
         (lambda corpus: protocol(corpus, "dev").unlink(), "protocol that cannot be read"),
         (lambda corpus: protocol(corpus, "dev").write_text("\n"), "protocol that cannot be read"),
-        (lambda corpus: protocol(corpus, "dev").write_bytes(b"fLaC\xff\n"), "protocol that cannot be read"),
+        (lambda corpus: protocol(corpus, "dev").write_bytes(b"fLaC\0\0\0\x22"), "protocol that cannot be read"),
         (
             lambda corpus: protocol(corpus, "dev").write_text("S0 LA_D_0000000 - - bonafide\n"),
             "classes without a trial",

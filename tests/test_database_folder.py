@@ -8,7 +8,7 @@ import pytest
 
 from tests.test_architecture import SOURCES, module_name
 from training.data.database import database_folder, demo_to_make
-from training.settings.options import DEMO_DATABASE
+from training.settings.data import DEMO_DATABASE
 
 
 def test_demo_is_the_demo_corpus_and_anything_else_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

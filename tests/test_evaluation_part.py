@@ -60,8 +60,12 @@ def test_a_file_may_name_trials_of_the_training_part(la_2019: Path) -> None:
     assert find_evaluation_part(la_2019, file).audio_paths[0].parent == la_2019 / "ASVspoof2019_LA_dev" / "flac"
 
 
-def test_a_corpus_without_an_evaluation_part_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
+def test_a_corpus_without_an_evaluation_part_is_evaluated_on_its_development_part(tmp_path: Path) -> None:
     write_corpus(tmp_path, train=2, dev=2)
+    assert find_evaluation_part(tmp_path).name == "dev"
+
+
+def test_a_folder_without_anything_to_evaluate_on_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has nothing to evaluate on: .* ASVspoof2021_LA_eval/flac or .*meta\.csv"):
         find_evaluation_part(tmp_path)
 

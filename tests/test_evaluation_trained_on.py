@@ -6,7 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from main import main
 from tests.conftest import SMALL_RUN, write_corpus
@@ -72,6 +74,7 @@ def test_a_corpus_without_an_evaluation_part_is_evaluated_on_what_training_did_n
     said = evaluated(capsys, run_folder)
     assert said[0] == f"Evaluating on {len(corpus.dev)} trials of the development part of own/all.csv (CSV, subset all)"
     assert said[1].startswith("There is no evaluation part, and the rest is for training. The best epoch")
+    assert said[1].endswith("were chosen on these trials, which were not seen in training")
     names = [line.split()[0] for line in (run_folder / f"{SCORES}_dev_all.txt").read_text().splitlines()]
     assert names == [trial.utterance for trial in corpus.dev.protocol.trials]
 
@@ -83,7 +86,11 @@ def test_it_is_known_by_content_wherever_it_lies_and_however_it_is_named(
     shutil.copytree("own", "moved")
     said = evaluated(capsys, run_folder, *typed, "--json")
     document = json.loads("\n".join(said))
-    assert document["part"] == "dev" and document["trained_on"] == {"utterances": 0, "of": document["bona_fide"] * 2}
+    assert document["part"] == "dev" and document["trained_on"] == {
+        "utterances": 0,
+        "of": document["bona_fide"] * 2,
+        "before_is_known": True,
+    }
 
 
 def test_of_a_table_with_parts_that_was_trained_on_the_evaluation_part_is_taken_by_its_name_too(tmp_path: Path) -> None:
@@ -114,7 +121,10 @@ def test_the_first_line_tells_which_share_of_another_set_was_trained_on_by_name(
     )
     assert said[1] == "Evaluating on 16 trials of other/all.csv (CSV, subset all)"
     document = json.loads("\n".join(evaluated(capsys, run_folder, "--database_path", "other", "--json")))
-    assert (document["part"], document["trained_on"]) == ("eval", {"utterances": count, "of": 16})
+    assert (document["part"], document["trained_on"]) == (
+        "eval",
+        {"utterances": count, "of": 16, "before_is_known": True},
+    )
 
 
 @pytest.mark.parametrize("fault", ["missing", "damaged"])
@@ -151,36 +161,67 @@ def test_a_run_goes_on_without_the_file_and_writes_it_again(run_folder: Path) ->
 
 
 def test_what_earlier_sessions_and_the_weights_at_the_start_were_trained_on_counts_too(tmp_path: Path) -> None:
-    def session(**changes: list[object]) -> Session:
-        return Session(0.0, 0, "", None, {}, changes)
+    def session(weights: str = "", **changes: list[object]) -> Session:
+        return Session(0.0, 0, weights, None, {}, changes)
 
     source, now = tmp_path / "checkpoint_epoch_1.pth", TrainedNames.of(["b", "c"])
     assert names_trained_on(now, [session()], None) == now
     assert names_trained_on(now, [session(lr=[1, 2])], source) == now
     assert names_trained_on(now, [session(num_examples=[None, 2]), session()], source) is None
+    assert names_trained_on(now, [session("weights.pth")], source) == now.and_others()
     write_trained_names(tmp_path, TrainedNames.of(["a", "b"]))
     joined = names_trained_on(now, [session(num_examples=[None, 2])], source)
     assert joined == TrainedNames.of(["a", "b", "c"])
+    write_trained_names(tmp_path, TrainedNames.of(["a"]).and_others())
+    assert names_trained_on(now, [session("weights.pth")], source) == TrainedNames.of(["a", "b", "c"]).and_others()
+
+
+def test_of_weights_of_unknown_origin_it_is_said_that_what_they_were_trained_on_is_not_known(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "The training began with weights (--model_path), and what those were trained on before is not known: "
+    assert not any(line.startswith(note) for line in evaluated(capsys, run_folder))
+    names = read_trained_names(run_folder)
+    assert names is not None and names.are_all
+    write_trained_names(run_folder, names.and_others())
+    assert any(line.startswith(note) for line in evaluated(capsys, run_folder))
+    document = json.loads("\n".join(evaluated(capsys, run_folder, "--json")))
+    assert document["trained_on"]["before_is_known"] is False
+
+
+def test_tables_without_one_for_evaluation_are_evaluated_on_the_development_part(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = rows_of(Path("own"))
+    for name, some in (("train", rows[:12]), ("dev", rows[12:])):
+        Path(f"own/{name}.csv").write_text("path,label\n" + "\n".join(some) + "\n")
+    part = find_evaluation_part(Path("own"), trained_on=find_corpus(Path("own")).identity)
+    assert (part.name, len(part)) == ("dev", 8)
+    said = evaluated(capsys, run_folder, "--database_path", "own")
+    assert "Evaluating on 8 trials of the development part of own/dev.csv (CSV, subset all)" in said
+    assert "There is no evaluation part: this is the development part" in said
+
+
+def noisy_copy() -> None:
+    """Write the same utterances with other sound."""
+    for path in Path(shutil.copytree("own", "noisy")).rglob("*.flac"):
+        sound, rate = soundfile.read(path)
+        soundfile.write(path, sound + 1e-3 * np.sin(np.arange(len(sound))), rate)
 
 
 def test_sets_of_one_layout_get_score_files_of_their_own_and_that_of_the_training_the_usual_one(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("noisy", "another_place"):
-        shutil.copytree("own", name)
+    shutil.copytree("own", "another_place")
+    noisy_copy()
     own = evaluated(capsys, run_folder)
     for name in ("noisy", "another_place", "own", str(Path("own").absolute())):
         evaluated(capsys, run_folder, "--database_path", name)
     Path("some.csv").write_text("path,label\n" + "\n".join(rows_of(Path("own"))[:6]) + "\n")
     evaluated(capsys, run_folder, "--protocols_path", "some.csv")
     found = scored_in(run_folder)
-    assert len(found) == 4 and f"{SCORES}_dev_all.txt" in found
-    assert {name.split("_all")[1].rpartition("_")[0] for name in found} == {
-        "",
-        "_of_noisy",
-        "_of_another_place",
-        "_of_own",
-    }
+    assert len(found) == 3 and f"{SCORES}_dev_all.txt" in found
+    assert {name.split("_all")[1].rpartition("_")[0] for name in found} == {"", "_of_noisy", "_of_own"}
     assert any(line.startswith("Wrote ") for line in own) and not list(run_folder.glob("*.version_*"))
     again = evaluated(capsys, run_folder, "--database_path", "noisy")
     assert any("nothing is scored again" in line for line in again)
@@ -189,7 +230,7 @@ def test_sets_of_one_layout_get_score_files_of_their_own_and_that_of_the_trainin
 def test_finished_scores_that_an_earlier_version_gave_the_usual_name_are_found(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree("own", "noisy")
+    noisy_copy()
     usual = run_folder / f"{SCORES}_dev_all.txt"
     evaluated(capsys, run_folder, "--database_path", "noisy", "--eval_output", str(usual))
     said = evaluated(capsys, run_folder, "--database_path", "noisy")

@@ -15,6 +15,7 @@ from utils.errors import EXIT_USAGE, UserError
 DEFAULTS: dict[str, Any] = {
     "database_path": "demo",
     "protocols_path": None,
+    "label_1": None,
     "track": "DF",
     "num_examples": None,
     "crop": "start",

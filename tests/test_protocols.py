@@ -55,14 +55,14 @@ def test_the_content_hash_is_that_of_the_bytes_of_the_file(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (TWO_LINES + "LA_0080 LA_T_3 - A04 fake\n", ["line 3", "`fake`", "`bonafide` or `spoof`"]),
+        (TWO_LINES + "LA_0080 LA_T_3 - A04 unknown\n", ["line 3", "`unknown`", "`bonafide` or `spoof`"]),
         (TWO_LINES + "\nLA_T_3 A04 spoof\n", ["line 4", "4 columns", "found 3", "`LA_T_3 A04 spoof`"]),
         (TWO_LINES + "LA_0080 LA_T_1138215 - A04 spoof\n", ["line 3", "LA_T_1138215", "after line 1"]),
         (TWO_LINES + "LA_0080 LA_T_3 - A04 bonafide\n", ["line 3", "`A04`", "correct the attack or the key"]),
         ("\n\n", ["is empty"]),
         ("LA_0079 LA_T_1 - A01 spoof\n", ["0 bonafide", "1 spoof"]),
         ("LA_0079 LA_T_1 - - bonafide\n", ["1 bonafide", "0 spoof"]),
-        (TWO_LINES.encode() + b"fLaC\xff\xf8\n", ["line 3", "0xff", "text file"]),
+        (TWO_LINES.encode() + b"fLaC\0\0\0\x22", ["line 3", "zero byte", "text file"]),
         (TWO_LINES.encode() + b"\0" * 20, ["line 3", "zero byte"]),
     ],
 )

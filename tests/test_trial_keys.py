@@ -168,11 +168,11 @@ def test_codecs_stand_in_the_order_of_the_papers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (LA_2019 + "s LA_E_3 - A11 fake\n", ["line 3", "`bonafide`", "found `fake`"]),
+        (LA_2019 + "s LA_E_3 - A11 unknown\n", ["line 3", "`bonafide`", "found `unknown`"]),
         (LA_2019 + "s LA_E_3 A11 spoof\n", ["line 3", "5, found 4", "`s LA_E_3 A11 spoof`"]),
         (LA_2019 + "s LA_E_1 - A11 spoof\n", ["1 that come again (LA_E_1)", "lines 1 and 3"]),
         (IN_THE_WILD + "0.flac,x,spoof\n", ["1 that come again (0)", "lines 2 and 4"]),  # one name without suffix
-        (IN_THE_WILD + "2.wav,x,fake\n", ["line 4", "found `fake`"]),
+        (IN_THE_WILD + "2.wav,x,unknown\n", ["line 4", "found `unknown`"]),
         ("LA_E_1\nLA_E_2\n", ["line 1", "found 1 columns", "4, 5, 8, 10, 13"]),
         ("a b c d e\n", ["line 1", "found 5 columns (`a b c d e`)"]),
         ("file,path\na,b\n", ["file, path: name them `path` and `label`"]),

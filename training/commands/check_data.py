@@ -12,7 +12,9 @@ def run(request: CheckData) -> int:
     """Say what is there, missing or broken; fail if training would."""
     from training.commands import check_data_text as told  # noqa: PLC0415  (imports NumPy and soundfile)
     from training.data import check, verdict  # noqa: PLC0415
+    from utils.corpora.places import CorpusPlace  # noqa: PLC0415
 
-    corpora = check.check_data(request.corpus or check.demo_corpus(), request.protocols, request.num_threads)
+    place = CorpusPlace(request.corpus or check.demo_corpus(), request.protocols, request.label_1)
+    corpora = check.check_data(place, request.num_threads)
     say(json_text(told.report_document(corpora)) if request.as_json else told.report_text(corpora))
     return 0 if verdict.would_run(corpora) else EXIT_FAILURE

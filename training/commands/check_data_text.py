@@ -53,6 +53,7 @@ def _part_lines(part: CheckedPart) -> list[str]:
         rows += [(title, _groups_text(groups)) for title, groups in _groups(trials).items() if groups]
         speakers = {trial.speaker for trial in trials} - {UNKNOWN}
         rows.append(("speakers", f"{len(speakers):,}" if speakers else "not known"))
+    rows += [("taken over", note) for note in part.scanned.notes]
     if read:
         rates = Counter(f"{audio.sample_rate_hz:,} Hz, {_channels_text(audio.channels)}" for audio in read)
         rows.append(("audio read", _groups_text(dict(rates.most_common()))))
@@ -153,6 +154,7 @@ def _part_document(part: CheckedPart) -> dict[str, Any]:
         if part.source.published and published_text(part.source.published, trials)
         else None,
         **_groups(trials),
+        "taken_over": list(part.scanned.notes),
         "speakers": len({trial.speaker for trial in trials} - {UNKNOWN}),
         "files_read": len(read),
         "sample_rates_hz": dict(Counter(audio.sample_rate_hz for audio in read)),

@@ -19,7 +19,7 @@ def run(request: Metrics) -> int:
     """Measure a score file against its keys and print the figures."""
     from training.evaluation.score_report import measure_files  # noqa: PLC0415  (imports NumPy)
 
-    report = measure_files(request.scores, request.keys, request.asv_scores, request.subset)
+    report = measure_files(request.scores, request.keys, request.asv_scores, request.subset, request.label_1)
     print_report(report, request.plots, as_json=request.as_json)
     return 0
 

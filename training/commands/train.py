@@ -6,7 +6,6 @@ torch is imported only where there is something to train or to draw, so that a r
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from training.planning.announcements import changes_text, plan_text, reached_text, resume_summary, untrained_text
 from training.planning.facts import collect_facts
@@ -64,17 +63,16 @@ def _other_data(plan: Plan) -> list[str]:
     The corpus of the run may be gone by then, and the demo corpus is the same wherever it is made; a path that the run
     was not given must be readable.
     """
-    from training.data.database import database_folder, demo_to_make  # noqa: PLC0415  (numpy, 0.2 s)
+    from training.data.database import corpus_place, demo_to_make  # noqa: PLC0415  (numpy, 0.2 s)
     from utils.corpora import find_corpus  # noqa: PLC0415
 
     assert plan.checkpoint is not None
     stored, options = plan.checkpoint.options, plan.options
-    protocols = Path(options.protocols_path) if options.protocols_path else None
     is_its_own = (stored.database_path, stored.protocols_path) == (options.database_path, options.protocols_path)
     if demo_to_make(options.database_path):
         return []
     try:
-        identity = find_corpus(database_folder(options.database_path), protocols).identity
+        identity = find_corpus(*corpus_place(options)).identity
     except UserError as error:
         if not is_its_own:
             raise

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.data.database import database_folder, demo_to_make
-from training.settings.options import DEMO_DATABASE
+from training.settings.data import DEMO_DATABASE
 from utils.audio.checking import CheckedAudio, check_audio
 from utils.corpora.finding import find_all_layouts
 from utils.corpora.parts import FoundCorpus, PartSource
+from utils.corpora.places import CorpusPlace
 from utils.corpora.trials import ScannedProtocol
 from utils.corpora.utterance_files import AudioFiles
 from utils.errors import EXIT_INTERRUPTED, UserError
@@ -70,12 +71,12 @@ def demo_corpus() -> Path:
     return database_folder(DEMO_DATABASE)
 
 
-def check_data(database: Path, protocols: Path | None, num_threads: int) -> list[CheckedCorpus]:
-    """Check every corpus in `database`; shows how it goes on, on stderr.
+def check_data(place: CorpusPlace, num_threads: int) -> list[CheckedCorpus]:
+    """Check every corpus in the database of `place`; shows how it goes on, on stderr.
 
     Raises UserError where none is recognised, and, with exit code 130, after Ctrl-C.
     """
-    return [_check_corpus(found, num_threads) for found in find_all_layouts(database, protocols)]
+    return [_check_corpus(found, num_threads) for found in find_all_layouts(*place)]
 
 
 def _check_corpus(found: FoundCorpus, num_threads: int) -> CheckedCorpus:

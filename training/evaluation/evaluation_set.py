@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from training.data.database import database_folder
+from training.data.database import corpus_place
 from training.evaluation.default_output import default_output
 from training.evaluation.origin import origin_of
 from training.evaluation.score_layouts import layout_for
@@ -27,6 +27,7 @@ from utils.corpora import CorpusPart, find_evaluation_part
 from utils.corpora.trials import UNKNOWN, Trial
 from utils.errors import EXIT_USAGE, UserError
 from utils.interruption import stop_on_signals
+from utils.labels import Labels
 from utils.regular_files import is_regular
 from utils.scores.asv_scores import read_asv_error_rates
 from utils.scores.score_files import ScoreFile, read_scores
@@ -35,10 +36,12 @@ from utils.terminal_text import lines_text
 
 EVERY_SUBSET = "all"
 """Scored by default: the package of ASVspoof 2021 refuses a score file without every trial of its keys."""
-_OF_DEV = (
+_NO_EVAL = "There is no evaluation part: this is the development part"
+_OF_OWN_DEV = (
     "There is no evaluation part, and the rest is for training. The best epoch and the threshold were chosen on "
     "these trials"
 )
+_NOT_SEEN = ", which were not seen in training"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +61,7 @@ def evaluate(command: Evaluate) -> Evaluated:
     """Score the evaluation set with the detector that the command names; raises UserError where that is impossible."""
     subject = load_subject(command)
     part = _open_part(subject, command.subset or EVERY_SUBSET)
-    keys = _keys_of(part)
+    keys = _keys_of(part, Labels(subject.options.label_1))
     measured = _measured_subset(keys, part, command.subset)
     if measured == EVERY_SUBSET and not _all_have_keys(part):
         keys = None
@@ -90,9 +93,12 @@ def evaluate(command: Evaluate) -> Evaluated:
 
 def _open_part(subject: Subject, subset: str) -> CorpusPart:
     options = subject.options
-    protocols = Path(options.protocols_path) if options.protocols_path else None
-    trained_on = subject.record.data if subject.record else {}
-    return find_evaluation_part(database_folder(options.database_path), protocols, options.track, subset, trained_on)
+    database, protocols, label_1 = corpus_place(options)
+    return find_evaluation_part(database, protocols, options.track, subset, _trained_on(subject), label_1=label_1)
+
+
+def _trained_on(subject: Subject) -> Mapping[str, str]:
+    return subject.record.data if subject.record else {}
 
 
 def _announcement(subject: Subject, part: CorpusPart, measured: str, share: TrainedShare) -> str:
@@ -101,12 +107,18 @@ def _announcement(subject: Subject, part: CorpusPart, measured: str, share: Trai
     lines = [
         share.warning,
         f"Evaluating on {len(part):,} trials of {of}{part.protocol.path} ({part.layout}, {_subsets(part, measured)})",
-        _OF_DEV if part.name == "dev" else "",
+        _of_dev(subject, part, share) if part.name == "dev" else "",
         f"with {subject.mean_of}{', '.join(map(str, subject.sources))}",
         share.note,
         f"Precision: {subject.precision_text}",
     ]
     return lines_text(line for line in lines if line)
+
+
+def _of_dev(subject: Subject, part: CorpusPart, share: TrainedShare) -> str:
+    if _trained_on(subject).get("dev") != part.protocol.content_sha256:
+        return _NO_EVAL
+    return _OF_OWN_DEV + (_NOT_SEEN if share.trained == 0 else "")
 
 
 def _refuse_to_overwrite(output: Path) -> None:
@@ -123,14 +135,14 @@ def _refuse_to_overwrite(output: Path) -> None:
             ) from error
 
 
-def _keys_of(part: CorpusPart) -> TrialKeys | None:
+def _keys_of(part: CorpusPart, labels: Labels) -> TrialKeys | None:
     """Return the truth about the trials that have keys, None for none of them; from the key file, if it is one."""
     keyed = [trial for trial in part.protocol.trials if trial.is_bona_fide is not None]
     if not keyed:
         return None
     if is_regular(part.protocol.path):
         try:
-            keys = read_keys(part.protocol.path)
+            keys = read_keys(part.protocol.path, labels)
             chosen = [name for name, is_in in zip(keys.utterances, keys.chosen(part.subset)[1], strict=True) if is_in]
             if chosen == [trial.utterance for trial in keyed]:
                 return keys
@@ -175,6 +187,7 @@ def _keys_from_trials(part: CorpusPart, trials: Sequence[Trial]) -> TrialKeys:
         is_bona_fide=np.array([trial.is_bona_fide for trial in trials], dtype=np.bool_),
         subsets=tuple(trial.subset for trial in trials) if any(trial.subset for trial in trials) else None,
         factors=tuple(Factor.of(title, names) for title, names in factors.items() if set(names) != {UNKNOWN}),
+        note="; ".join(part.protocol.notes),
     )
 
 

@@ -19,6 +19,7 @@ from training.evaluation.origin import Origin
 from utils.atomic_files import atomic_write, durable_rename, write_text_atomically
 from utils.regular_files import read_regular
 from utils.stored_values import OddValueError, is_text, plain_json, require
+from utils.table_bytes import bytes_on_disk
 
 SUFFIX = ".origin.json"
 _MOST_BYTES = 1 << 30
@@ -76,7 +77,7 @@ def write_finished(output: Path, content: str, origin: Origin, sources: Sequence
     leaves no scores under a wrong origin, since it holds the hash of its own. Raises OSError.
     """
     moved = None
-    encoded = content.encode()
+    encoded = bytes_on_disk(content)
     if os.path.lexists(output) and read_regular(output, _MOST_BYTES) != encoded:
         moved = _free_version(output)
         durable_rename(output, moved)
@@ -88,7 +89,7 @@ def write_finished(output: Path, content: str, origin: Origin, sources: Sequence
 
 def lay_out_again(output: Path, content: str, origin: Origin, sources: Sequence[Path]) -> None:
     """Write the origin, then `output`, in the place of the same scores under other columns. Raises OSError."""
-    encoded = content.encode()
+    encoded = bytes_on_disk(content)
     document = {
         "scores_sha256": hashlib.sha256(encoded).hexdigest(),
         "checkpoints": [str(source) for source in sources],

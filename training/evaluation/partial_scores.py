@@ -6,6 +6,7 @@ score. What does not fit is not used: a fingerprint of something else, or a line
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from utils.atomic_files import atomic_write
 from utils.regular_files import open_regular, open_to_append, read_regular
+from utils.table_bytes import bytes_on_disk
 
 SUFFIX = ".partial"
 _MOST_BYTES = 1 << 30
@@ -34,7 +36,7 @@ class PartialScores:
         Only whole batches count, so that the batches that follow are those of a run that was never stopped.
         """
         try:
-            lines = read_regular(self.path, _MOST_BYTES).decode(errors="replace").split("\n")
+            lines = read_regular(self.path, _MOST_BYTES).decode(errors="surrogateescape").split("\n")
         except FileNotFoundError:
             return [], False
         if lines[0] != self._head:
@@ -53,12 +55,12 @@ class PartialScores:
     def begin(self, scores: Sequence[str]) -> None:
         """Write the file anew with the first `scores`; raises OSError."""
         with atomic_write(self.path) as file:
-            file.write(f"{self._head}\n{self.lines(0, scores)}".encode())
+            file.write(bytes_on_disk(f"{self._head}\n{self.lines(0, scores)}"))
 
     def append(self, first: int, scores: Sequence[str]) -> None:
         """Add the scores of the names from `first` on; raises OSError. A power cut may take what is not synced yet."""
-        with open_to_append(self.path) as file:
-            file.write(self.lines(first, scores).encode())
+        with io.BufferedWriter(open_to_append(self.path)) as file:  # which writes on after a short write
+            file.write(bytes_on_disk(self.lines(first, scores)))
 
     def lines(self, first: int, scores: Sequence[str]) -> str:
         """Return the lines of the names from `first` on."""

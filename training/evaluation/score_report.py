@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from training.evaluation.judge import Judge, rates_text
+from utils.labels import Labels
 from utils.scores.asv_scores import read_asv_error_rates
 from utils.scores.error_curve import ErrorCurve, ScoredTrials, error_curve
 from utils.scores.metrics import ErrorRates, error_rates_above
@@ -48,14 +49,17 @@ class ScoreReport:
         return error_rates_above(self.trials, rule.threshold) if rule else None
 
 
-def measure_files(scores_path: Path, keys_path: Path | None, asv_path: Path | None, subset: str | None) -> ScoreReport:
+def measure_files(
+    scores_path: Path, keys_path: Path | None, asv_path: Path | None, subset: str | None, label_1: str | None = None
+) -> ScoreReport:
     """Read the files and measure; without `keys_path` the score file must hold its keys, without `asv_path` the ASV
-    error rates are the default ones.
+    error rates are the default ones. `label_1` is the class that keys of 0 and 1 write as 1.
 
     Raises UserError for what is wrong with the files or cannot be computed from them.
     """
-    keys = read_keys(keys_path) if keys_path else None
-    return measure(read_scores(scores_path), keys, asv_path, subset)
+    labels = Labels(label_1)
+    keys = read_keys(keys_path, labels) if keys_path else None
+    return measure(read_scores(scores_path, labels), keys, asv_path, subset)
 
 
 def measure(scores: ScoreFile, keys: TrialKeys | None, asv_path: Path | None, subset: str | None) -> ScoreReport:
@@ -98,7 +102,11 @@ def report_document(report: ScoreReport) -> dict[str, Any]:
     }
     return {
         "scores": {"path": str(report.scores.path), "format": report.scores.format_title},
-        "keys": {"path": str(report.keys.path), "format": report.keys.format_title},
+        "keys": {
+            "path": str(report.keys.path),
+            "format": report.keys.format_title,
+            "labels": report.keys.note or None,
+        },
         "subset": report.joined.subset,
         "left_out": report.joined.num_left_out,
         "bona_fide": pooled.num_bona_fide,
@@ -125,6 +133,7 @@ def _source_lines(report: ScoreReport) -> list[str]:
     return [
         f"Scores: {report.scores.path}, {len(report.scores.utterances):,} lines, {report.scores.format_title}",
         f"Keys: {report.keys.path}, {len(report.keys.utterances):,} trials, {report.keys.format_title}",
+        *([f"  {report.keys.note}"] if report.keys.note else []),
         f"Subset: {joined.subset}, {pooled.num_bona_fide:,} bona fide and {pooled.num_spoof:,} spoof{left_out}",
     ]
 

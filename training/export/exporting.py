@@ -21,7 +21,7 @@ from training.export.checking import TOLERANCE, Difference, differences, random_
 from training.export.metadata import file_metadata
 from training.export.scored_detector import Score, ScoredDetector
 from training.export.whole_checkpoint import require_free
-from training.settings.options import DEMO_DATABASE
+from training.settings.data import DEMO_DATABASE
 from training.tasks.detectors import TrainedDetector, detector_in
 from utils.atomic_files import atomic_write
 from utils.errors import UserError

@@ -6,22 +6,23 @@ A resumed run and a fresh one take the same path through here: the state says wh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from training.checkpoints.history import EpochMetrics, History, StepMetrics, is_stalled
 from training.checkpoints.record import Kind
 from training.data.batches import TrainingBatches, ValidationBatches
-from training.data.loading import Batch
+from training.loop.reading import DataError, grouped, read
 from training.loop.step import take_step
 from training.reports.reporting import Reports
 from training.reports.story import Moment
 from training.saving.background_saving import Saver
 from training.saving.commit import Outcome
+from training.settings.options import Options
 from training.state.snapshot import RunFacts, take_snapshot
 from training.state.train_state import Observed, TrainState
 from training.tasks.task import Task
@@ -30,24 +31,6 @@ from utils.errors import UserError
 from utils.interruption import StopRequest
 from utils.progress import progress
 from utils.ranks import Alone, Ranks
-
-
-class _DataError(UserError):
-    """An utterance that cannot be read; the state is whole, since it shows between two steps."""
-
-
-def _read(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield the batches, telling what goes wrong in reading them from what goes wrong in using them."""
-    try:
-        yield from batches
-    except UserError as error:
-        raise _DataError(str(error)) from error
-
-
-def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """Yield what makes one step each: `size` batches, or what is left of them at the end of the epoch."""
-    while group := list(islice(batches, size)):
-        yield group
 
 
 @dataclass
@@ -103,7 +86,7 @@ class Trainer:
                     self._train_epoch()
                 if not self._is_to_stop:
                     self._validate_and_commit()
-        except _DataError as error:
+        except DataError as error:
             self._save_where_it_stands()
             raise UserError(f"{error}. {self._what_is_saved()}") from error
         except RuntimeError as error:
@@ -145,8 +128,8 @@ class Trainer:
             seconds_of_epoch=history.times[-1].seconds if history.times else None,
         ) as bar:
             began = self._unblocked_clock()
-            batches = _read(self.training.batches(history.epoch + 1, under_way.batches_done))
-            for group in _grouped(batches, self.facts.options.accumulate_steps):
+            batches = read(self.training.batches(history.epoch + 1, under_way.batches_done))
+            for group in grouped(batches, self.facts.options.accumulate_steps):
                 for network in state.networks.values():
                     network.train()
                 result = take_step(state, self.task, group)
@@ -205,17 +188,20 @@ class Trainer:
         if figures is None:
             return
         row = self._metrics_of_epoch(figures)
+        kept = self._pass_once_more(row)
+        if kept is None:
+            return
         self._read_clock()
         history.complete_epoch(row, self.training.num_batches_per_epoch)
         self.state.observed.clear()
         self.task.epoch_completed(self.state)
+        self.state.kept.update(kept)
         self._save(Kind.EPOCH)
         if self._is_asked_to_save():
             self._tell_where_it_is_saved()
         self.reports.tell(Moment.EPOCH_COMPLETED)  # after the checkpoint: reports can be made from it again
         say(_epoch_line(row, self.facts.options.num_epochs, history))
-        options = self.facts.options
-        self.draw(is_stalled(history, options.patience) or history.epoch == options.num_epochs)
+        self.draw(_is_at_its_end(history, self.facts.options))
         self.reports.tell(Moment.EPOCH_DRAWN)
 
     def _validate(self) -> StepMetrics | None:
@@ -226,7 +212,7 @@ class Trainer:
         seen: list[Observed] = []
         label = f"epoch {state.epoch + 1}/{self.facts.options.num_epochs} validation"
         with progress(label, self.validation.num_batches) as bar:
-            for batch in _read(self.validation.batches()):
+            for batch in read(self.validation.batches()):
                 seen.append(self.task.validation_step(state, batch.to(self.task.device)))
                 bar.advance(utterances=len(batch))
                 if self._is_to_stop:
@@ -235,6 +221,27 @@ class Trainer:
         figures, kept = self.task.validated(state.step, joined)
         state.kept.update(kept)
         return StepMetrics(state.epoch, state.step, figures)
+
+    def _pass_once_more(self, row: EpochMetrics) -> Mapping[str, Any] | None:
+        """Return what the task keeps of its last pass, nothing where there is none; None if a stop was asked for.
+
+        It comes before the epoch is completed, so that a stop within it is one within the epoch: what goes on there
+        begins the pass anew, and a checkpoint of the last epoch always has what it made.
+        """
+        history, options = self.state.history, self.facts.options
+        completed = replace(history, epoch=row.epoch, epochs=[*history.epochs, row])
+        if not _is_at_its_end(completed, options):
+            return {}
+        last_pass = self.task.last_pass(self.state, completed)
+        if last_pass is None:
+            return {}
+        with progress(last_pass.label, self.training.num_batches_per_epoch) as bar:
+            for batch in read(self.training.batches(row.epoch + 1)):
+                last_pass.take(batch.to(self.task.device))
+                bar.advance(utterances=len(batch))
+                if self._is_to_stop:
+                    return None
+        return last_pass.kept()
 
     def _metrics_of_epoch(self, validated: StepMetrics) -> EpochMetrics:
         history = self.state.history
@@ -291,6 +298,11 @@ class Trainer:
 def _is_due(step: int, interval: int) -> bool:
     """Whether this step is one of every `interval`; 0 is never."""
     return bool(interval) and step % interval == 0
+
+
+def _is_at_its_end(history: History, options: Options) -> bool:
+    """Whether the epoch that was completed last is the last one of all."""
+    return is_stalled(history, options.patience) or history.epoch >= options.num_epochs
 
 
 def _epoch_line(row: EpochMetrics, num_epochs: int, history: History) -> str:

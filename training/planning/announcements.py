@@ -14,7 +14,7 @@ from training.runs.directory import version_number
 from training.settings.changes import Change
 from training.settings.options import Options
 from training.settings.tasks import Figure
-from utils.terminal_text import RULE, lines_text
+from utils.terminal_text import RULE, lines_text, printable
 
 
 def plan_text(plan: Plan) -> str:
@@ -131,10 +131,12 @@ def training_text(options: Options, num_parameters: int, environment: Mapping[st
     )
 
 
-def data_text(num_train: int, num_dev: int, folder: Path, layout: str, division: str) -> str:
-    """Say what will be trained and validated on, as which layout it was read, and how it was divided, if it was."""
-    divided = f"\n  the two parts: {division}" if division else ""
-    return f"Data: {num_train} training and {num_dev} validation utterances in {folder}, {layout} layout{divided}"
+def data_text(num_train: int, num_dev: int, folder: Path, layout: str, division: str, *, notes: Sequence[str]) -> str:
+    """Say what will be trained and validated on, as which layout it was read, how it was divided, if it was, and what
+    was taken over in reading it."""
+    data = f"Data: {num_train} training and {num_dev} validation utterances in {folder}, {layout} layout"
+    divided = [f"the two parts: {division}"] if division else []
+    return "\n  ".join([data, *divided, *map(printable, notes)])
 
 
 def stopped_text(signal_name: str, epoch: int, batches_done: int, saved: Path | None) -> str:

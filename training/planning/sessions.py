@@ -12,7 +12,7 @@ from training.checkpoints.record import CheckpointRecord
 from training.runs.trained_names import TrainedNames, read_trained_names
 from training.settings.changes import Change, every_change
 from training.settings.options import Options
-from utils.numerics import NUMERICS
+from utils.numerics import NUMERICS, changes_since
 
 # What a session may change that decides on which utterances are trained on.
 _CHOOSE_TRAINING = {"train protocol", "num_examples", "seed"}
@@ -32,7 +32,7 @@ def begin_session(
     if checkpoint is None:
         return Session(time.time(), 0, str(weights or ""), None, dict(environment), {})
     changes = [*every_change(checkpoint.options, options), *changed_data]
-    if checkpoint.numerics != NUMERICS:
+    if changes_since(checkpoint.numerics, checkpoint.options.as_dict()):
         changes.append(Change("numerics", checkpoint.numerics, NUMERICS))
     return Session(
         started_at=time.time(),
@@ -48,14 +48,17 @@ def names_trained_on(now: TrainedNames, sessions: Sequence[Session], source: Pat
     """Return all that a run was trained on, by name, when it goes on with `now`; None where that is not known.
 
     `source` is the checkpoint that it goes on from, or the weights that it begins with: what those were trained on
-    counts, too, where it is written beside them. A run of a version that did not write it down has always been trained
-    on what it is trained on now, unless one of its sessions, the last of which begins now, changed that.
+    counts, too, where it is written beside them; of other weights it is not known, and the names are some of all. A run
+    of a version that did not write it down has always been trained on what it is trained on now, unless one of its
+    sessions, the last of which begins now, changed that.
     """
     earlier = read_trained_names(source.parent) if source else None
     if earlier:
         return now.joined(earlier)
-    changed = any(_CHOOSE_TRAINING & set(session.changes) for session in sessions)
-    return None if changed else now
+    if any(_CHOOSE_TRAINING & set(session.changes) for session in sessions):
+        return None
+    began_with_weights = any(session.source and session.source_saved_at is None for session in sessions)
+    return now.and_others() if began_with_weights else now
 
 
 def _plain(value: Any) -> Any:

@@ -151,6 +151,16 @@ def _journal_in(folder: Path) -> tuple[MoveJournal | None, list[UnusableFile]]:
         return None, [UnusableFile(path, str(error).removeprefix(f"{path} {CANNOT_BE_USED}: "))]
 
 
+def is_copy(checkpoint: CheckpointRecord) -> bool:
+    """Whether a checkpoint lies in another run folder than it was written in, or in another one's version_N.
+
+    False where that is not known. The run of the folder that it was copied or moved from may go on there.
+    """
+    lies_in = checkpoint.path.parent
+    folder = lies_in.parent if version_number(lies_in.name) else lies_in
+    return bool(checkpoint.place) and checkpoint.place not in (place_of(lies_in), place_of(folder))
+
+
 def _examine(paths: Iterable[Path]) -> list[CheckpointRecord | WeightsFile | FrozenFile | UnusableFile]:
     """Examine files; one that has several names here, as the best checkpoint does, is read once."""
     found: list[CheckpointRecord | WeightsFile | FrozenFile | UnusableFile] = []

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.settings.data import DEMO_DATABASE
 from training.settings.flags import build_parser
-from training.settings.options import DEMO_DATABASE, Options
+from training.settings.options import Options
 from training.settings.requests import (
     AutoResume,
     CheckData,
@@ -45,6 +46,11 @@ _GOES_WITH = (
         "model_path",
         (*_TRAINING, "list_checkpoints", "export", "eval", "score"),
         "{verb} does not use --model_path: write the path behind it, {verb} {value}",
+    ),
+    _Beside(
+        "accept_changed_audio",
+        ("resume", "auto_resume"),
+        "--accept_changed_audio goes with {verbs}: pass one of them, or drop it",
     ),
     _Beside(
         "as_json",
@@ -168,7 +174,8 @@ def _check_data(line: _Line) -> CheckData:
     if path is None and options.database_path != DEMO_DATABASE:
         path = Path(options.database_path)
     protocols = Path(options.protocols_path) if options.protocols_path else None
-    return CheckData(corpus=path, protocols=protocols, num_threads=max(1, options.num_workers), **line.beside)
+    threads = max(1, options.num_workers)
+    return CheckData(corpus=path, protocols=protocols, num_threads=threads, label_1=options.label_1, **line.beside)
 
 
 # The flags of which one may be typed, in the order in which a refusal names two of them, and what each asks for.
@@ -183,7 +190,7 @@ _REQUESTS: Mapping[str, Callable[[_Line], Request]] = {
     ),
     "validate_checkpoints": lambda line: ValidateCheckpoints(place=line.behind or line.options, **line.beside),
     "export": _export,
-    "metrics": lambda line: Metrics(scores=line.behind, **line.beside),
+    "metrics": lambda line: Metrics(scores=line.behind, label_1=line.options.label_1, **line.beside),
     "eval": lambda line: Evaluate(**line.settings, **line.beside),
     "score": lambda line: Score(own_audio=tuple(line.behind), **line.settings, **line.beside),
     "check_data": _check_data,

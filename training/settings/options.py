@@ -1,7 +1,7 @@
 """What the user asked for: every setting of a run, typed, validated and frozen, with what a change of it means.
 
 Each setting is declared once: its default, its help text, the values it may have and what happens when a resumed run
-changes it. Three groups are declared in classes of their own, which Options inherits; all others here. The command
+changes it. Four groups are declared in classes of their own, which Options inherits; all others here. The command
 line, the YAML reader, the resume checks and the checkpoint all read this table.
 """
 
@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any
 
 from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES, TEMPORAL_BIASES, TYPES_WITH_SETTING, XLS_R_300M
+from training.settings.data import DEMO_DATABASE, DataSettings
 from training.settings.learning_rates import RATE_OF_DETECTOR, default_rate
 from training.settings.name_template import NameTemplate
 from training.settings.rawboost import RawBoostSettings
@@ -26,12 +27,11 @@ from training.settings.tasks import TaskDescription, task_of
 from training.settings.wandb import WandbSettings
 from utils.errors import EXIT_USAGE, UserError
 
-DEMO_DATABASE = "demo"
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
 
 @dataclass(frozen=True)
-class Options(RecipeSettings, RawBoostSettings, WandbSettings):
+class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
     """The settings of one run; impossible to build with a bad value.
 
     >>> Options().lr
@@ -42,41 +42,6 @@ class Options(RecipeSettings, RawBoostSettings, WandbSettings):
     utils.errors.UserError: --group_size must be at least 1, found 0
     """
 
-    database_path: str = setting(
-        DEMO_DATABASE,
-        "data",
-        OnChange.FREE,
-        "folder of ASVspoof 2019 LA or 5 as published, or of a corpus with train.csv and dev.csv (path,label) or with "
-        "bonafide/ and spoof/; `demo` is a small corpus made by the program",
-    )
-    protocols_path: str | None = setting(
-        None,
-        "data",
-        OnChange.FREE,
-        "folder with the protocol files, or one table `path,label[,attack,speaker,split]` (default: found under "
-        "--database_path)",
-    )
-    track: str = setting(
-        "DF",
-        "data",
-        OnChange.REPORTED,
-        "track the detector is meant for; all of them train on the train and dev parts of --database_path",
-        choices=("LA", "DF", "In-the-Wild"),
-    )
-    num_examples: int | None = setting(
-        None,
-        "data",
-        OnChange.BREAKS_EPOCH,
-        "use only N training utterances, of both classes (default: all)",
-        at_least=2,
-    )
-    crop: str = setting(
-        "start",
-        "data",
-        OnChange.BREAKS_EPOCH,
-        "which 64,600 samples of a longer training utterance: its first ones, or a random place in each epoch",
-        choices=("start", "random"),
-    )
     model_type: str = setting(
         "g3_heatmap",
         "detector",

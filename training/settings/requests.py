@@ -47,6 +47,16 @@ class _Training(_WithSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Continuation(_Training):
+    """What the ways to continue have in common.
+
+    With `accept_changed_audio` the rest of an epoch is trained on other audio than its beginning, where it changed.
+    """
+
+    accept_changed_audio: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class NewRun(_Training):
     """Train from epoch 1, from the weights of `model_path` if there is one; `fresh_start`: the flag was typed."""
 
@@ -55,14 +65,14 @@ class NewRun(_Training):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resume(_Training):
+class Resume(_Continuation):
     """Continue from the checkpoint `model_path`, or from the last or best in that folder."""
 
     model_path: Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoResume(_Training):
+class AutoResume(_Continuation):
     """Continue from the latest usable checkpoint; where there is none, begin as NewRun does."""
 
     model_path: Path | None = None
@@ -112,11 +122,15 @@ class Export:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckData:
-    """Read all of a corpus; `corpus` None is the demo corpus, `protocols` None those of the corpus."""
+    """Read all of a corpus; `corpus` None is the demo corpus, `protocols` None those of the corpus.
+
+    `label_1` is the class that labels of 0 and 1 write as 1, None where nobody said it.
+    """
 
     corpus: Path | None
     protocols: Path | None
     num_threads: int
+    label_1: str | None = None
     as_json: bool = False
 
 
@@ -125,7 +139,7 @@ class Metrics:
     """Print the figures of a score file.
 
     None means for `keys` those in the score file, for `asv_scores` the rates of ASVspoof 5, for `subset` eval if the
-    keys name subsets, and for the folder `plots` no pictures.
+    keys name subsets, for the folder `plots` no pictures, and for `label_1` that keys of 0 and 1 are refused.
     """
 
     scores: Path
@@ -133,6 +147,7 @@ class Metrics:
     asv_scores: Path | None = None
     subset: str | None = None
     plots: Path | None = None
+    label_1: str | None = None
     as_json: bool = False
 
 

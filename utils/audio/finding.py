@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from utils.errors import UserError
+from utils.folder_walk import FolderWalk
 from utils.terminal_text import printable
 from utils.text_tables import few
 
@@ -54,15 +54,10 @@ def bare_name(utterance: str) -> str:
 def files_below(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield a folder and every folder in it, sorted, each with the sorted names of its files; no hidden ones.
 
-    Links to folders are not followed. Raises UserError where a folder cannot be looked into.
+    Links to folders are followed last, each once. Raises UserError where a folder cannot be looked into.
     """
-
-    def refuse(error: OSError) -> NoReturn:
-        raise UserError(f"{error.filename} cannot be looked into ({error.strerror}): pass another folder") from error
-
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield parent, sorted(name for name in names if not name.startswith("."))
+    for _, parent, names in FolderWalk([folder]):
+        yield parent, names
 
 
 def find_audio_files(places: Sequence[Path], flag: str) -> FoundAudio:

@@ -5,12 +5,10 @@ The protocol decides. Files that it does not name (enrolment speech, for one) ar
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from utils.corpora.parts import WITHOUT_DATA, FoundCorpus, PartName, PartSource, Published
-from utils.corpora.places import what_is_in
-from utils.corpora.protocols import scan_protocol
+from utils.corpora.places import CorpusPlace, what_is_in
 from utils.corpora.trial_columns import ASVSPOOF_2019
 from utils.errors import UserError
 
@@ -35,25 +33,25 @@ def audio_folder(la_folder: Path, part: PartName) -> Path:
     return la_folder / f"ASVspoof2019_LA_{part}" / "flac"
 
 
-def find(database: Path, protocols: Path | None) -> FoundCorpus | None:
-    """Return the corpus in `database`, the LA folder or its parent; None where it has no audio folder of this layout.
+def find(place: CorpusPlace) -> FoundCorpus | None:
+    """Return the corpus in `place`, the LA folder or its parent; None where it has no audio folder of this layout.
 
-    `protocols` is the folder that holds the protocol files or a parent of it; without it they are looked for under the
-    database. Raises UserError where they are in none of these.
+    `place.protocols` is the folder that holds the protocol files or a parent of it; without it they are looked for
+    under the database. Raises UserError where they are in none of these.
     """
-    for folder in (database, database / "LA"):
+    for folder in (place.database, place.database / "LA"):
         if any(audio_folder(folder, name).is_dir() for name in PROTOCOL_FILES):
-            where = _protocols_folder(folder, protocols)
-            return FoundCorpus(LAYOUT, folder, tuple(_parts(folder, where)))
+            where = _protocols_folder(folder, place.protocols)
+            return FoundCorpus(LAYOUT, folder, tuple(_parts(place, folder, where)))
     return None
 
 
-def _parts(folder: Path, protocols: Path) -> list[PartSource]:
+def _parts(place: CorpusPlace, folder: Path, protocols: Path) -> list[PartSource]:
     """Return train and dev, whether or not they are there, since training needs them, and eval where it is."""
     return [
         PartSource(
             name,
-            partial(scan_protocol, protocols / file, ASVSPOOF_2019),
+            place.scanning(protocols / file, ASVSPOOF_2019),
             (audio_folder(folder, name),),
             _PUBLISHED[name],
         )

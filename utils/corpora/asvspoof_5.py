@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from utils.corpora.parts import FoundCorpus, PartName, PartSource
-from utils.corpora.places import first_file
-from utils.corpora.protocols import scan_protocol
+from utils.corpora.places import CorpusPlace, first_file
 from utils.corpora.trial_columns import ASVSPOOF_5
 
 LAYOUT = "ASVspoof 5"
@@ -25,20 +23,20 @@ _AUDIO: dict[PartName, tuple[str, ...]] = {
 _PROTOCOLS_FOLDERS = ("", "ASVspoof5_protocols", "protocols")
 
 
-def find(database: Path, protocols: Path | None) -> FoundCorpus | None:
-    """Return the corpus in `database`, or in its folder ASVspoof5; None where it has no audio folder of this layout.
+def find(place: CorpusPlace) -> FoundCorpus | None:
+    """Return the corpus in `place`, or in its folder ASVspoof5; None where it has no audio folder of this layout.
 
-    The `.tsv` files may lie beside the audio, in ASVspoof5_protocols/ or protocols/ there, or in `protocols`.
+    The `.tsv` files may lie beside the audio, in ASVspoof5_protocols/ or protocols/ there, or in `place.protocols`.
     """
-    for folder in (database, database / "ASVspoof5"):
+    for folder in (place.database, place.database / "ASVspoof5"):
         if not any((folder / name).is_dir() for names in _AUDIO.values() for name in names):
             continue
-        bases = [base / name for base in (protocols, folder) if base for name in _PROTOCOLS_FOLDERS]
+        bases = [base / name for base in (place.protocols, folder) if base for name in _PROTOCOLS_FOLDERS]
         found = {name: first_file(base / file for base in bases) for name, file in _FILES.items()}
         if not any(found.values()):
             continue
         parts = [
-            PartSource(name, partial(scan_protocol, found[name] or bases[0] / file, ASVSPOOF_5), _folders(folder, name))
+            PartSource(name, place.scanning(found[name] or bases[0] / file, ASVSPOOF_5), _folders(folder, name))
             for name, file in _FILES.items()
             if name != "eval" or found[name]
         ]

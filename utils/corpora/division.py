@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from utils.corpora.trials import UNKNOWN, Fault, ScannedProtocol, Trial
+from utils.table_bytes import bytes_on_disk
 
 DEV_SHARE = 0.2
 
@@ -21,7 +22,7 @@ def development_positions(trials: Sequence[Trial]) -> list[int]:
     of_speaker: dict[str, list[int]] = defaultdict(list)
     for position, trial in enumerate(trials):
         of_speaker[f"utterance {trial.utterance}" if trial.speaker == UNKNOWN else trial.speaker].append(position)
-    order = sorted(of_speaker, key=lambda speaker: hashlib.sha256(speaker.encode()).digest())
+    order = sorted(of_speaker, key=lambda speaker: hashlib.sha256(bytes_on_disk(speaker)).digest())
     counts = {
         speaker: Counter(trials[at].is_bona_fide for at in positions) for speaker, positions in of_speaker.items()
     }
@@ -56,10 +57,11 @@ def selected(
         faults=(*(scanned.faults if with_faults else ()), *more),
         content_sha256=listing_sha256(names, trials),
         has_keys=scanned.has_keys,
+        notes=scanned.notes,
     )
 
 
 def listing_sha256(names: Sequence[str], trials: Sequence[Trial]) -> str:
     """Return the SHA-256 (hex) of which utterances there are, in which order, and of which class."""
     lines = (f"{name}\t{trial.label}\n" for name, trial in zip(names, trials, strict=True))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashlib.sha256(bytes_on_disk("".join(lines))).hexdigest()

@@ -17,15 +17,25 @@ from utils.corpora.parts import (
     open_part,
     open_training_part,
 )
-from utils.corpora.places import what_is_in
-from utils.corpora.protocols import scan_protocol
+from utils.corpora.places import CorpusPlace, why_unread
 from utils.corpora.subsets import chosen_subset
 from utils.corpora.trial_columns import headed_columns
+from utils.corpora.unknown import the_one_thing, what_was_found
 from utils.errors import UserError
 
-_Find = Callable[[Path, Path | None], FoundCorpus | None]
+_Find = Callable[[CorpusPlace], FoundCorpus | None]
 
-TRAINING_LAYOUTS: tuple[_Find, ...] = (asvspoof_2019.find, asvspoof_5.find, tables.find, class_folders.find)
+_OWN_LAYOUTS: tuple[_Find, ...] = (
+    tables.find,
+    class_folders.find,
+    tables.find_others,
+    class_folders.find_others,
+)
+TRAINING_LAYOUTS: tuple[_Find, ...] = (
+    asvspoof_2019.find,
+    asvspoof_5.find,
+    *_OWN_LAYOUTS,
+)
 _EVALUATION_SETS: Mapping[str, _Find] = {
     "LA": partial(asvspoof_2021.find, track="LA"),
     "DF": partial(asvspoof_2021.find, track="DF"),
@@ -55,30 +65,27 @@ class Corpus:
     train: CorpusPart
     dev: CorpusPart
     division: str = ""
-    evaluation: PartSource | None = None
 
     @property
     def identity(self) -> dict[str, str]:
         """What the data are, wherever they lie: the content hashes of the two parts' protocols."""
         return {"train": self.train.protocol.content_sha256, "dev": self.dev.protocol.content_sha256}
 
-    def open_eval(self) -> CorpusPart:
-        """Read the evaluation part, which training never needs; raises UserError where it is missing or faulty."""
-        if self.evaluation is None:
-            raise UserError(
-                f"{self.folder} ({self.layout} layout) has no evaluation part: pass another --database_path"
-            )
-        return open_part(self.evaluation, self.layout)
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was taken over in reading the two parts, each once."""
+        return tuple(dict.fromkeys((*self.train.protocol.notes, *self.dev.protocol.notes)))
 
 
-def find_corpus(database_path: Path, protocols_path: Path | None = None) -> Corpus:
+def find_corpus(database_path: Path, protocols_path: Path | None = None, label_1: str | None = None) -> Corpus:
     """Open the training and development parts of a corpus and check that all their audio is there.
 
     `database_path` is the folder of the corpus, or its parent for a published one; `protocols_path` the folder that
-    holds the protocol files, or a table `path,label`. Raises UserError where no layout is recognised, where the set is
+    holds the protocol files, or a table `path,label`; `label_1` the class that labels of 0 and 1 write as 1, "spoof" or
+    "bonafide", None where nobody said it. Raises UserError where no layout is recognised, where the set is
     for evaluation only, and where a protocol or any of the audio files is missing.
     """
-    found = find_training_layout(database_path, protocols_path)
+    found = find_training_layout(CorpusPlace(database_path, protocols_path, label_1))
     train, dev = found.part("train"), found.part("dev")
     assert train is not None and dev is not None
     return Corpus(
@@ -87,26 +94,24 @@ def find_corpus(database_path: Path, protocols_path: Path | None = None) -> Corp
         train=open_training_part(train, found.layout),
         dev=open_training_part(dev, found.layout),
         division=found.division,
-        evaluation=found.part("eval"),
     )
 
 
-def find_training_layout(database_path: Path, protocols_path: Path | None = None) -> FoundCorpus:
+def find_training_layout(place: CorpusPlace) -> FoundCorpus:
     """Recognise a corpus that has a training and a development part; raises UserError where there is none."""
-    _check_protocols(protocols_path)
-    is_file = protocols_path is not None and protocols_path.is_file()
-    for find in (tables.find,) if is_file else TRAINING_LAYOUTS:
-        found = find(database_path, protocols_path)
+    _check_protocols(place.protocols)
+    for find in (tables.find,) if _is_file(place.protocols) else TRAINING_LAYOUTS:
+        found = find(place)
         if found and found.can_train:
             return found
     for find in _EVALUATION_SETS.values():
-        found = find(database_path, protocols_path)
+        found = find(place)
         if found:
             raise UserError(
-                f"--database_path {database_path} holds {found.layout}, a set for evaluation without a training and a "
+                f"--database_path {place.database} holds {found.layout}, a set for evaluation without a training and a "
                 f"development part: train on another corpus, such as ASVspoof 2019 LA; {WITHOUT_DATA}"
             )
-    raise _not_recognised(database_path, _LOOKED_FOR)
+    raise _not_recognised(place, _LOOKED_FOR)
 
 
 def find_evaluation_part(
@@ -115,6 +120,8 @@ def find_evaluation_part(
     track: str = "DF",
     subset: str | None = None,
     trained_on: Mapping[str, str] = MappingProxyType({}),
+    *,
+    label_1: str | None = None,
 ) -> CorpusPart:
     """Open the part of a corpus that a detector is to be evaluated on, and check that all its audio is there.
 
@@ -128,17 +135,16 @@ def find_evaluation_part(
 
     Trials without a known key have the label None. Raises UserError as `find_corpus` does.
     """
+    place = CorpusPlace(database_path, protocols_path, label_1)
     _check_protocols(protocols_path)
-    if protocols_path is not None and protocols_path.is_file():
-        table = _table_with_parts(protocols_path, database_path)
-        found = (
-            table if table and _was_trained_on(table, trained_on) else _trials_of_file(protocols_path, database_path)
-        )
+    if protocols_path is not None and _is_file(protocols_path):
+        table = _table_with_parts(place)
+        found = table if table and _was_trained_on(table, trained_on) else _trials_of_file(place, protocols_path)
     else:
-        found = _find_evaluation_layout(database_path, protocols_path, track)
+        found = _find_evaluation_layout(place, track)
     source = found.part("eval")
     if source is None:
-        source = found.part("dev") if _was_trained_on(found, trained_on) else found.whole
+        source = (None if _was_trained_on(found, trained_on) else found.whole) or found.part("dev")
     assert source is not None
     scanned = source.scan()
     scanned.protocol()
@@ -146,41 +152,48 @@ def find_evaluation_part(
     return replace(open_part(source, found.layout, chosen), subset=name)
 
 
-def _find_evaluation_layout(database_path: Path, protocols_path: Path | None, track: str) -> FoundCorpus:
-    """Recognise the set that a detector for `track` is evaluated on; raises UserError where there is none."""
+def _find_evaluation_layout(place: CorpusPlace, track: str) -> FoundCorpus:
+    """Recognise the set that a detector for `track` is evaluated on: of the published ones that have an evaluation
+    part, else the own corpus that training would use, else a published one by its development part.
+
+    Raises UserError where there is none.
+    """
+    without = None
     for find in _evaluation_order(track):
-        found = find(database_path, protocols_path)
-        if found and (found.part("eval") or found.whole):
+        found = find(place)
+        if found and (found.part("eval") or found.whole or (find in _OWN_LAYOUTS and found.part("dev"))):
             return found
-    raise _not_recognised(database_path, (*_LOOKED_FOR_SETS, *_LOOKED_FOR_EVAL), "has nothing to evaluate on")
+        without = without or (found if found and found.part("dev") else None)
+    if without:
+        return without
+    raise _not_recognised(place, (*_LOOKED_FOR_SETS, *_LOOKED_FOR_EVAL), "has nothing to evaluate on")
 
 
-def find_all_layouts(database_path: Path, protocols_path: Path | None = None) -> list[FoundCorpus]:
+def find_all_layouts(
+    database_path: Path, protocols_path: Path | None = None, label_1: str | None = None
+) -> list[FoundCorpus]:
     """Recognise every corpus in a folder, the one that training would use first; raises UserError for none."""
+    place = CorpusPlace(database_path, protocols_path, label_1)
     _check_protocols(protocols_path)
-    if protocols_path is not None and protocols_path.is_file():
-        is_table = bool(tables.header_of(protocols_path))
-        return [
-            find_training_layout(database_path, protocols_path)
-            if is_table
-            else _trials_of_file(protocols_path, database_path)
-        ]
+    if protocols_path is not None and _is_file(protocols_path):
+        is_table = bool(tables.headed_as(protocols_path).titles)
+        return [find_training_layout(place) if is_table else _trials_of_file(place, protocols_path)]
     finds = (*TRAINING_LAYOUTS, *_EVALUATION_SETS.values())
-    everything = [found for find in finds if (found := find(database_path, protocols_path))]
+    everything = [found for find in finds if (found := find(place))]
     if not everything:
-        raise _not_recognised(database_path, (*_LOOKED_FOR, *_LOOKED_FOR_SETS))
+        raise _not_recognised(place, (*_LOOKED_FOR, *_LOOKED_FOR_SETS))
     return sorted(everything, key=lambda found: not found.can_train)
 
 
-def _trials_of_file(path: Path, database_path: Path) -> FoundCorpus:
-    audio = (path.parent, *_audio_folders(database_path))
-    source = PartSource("eval", partial(scan_protocol, path), audio)
-    return FoundCorpus("trial list", database_path, (source,))
+def _trials_of_file(place: CorpusPlace, path: Path) -> FoundCorpus:
+    audio = (path.parent, *_audio_folders(place.database))
+    return FoundCorpus("trial list", place.database, (PartSource("eval", place.scanning(path), audio),))
 
 
-def _table_with_parts(path: Path, database_path: Path) -> FoundCorpus | None:
+def _table_with_parts(place: CorpusPlace) -> FoundCorpus | None:
     """Return the corpus that a table can be trained on as; None where the file is none."""
-    return tables.find(database_path, path) if headed_columns(tables.header_of(path)) else None
+    assert place.protocols is not None
+    return tables.find(place) if headed_columns(tables.headed_as(place.protocols).names) else None
 
 
 def _was_trained_on(found: FoundCorpus, trained_on: Mapping[str, str]) -> bool:
@@ -192,7 +205,8 @@ def _was_trained_on(found: FoundCorpus, trained_on: Mapping[str, str]) -> bool:
 def _evaluation_order(track: str) -> list[_Find]:
     others = [find for name, find in _EVALUATION_SETS.items() if name != track]
     own = [_EVALUATION_SETS[track]] if track in _EVALUATION_SETS else []
-    return [*own, asvspoof_2019.find, asvspoof_5.find, *others, tables.find, class_folders.find]
+    first = (asvspoof_2019.find, asvspoof_5.find)
+    return [*own, *first, *others, *_OWN_LAYOUTS]
 
 
 def _audio_folders(database_path: Path) -> list[Path]:
@@ -205,19 +219,33 @@ def _audio_folders(database_path: Path) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
+def _is_file(protocols_path: Path | None) -> bool:
+    return protocols_path is not None and not protocols_path.is_dir()
+
+
 def _check_protocols(protocols_path: Path | None) -> None:
     if protocols_path is not None and not protocols_path.exists():
         raise UserError(
             f"--protocols_path {protocols_path} has no protocols: found no such folder: pass the folder with the "
             f"protocol files, or a table with the header path,label; {WITHOUT_DATA}"
         )
+    if protocols_path is not None and _is_file(protocols_path) and (why := why_unread(protocols_path)):
+        raise UserError(
+            f"--protocols_path {protocols_path}: {why}: pass the folder with the protocol files, or a table"
+        )
 
 
 def _not_recognised(
-    database_path: Path, looked_for: tuple[str, ...], verdict: str = "is not a corpus that is known"
+    place: CorpusPlace, looked_for: tuple[str, ...], verdict: str = "is not a corpus that is known"
 ) -> UserError:
+    def is_corpus(folder: Path) -> bool:
+        try:
+            return any(find(CorpusPlace(folder)) for find in (*TRAINING_LAYOUTS, *_EVALUATION_SETS.values()))
+        except UserError:  # one without its protocols
+            return False
+
+    database = place.database
     return UserError(
-        f"--database_path {database_path} {verdict}: looked in it and in {database_path / 'LA'} for "
-        f"{'; '.join(looked_for)}; found {what_is_in(database_path)}: pass the folder that holds one of these; "
-        f"{WITHOUT_DATA}"
+        f"--database_path {database} {verdict}: looked in it and in {database / 'LA'} for {'; '.join(looked_for)}; "
+        f"found {what_was_found(database)}: {the_one_thing(database, is_corpus)}; {WITHOUT_DATA}"
     )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-
 from utils.corpora.parts import FoundCorpus, PartSource, Published
-from utils.corpora.protocols import scan_protocol
+from utils.corpora.places import CorpusPlace
 from utils.corpora.tables import is_in_the_wild
 
 LAYOUT = "In-the-Wild"
@@ -15,11 +12,11 @@ LOOKED_FOR = f"{FOLDER}/meta.csv"
 _PUBLISHED = Published(31_779, None, "")
 
 
-def find(database: Path, protocols: Path | None) -> FoundCorpus | None:
-    """Return the set in `database`, which holds meta.csv or is its parent; `protocols` may hold meta.csv instead."""
-    for folder in (database, database / FOLDER):
-        for meta in (folder / "meta.csv", *((protocols / "meta.csv",) if protocols else ())):
+def find(place: CorpusPlace) -> FoundCorpus | None:
+    """Return the set in `place`, which holds meta.csv or is its parent; `place.protocols` may hold meta.csv instead."""
+    for folder in (place.database, place.database / FOLDER):
+        for meta in (folder / "meta.csv", *((place.protocols / "meta.csv",) if place.protocols else ())):
             if folder.is_dir() and meta.is_file() and is_in_the_wild(meta):
-                part = PartSource("eval", partial(scan_protocol, meta), (folder,), _PUBLISHED)
+                part = PartSource("eval", place.scanning(meta), (folder,), _PUBLISHED)
                 return FoundCorpus(LAYOUT, folder, (part,))
     return None

@@ -1,21 +1,57 @@
-"""What lies in a folder, for a message, and the first of several files that is there."""
+"""Where a corpus is looked for, what lies in a folder, and the first of several files that is there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
+
+from utils.corpora.protocols import scan_protocol
+from utils.corpora.trial_columns import TrialColumns
+from utils.corpora.trials import ScannedProtocol
+from utils.labels import Labels
+from utils.regular_files import NotARegularFileError, is_regular, open_regular
+from utils.terminal_text import printable
+
+
+class CorpusPlace(NamedTuple):
+    """What is said of a corpus before it is looked at.
+
+    `database` is its folder, or the parent of a published one; `protocols` the folder that holds the protocol files, or
+    one table; `label_1` the class that labels of 0 and 1 write as 1, None where nobody said it.
+    """
+
+    database: Path
+    protocols: Path | None = None
+    label_1: str | None = None
+
+    def scanning(self, path: Path, columns: TrialColumns | None = None) -> Callable[[], ScannedProtocol]:
+        """Return what reads a protocol file of this corpus; see `scan_protocol`."""
+        return partial(scan_protocol, path, columns, Labels(self.label_1))
 
 
 def what_is_in(folder: Path) -> str:
     """Return up to six names in a folder, or what else it is."""
     if not folder.is_dir():
-        return "a file" if folder.exists() else "no such folder"
-    names = sorted(os.listdir(folder))  # noqa: PTH208 - names are all that is needed
+        return "a file" if is_regular(folder) else why_unread(folder) or "no such folder"
+    names = [printable(name) for name in sorted(os.listdir(folder))]  # noqa: PTH208 - names are all that is needed
     if not names:
         return "an empty folder"
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return ", ".join(names[:6]) + more
+
+
+def why_unread(path: Path) -> str:
+    """Return why what lies at a path is no file that can be read; "" where it is one, or nothing is there."""
+    try:
+        open_regular(path).close()
+    except NotARegularFileError as error:
+        return str(error.strerror)
+    except (OSError, ValueError):
+        return ""
+    return ""
 
 
 def first_file(candidates: Iterable[Path]) -> Path | None:

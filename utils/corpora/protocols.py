@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from utils.audio.finding import bare_name
@@ -12,20 +11,23 @@ from utils.corpora.trial_columns import (
     ASVSPOOF_2019,
     HEADER_NAMES,
     KNOWN_WIDTHS,
-    LABELS,
     SUBSET_NAMES,
     TrialColumns,
+    bare_columns,
     columns_of_width,
     headed_columns,
+    is_known_row,
 )
 from utils.corpora.trials import NO_ATTACK, UNKNOWN, Fault, FaultKind, Protocol, ScannedProtocol, Trial
 from utils.errors import UserError
-from utils.text_tables import decoded, numbered_rows, read_bytes, shortened
+from utils.labels import LABEL_RULE, UNCLEAR, Labels, is_unclear, taken_over
+from utils.text_tables import Lines, any_header_of, open_lines, shortened
 
 __all__ = ["NO_ATTACK", "Protocol", "Trial", "read_protocol", "scan_protocol"]
 
 _ADVICE = "check --protocols_path and --database_path"
 _NAMES_OF_NO_ATTACK = ("", "-", "bonafide", "bona-fide")
+_NO_DIGITS = Labels()
 _LAYOUT_2019 = "a line reads `speaker utterance - attack key`"
 
 
@@ -46,47 +48,61 @@ def read_protocol(path: Path, columns: TrialColumns | None = ASVSPOOF_2019) -> P
     return protocol
 
 
-def scan_protocol(path: Path, columns: TrialColumns | None = None) -> ScannedProtocol:
+def scan_protocol(path: Path, columns: TrialColumns | None = None, labels: Labels = _NO_DIGITS) -> ScannedProtocol:
     """Read a protocol file of any known format and collect what is wrong with it; raises nothing for its content."""
     try:
-        content = read_bytes(path, "protocol", _ADVICE)
-        text = decoded(content, path, "protocol")
+        opened = open_lines(path, "protocol", _ADVICE, HEADER_NAMES, is_known_row)
+        columns = _columns_of(opened, columns)
     except UserError as error:
         return ScannedProtocol(path, faults=(Fault(FaultKind.FILE, str(error), str(error)),))
-    header, numbered = numbered_rows(text, HEADER_NAMES)
-    # Not a list of all rows: 600,000 of them would keep the garbage collector busy for seconds.
-    first = next(numbered, None)
-    if first is None:
-        message = f"{path}: the protocol is empty: copy it again, or pass another --protocols_path"
-        return ScannedProtocol(path, faults=(Fault(FaultKind.FILE, message, message),))
-    if header:
-        columns = headed_columns(header)
-        if columns is None:
-            message = (
-                f"{path}: a protocol with a header has a column for files and one for labels, found "
-                f"{', '.join(header)}: name them `path` and `label`"
-            )
-            return ScannedProtocol(path, faults=(Fault(FaultKind.FILE, message, message),))
-    if columns is None:
-        columns = columns_of_width(len(first[1]))
-    if columns is None:
-        message = (
-            f"{path}, line {first[0]}: this is no protocol that is known, found {len(first[1])} columns "
-            f"(`{shortened(first[1])}`): pass one of ASVspoof 2019, 2021 or 5 ({', '.join(map(str, KNOWN_WIDTHS))} "
-            "columns), a list of names, or a table with the header `path,label`"
-        )
-        return ScannedProtocol(path, faults=(Fault(FaultKind.FILE, message, message),))
-    reader = _Reader(path, columns, len(header) or len(first[1]))
-    for line_number, row in itertools.chain([first], numbered):
-        reader.read(line_number, row)
+    reader = _Reader(path, columns, len(opened.header.titles) or len(opened.first_row()[1]), labels)
+    try:
+        for line_number, row in opened.rows(reader.is_row):
+            reader.read(line_number, row)
+    except UserError as error:
+        reader.faults.append(Fault(FaultKind.LINE, str(error), str(error).removeprefix(f"{path}, ")))
     return ScannedProtocol(
         path,
         tuple(reader.trials),
         tuple(reader.names),
         tuple(reader.faults),
-        hashlib.sha256(content).hexdigest(),
+        _content_hash(opened.content, reader),
         has_keys=columns.key is not None,
+        notes=reader.notes(opened.header.titles),
     )
+
+
+def _columns_of(opened: Lines, columns: TrialColumns | None) -> TrialColumns:
+    """Return the columns, those given where the file has no header; raises UserError where they are not known."""
+    path, titles = opened.path, opened.header.titles
+    line_number, first = opened.first_row()
+    if not first:
+        raise UserError(f"{path}: the protocol is empty: copy it again, or pass another --protocols_path")
+    is_cut_up = columns is None and len(first) == 1 and path.suffix.lower() in (".csv", ".tsv")
+    unknown = any_header_of(path) if is_cut_up else ()  # which is no list of names
+    if titles or unknown:
+        columns = headed_columns(opened.header.names)
+        if columns is None:
+            raise UserError(
+                f"{path}: a protocol with a header has a column for files and one for labels, found "
+                f"{', '.join(titles or unknown)}: name them `path` and `label`"
+            )
+    columns = columns or bare_columns(first) or columns_of_width(len(first))
+    if columns is None:
+        raise UserError(
+            f"{path}, line {line_number}: this is no protocol that is known, found {len(first)} columns "
+            f"(`{shortened(first)}`): pass one of ASVspoof 2019, 2021 or 5 ({', '.join(map(str, KNOWN_WIDTHS))} "
+            "columns), a list of names, or a table with the header `path,label`"
+        )
+    return columns
+
+
+def _content_hash(content: bytes, reader: _Reader) -> str:
+    """Return the SHA-256 (hex) of what decides on the trials: of the file, and of what 0 and 1 mean in it."""
+    digest = hashlib.sha256(content)
+    if reader.has_digits:
+        digest.update(f"\nlabel_1={reader.labels.label_1}".encode())
+    return digest.hexdigest()
 
 
 _Refuse = Callable[[FaultKind, str, str], None]
@@ -95,7 +111,7 @@ _Refuse = Callable[[FaultKind, str, str], None]
 class _Reader:
     """Turns rows into trials, one after the other, and keeps what is wrong with them."""
 
-    def __init__(self, path: Path, columns: TrialColumns, width: int) -> None:
+    def __init__(self, path: Path, columns: TrialColumns, width: int, labels: Labels) -> None:
         self.trials: list[Trial] = []
         self.names: list[str] = []
         self.faults: list[Fault] = []
@@ -105,6 +121,24 @@ class _Reader:
         self._width = 4 if self._is_2019 else width
         self._first_lines: dict[str, int] = {}
         self._codec = columns.factors.get("codec")
+        self._keys: set[str] = set()
+        self.labels = labels
+
+    @property
+    def has_digits(self) -> bool:
+        """Whether the trials have labels that are 0 or 1."""
+        return any(map(is_unclear, self._keys))
+
+    def is_row(self, cells: Sequence[str]) -> bool:
+        """Whether the cells of a line, as many as there are columns, are those of a trial."""
+        return self._columns.key is None or self.labels.is_bona_fide(cells[self._columns.key]) is not None
+
+    def notes(self, titles: Sequence[str]) -> tuple[str, ...]:
+        """Return how labels were read that are not written as in the challenges."""
+        key = self._columns.key
+        column = f"label column `{titles[key]}`" if titles and key is not None else "labels"
+        told = taken_over(column, self._keys, self.labels)
+        return (told,) if told else ()
 
     def read(self, line_number: int, row: list[str]) -> None:
         def refuse(kind: FaultKind, message: str, found: str) -> None:
@@ -137,14 +171,10 @@ class _Reader:
         is_bona_fide, attack = None, _cell(row, columns.attack, UNKNOWN)
         if columns.key is not None:
             key = row[columns.key].strip()
-            is_bona_fide = LABELS.get(key)
+            is_bona_fide = self.labels.is_bona_fide(key)
             if is_bona_fide is None:
-                refuse(
-                    FaultKind.LABEL,
-                    f"the {'last column' if self._is_2019 else 'key'} is `bonafide` or `spoof`, found `{key}` "
-                    f"(`{shortened(row)}`): {_LAYOUT_2019 if self._is_2019 else 'correct the line'}",
-                    f"`{key}` ({utterance})",
-                )
+                self._refuse_label(key, utterance, row, refuse)
+            self._keys.add(key)
         if is_bona_fide:
             if self._is_2019 and attack != NO_ATTACK:
                 refuse(
@@ -166,6 +196,17 @@ class _Reader:
             subset=SUBSET_NAMES.get(subset, subset),
             part=_cell(row, columns.part, "").lower(),
         )
+
+    def _refuse_label(self, key: str, utterance: str, row: list[str], refuse: _Refuse) -> None:
+        if not is_unclear(key):
+            refuse(
+                FaultKind.LABEL,
+                f"{LABEL_RULE if not self._is_2019 else LABEL_RULE.replace('key', 'last column')}, found `{key}` "
+                f"(`{shortened(row)}`): {_LAYOUT_2019 if self._is_2019 else 'correct the line'}",
+                f"`{key}` ({utterance})",
+            )
+        elif not self.has_digits:  # once, and not for each of 600,000 lines
+            refuse(FaultKind.LABEL, f"the key is `{key}`; {UNCLEAR}", f"`{key}` ({utterance}); {UNCLEAR}")
 
 
 def _cell(row: list[str], column: int | None, otherwise: str) -> str:

@@ -7,18 +7,19 @@ utils/corpora/division.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
 from utils.corpora.division import development_positions, selected
 from utils.corpora.parts import FoundCorpus, PartName, PartSource
-from utils.corpora.places import first_file
-from utils.corpora.protocols import scan_protocol
-from utils.corpora.trial_columns import HEADER_NAMES, headed_columns
+from utils.corpora.places import CorpusPlace, first_file
+from utils.corpora.trial_columns import HEADER_NAMES, headed_columns, is_first_header
 from utils.corpora.trials import Fault, FaultKind, ScannedProtocol
 from utils.errors import UserError
-from utils.text_tables import numbered_rows
+from utils.regular_files import is_regular
+from utils.text_tables import Header, any_header_of, header_of
 
 LAYOUT = "CSV"
 LOOKED_FOR = "train.csv and dev.csv, or one .csv file with the header path,label"
@@ -28,34 +29,58 @@ PART_WORDS: dict[PartName, tuple[str, ...]] = {
     "eval": ("eval", "test", "evaluation", "testing"),
 }
 _DIVIDED = "a fifth of each class, whole speakers, is the development part, chosen by a hash of their names"
-_BYTES_OF_HEADER = 4096
+SUFFIXES = (".csv", ".tsv", ".txt")
+_MOST_TABLES = 64
 
 
-def find(database: Path, protocols: Path | None) -> FoundCorpus | None:
-    """Return the corpus whose tables lie in `protocols` or `database`, either of which may be a table itself."""
-    for place in (protocols, database):
-        if place is None:
-            continue
-        if place.is_file() and (place == protocols or _is_table(place)):
-            return _of_one_table(place, database)
-        tables = {name: first_file(place / f"{word}.csv" for word in words) for name, words in PART_WORDS.items()}
+def find(place: CorpusPlace) -> FoundCorpus | None:
+    """Return the corpus whose tables lie in the protocols or the database of `place`, either of which may be a table.
+
+    These are the tables that were always read: .csv files with the header `path,label`. See `find_others`.
+    """
+    return _find(place, (".csv",), _is_first_table, is_part=lambda _: True)
+
+
+def find_others(place: CorpusPlace) -> FoundCorpus | None:
+    """Return the corpus of tables that `find` does not know: .tsv and .txt, other delimiters, encodings and headers.
+
+    They are looked for after all else, so that a corpus that was read from something else still is.
+    """
+    return None if find(place) else _find(place, SUFFIXES, is_table, is_part=is_table)
+
+
+def _find(
+    place: CorpusPlace, suffixes: Sequence[str], is_one: Callable[[Path], bool], is_part: Callable[[Path], bool]
+) -> FoundCorpus | None:
+    for where in filter(None, (place.protocols, place.database)):
+        if is_regular(where) and (where == place.protocols or is_one(where)):
+            return _of_one_table(where, place)
+        tables = {
+            name: first_file(filter(is_part, (where / f"{word}{suffix}" for word in words for suffix in suffixes)))
+            for name, words in PART_WORDS.items()
+        }
         if tables["train"] and tables["dev"]:
-            return FoundCorpus(LAYOUT, database, tuple(_of_tables(tables, database)), "one table for each part")
-        if place.is_dir():
-            found = [path for path in sorted(place.glob("*.csv")) if _is_table(path)]
-            if len(found) == 1:
-                return _of_one_table(found[0], database)
+            return FoundCorpus(LAYOUT, place.database, tuple(_of_tables(tables, place)), "one table for each part")
+        found = [path for path in files_named_as_tables(where, suffixes) if is_one(path)]
+        if len(found) == 1:
+            return _of_one_table(found[0], place)
     return None
 
 
-def header_of(path: Path) -> tuple[str, ...]:
-    """Return the header of a table in lower case, () where there is none or the file is no text."""
+def files_named_as_tables(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """Return the files in a folder whose names end like those of tables, sorted; [] where they are too many for that:
+    a .txt file for each utterance holds its text."""
     try:
-        with path.open("rb") as file:
-            text = file.read(_BYTES_OF_HEADER).decode("utf-8-sig", errors="replace")
+        names = sorted(name for name in os.listdir(folder) if name.endswith(tuple(suffixes)))  # noqa: PTH208
     except OSError:
-        return ()
-    return numbered_rows(text.replace("\r\n", "\n").strip().partition("\n")[0], HEADER_NAMES)[0]
+        return []
+    is_few = len(names) <= _MOST_TABLES or tuple(suffixes) == (".csv",)
+    return [folder / name for name in names if not name.startswith(".")] if is_few else []
+
+
+def headed_as(path: Path) -> Header:
+    """Return how a table begins; see `header_of`."""
+    return header_of(path, HEADER_NAMES)
 
 
 def audio_folders(table: Path, database: Path) -> tuple[Path, ...]:
@@ -64,25 +89,27 @@ def audio_folders(table: Path, database: Path) -> tuple[Path, ...]:
     return (table.parent, folder) if table.parent != folder else (folder,)
 
 
-def _of_tables(tables: dict[PartName, Path | None], database: Path) -> list[PartSource]:
+def _of_tables(tables: dict[PartName, Path | None], place: CorpusPlace) -> list[PartSource]:
     return [
-        PartSource(name, partial(scan_protocol, path), audio_folders(path, database))
+        PartSource(name, place.scanning(path), audio_folders(path, place.database))
         for name, path in tables.items()
         if path
     ]
 
 
-def _of_one_table(table: Path, database: Path) -> FoundCorpus:
-    header = header_of(table)
+def _of_one_table(table: Path, place: CorpusPlace) -> FoundCorpus:
+    header = headed_as(table).names
     columns = headed_columns(header)
     if columns is None:
+        found = ", ".join(any_header_of(table))
         raise UserError(
             f"{table}: to train on one file it must be a table with a header that names a column `path` and one "
-            "`label` (`speaker`, `attack` and `split` may be there, too): for a corpus in the layout of ASVspoof pass "
-            "the folder of its protocols, not one of them"
+            f"`label` (`speaker`, `attack` and `split` may be there, too){found and f', found {found}'}: for a corpus "
+            "in the layout of ASVspoof pass the folder of its protocols, not one of them"
         )
+    database = place.database
     folder = database if database.is_dir() else database.parent
-    scan_all = cache(partial(scan_protocol, table))
+    scan_all = cache(place.scanning(table))
     folders = audio_folders(table, database)
     if columns.part is not None:
         scans = {name: partial(_scan_named_part, scan_all, name) for name in PART_WORDS}
@@ -132,8 +159,14 @@ def _division_faults(scanned: ScannedProtocol, dev: list[int]) -> tuple[Fault, .
 
 def is_in_the_wild(path: Path) -> bool:
     """Whether a table is named and headed like that of In-the-Wild, which is for evaluation."""
-    return path.name == "meta.csv" and header_of(path) == ("file", "speaker", "label")
+    return path.name == "meta.csv" and headed_as(path).names == ("file", "speaker", "label")
 
 
-def _is_table(path: Path) -> bool:
-    return headed_columns(header_of(path)) is not None and not is_in_the_wild(path)
+def is_table(path: Path) -> bool:
+    """Whether a file is a table with files and labels, but not that of In-the-Wild."""
+    return headed_columns(headed_as(path).names) is not None and not is_in_the_wild(path)
+
+
+def _is_first_table(path: Path) -> bool:
+    header = headed_as(path)
+    return header.is_plain and is_first_header(header.names) and not is_in_the_wild(path)

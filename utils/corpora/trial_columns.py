@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-LABELS: Mapping[str, bool] = {"bonafide": True, "bona-fide": True, "spoof": False}
+from utils.labels import is_unclear, looks_like_label
+
 SUBSET_NAMES = {"hidden_track": "hidden"}  # what the first 2021 package called it
 PART_NAMES = ("part", "split")
 
-_ID_NAMES = ("filename", "file_name", "file", "path", "utterance", "utt", "trial_anon")
-_LABEL_NAMES = ("cm-label", "cm_label", "label", "key")
+ID_NAMES = ("filename", "file_name", "file", "path", "utterance", "utt", "trial_anon")
+_FIRST_LABEL_NAMES = ("cm-label", "cm_label", "label", "key")
+LABEL_NAMES = (*_FIRST_LABEL_NAMES, "ground truth", "ground_truth")
 _ATTACK_NAMES = ("attack", "attack_anon", "attack_label")
 _SPEAKER_NAMES = ("speaker", "speaker_id")
-HEADER_NAMES = (*_ID_NAMES, *_LABEL_NAMES)
+HEADER_NAMES = (*ID_NAMES, *LABEL_NAMES)
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,19 @@ def bare_columns(first_row: Sequence[str]) -> TrialColumns | None:
     >>> bare_columns("LA_0009 LA_E_9332881 alaw ita_tx A07 spoof notrim eval".split()).title
     'ASVspoof 2021 LA trial_metadata.txt'
     """
-    for columns in _BY_WIDTH.get(len(first_row), ()):
-        if columns.key is not None and first_row[columns.key] in LABELS:
-            return columns
-    return None
+    found = [
+        columns
+        for columns in _BY_WIDTH.get(len(first_row), ())
+        if columns.key is not None and looks_like_label(first_row[columns.key])
+    ]
+    # A score may be 0 or 1, too.
+    clear = [columns for columns in found if columns.key is not None and not is_unclear(first_row[columns.key])]
+    return next(iter(clear or found), None)
+
+
+def is_known_row(first_row: Sequence[str]) -> bool:
+    """Return whether a line without a header is one of a key file that is known."""
+    return bare_columns(first_row) is not None
 
 
 def columns_of_width(width: int) -> TrialColumns | None:
@@ -75,7 +86,7 @@ def headed_columns(header: Sequence[str]) -> TrialColumns | None:
     >>> headed_columns(["file", "speaker", "label"]).key
     2
     """
-    utterance, key = _named(header, _ID_NAMES), _named(header, _LABEL_NAMES)
+    utterance, key = _named(header, ID_NAMES), _named(header, LABEL_NAMES)
     if utterance is None or key is None:
         return None
     codec = _named(header, ("codec",))
@@ -93,3 +104,8 @@ def headed_columns(header: Sequence[str]) -> TrialColumns | None:
 
 def _named(header: Sequence[str], names: Sequence[str]) -> int | None:
     return next((header.index(name) for name in names if name in header), None)
+
+
+def is_first_header(header: Sequence[str]) -> bool:
+    """Return whether the first versions of this program knew a header's columns, too."""
+    return _named(header, ID_NAMES) is not None and _named(header, _FIRST_LABEL_NAMES) is not None

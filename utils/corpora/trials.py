@@ -44,12 +44,14 @@ class Trial:
 class Protocol:
     """A parsed protocol file: its trials in the file's order, and the SHA-256 (hex) of what decides on them.
 
-    That is the bytes of the file, or whatever else the trials were made from.
+    That is the bytes of the file, or whatever else the trials were made from. `notes` are what was taken over that
+    nobody may have meant: how labels were read that are not written as in the challenges.
     """
 
     path: Path
     trials: tuple[Trial, ...]
     content_sha256: str
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.trials)
@@ -100,7 +102,7 @@ class ScannedProtocol:
     """All that a protocol says, and all that is wrong with it; `names` are the utterances as they are written there.
 
     Trials are those that could be read, each utterance once; one whose label is unknown has no key. `has_keys` is False
-    for a bare list of trials.
+    for a bare list of trials. `notes` are as in Protocol.
     """
 
     path: Path
@@ -109,12 +111,13 @@ class ScannedProtocol:
     faults: tuple[Fault, ...] = ()
     content_sha256: str = ""
     has_keys: bool = True
+    notes: tuple[str, ...] = ()
 
     def protocol(self) -> Protocol:
         """Return the protocol; raises UserError with the first fault."""
         if self.faults:
             raise UserError(self.faults[0].message)
-        return Protocol(self.path, self.trials, self.content_sha256)
+        return Protocol(self.path, self.trials, self.content_sha256, self.notes)
 
     def class_faults(self) -> tuple[Fault, ...]:
         """Return what keeps this from training: a class without a trial, or nothing at all."""

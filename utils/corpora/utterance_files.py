@@ -12,7 +12,10 @@ from utils.audio.finding import READ_SUFFIXES, bare_name
 
 @dataclass(frozen=True)
 class _Listing:
-    """The audio files of a folder, all of them and by the name before the suffix; `error` where it cannot be listed."""
+    """The audio files of a folder, all of them and, but for hidden ones, by the name before the suffix.
+
+    `error` says why it cannot be listed, "" where it can.
+    """
 
     names: frozenset[str] = frozenset()
     by_stem: dict[str, str] = field(default_factory=dict)
@@ -47,11 +50,12 @@ class AudioFiles:
         return (Path(found[0][0]), found[0][1]) if all(error for _, error in found) else None
 
     def listed(self) -> set[str]:
-        """Return the paths of all audio files in the folders that were listed."""
+        """Return the paths of all audio files in the folders that were listed, without hidden ones."""
         return {
             os.path.join(folder, name)  # noqa: PTH118 - as below
             for folder, listing in self._listings.items()
             for name in listing.names
+            if not name.startswith(".")
         }
 
     def _listing(self, folder: str) -> _Listing:
@@ -70,7 +74,7 @@ def _list_audio(folder: str) -> _Listing:
     rank = {suffix: number for number, suffix in enumerate(READ_SUFFIXES)}
     audio = [(rank[suffix], name) for name in names if (suffix := _suffix(name)) in rank]
     # The one that is to be found is put in last.
-    by_stem = {bare_name(name): name for _, name in sorted(audio, reverse=True)}
+    by_stem = {bare_name(name): name for _, name in sorted(audio, reverse=True) if name[0] != "."}
     return _Listing(frozenset(name for _, name in audio), by_stem)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import UserError
 from utils.scores.tandem_cost import AsvErrorRates, asv_error_rates
-from utils.text_tables import NUMBER_RULE, TextTable, plain_number, read_table
+from utils.text_tables import NUMBER_RULE, TextTable, is_number, plain_number, read_table
 
 KINDS = ("target", "nontarget", "spoof")
 _ADVICE = "check --asv_scores"
@@ -24,7 +25,7 @@ def read_asv_error_rates(path: Path, subset: str) -> AsvErrorRates:
 
     Raises UserError for what cannot be read or understood and where a kind of trial is missing.
     """
-    table = read_table(path, "ASV score", _ADVICE, ())
+    table = read_table(path, "ASV score", _ADVICE, (), _is_known_row)
     if len(table.columns) != 3:
         raise UserError(
             f"{path}, line {table.line_numbers[0]}: an ASV score file has lines `source key score` (ASVspoof 2019) or "
@@ -38,6 +39,10 @@ def read_asv_error_rates(path: Path, subset: str) -> AsvErrorRates:
     return asv_error_rates(*(scores[keys == kind] for kind in KINDS))
 
 
+def _is_known_row(cells: Sequence[str]) -> bool:
+    return len(cells) == 3 and is_number(cells[2])
+
+
 def _keys_beside(path: Path, table: TextTable, subset: str) -> np.ndarray:
     """Return the key of each line, "" for those outside `subset`, from the file that the 2021 package has beside it."""
     beside = path.resolve().parent.parent / _METADATA
@@ -46,7 +51,7 @@ def _keys_beside(path: Path, table: TextTable, subset: str) -> np.ndarray:
             f"{path} does not hold keys (`{table.first_line()}`), and there is no {beside}: unpack the keys of "
             "ASVspoof 2021 as they are, keys/LA/ASV with both files"
         )
-    metadata = read_table(beside, "ASV key", _ADVICE, ())
+    metadata = read_table(beside, "ASV key", _ADVICE, (), lambda cells: len(cells) >= 8)
     if len(metadata.columns) < 8 or metadata.columns[1] != table.columns[1]:
         raise UserError(
             f"{path} and {beside} must hold the same trials line by line, found {len(table):,} and {len(metadata):,} "

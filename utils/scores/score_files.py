@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from utils.corpora.trial_columns import LABELS
 from utils.errors import UserError
+from utils.labels import Labels, looks_like_label
 from utils.scores.error_curve import Numbers
 from utils.scores.trial_keys import Factor, TrialKeys, keys_of, unique_names
-from utils.text_tables import NUMBER_RULE, TextTable, few, plain_number, read_table
+from utils.text_tables import NUMBER_RULE, TextTable, few, is_number, plain_number, read_table
 
 _ID_NAMES = ("filename", "file_name", "file", "path", "utterance")
 _SCORE_NAMES = ("cm-score", "cm_score", "score")
 _ADVICE = "check --metrics"
+_NO_DIGITS = Labels()
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +49,8 @@ class JoinedScores:
     num_left_out: int
 
 
-def read_scores(path: Path) -> ScoreFile:
-    """Read a score file; its format is found by its content.
+def read_scores(path: Path, labels: Labels = _NO_DIGITS) -> ScoreFile:
+    """Read a score file; its format is found by its content, and `labels` reads the labels that it may hold.
 
     * `utterance score` (ASVspoof 2021), divided by spaces or tabs;
     * `utterance attack key score` (ASVspoof 2019, AASIST, RawGAT-ST);
@@ -58,10 +59,10 @@ def read_scores(path: Path) -> ScoreFile:
     Raises UserError, naming file and line, for what cannot be understood, for scores that are no finite numbers, and
     for utterances that come twice.
     """
-    table = read_table(path, "score", _ADVICE, (*_ID_NAMES, *_SCORE_NAMES))
+    table = read_table(path, "score", _ADVICE, (*_ID_NAMES, *_SCORE_NAMES), _is_known_row)
     utterance, score, title = _columns(table)
     scores = np.array(table.parsed(score, plain_number, NUMBER_RULE), dtype=np.float64)
-    own_keys = keys_of(table) if not table.header and len(table.columns) == 4 else None
+    own_keys = keys_of(table, labels) if not table.header and len(table.columns) == 4 else None
     return ScoreFile(path, title, unique_names(table, utterance), scores, own_keys)
 
 
@@ -73,13 +74,17 @@ def _columns(table: TextTable) -> tuple[int, int, str]:
             return utterance, score, f"table with the header `{' '.join(table.header)}`"
     elif len(table.columns) == 2:
         return 0, 1, "`utterance score` (ASVspoof 2021)"
-    elif len(table.columns) == 4 and table.columns[2][0] in LABELS:
+    elif len(table.columns) == 4 and looks_like_label(table.columns[2][0]):
         return 0, 3, "`utterance attack key score` (ASVspoof 2019)"
     raise UserError(
         f"{table.path}, line {table.line_numbers[0]}: this is no score file that is known, found "
         f"{len(table.columns)} columns (`{' '.join(table.header) or table.first_line()}`): "
         "pass lines `utterance score` or `utterance attack key score`, or a table with the header `filename cm-score`"
     )
+
+
+def _is_known_row(cells: Sequence[str]) -> bool:
+    return (len(cells) == 2 or (len(cells) == 4 and looks_like_label(cells[2]))) and is_number(cells[-1])
 
 
 def join_scores(scores: ScoreFile, keys: TrialKeys | None, subset: str | None = None) -> JoinedScores:

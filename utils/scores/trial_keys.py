@@ -20,17 +20,18 @@ from utils.corpora.trial_columns import (
     DF_2021,
     HEADER_NAMES,
     KNOWN_WIDTHS,
-    LABELS,
     SUBSET_NAMES,
     TrialColumns,
     bare_columns,
     headed_columns,
+    is_known_row,
 )
 from utils.errors import UserError
+from utils.labels import LABEL_RULE, UNCLEAR, Labels, is_unclear, taken_over
 from utils.text_tables import TextTable, few, read_table
 
-_LABEL_RULE = "the key is `bonafide`, `bona-fide` or `spoof`"
 _ADVICE = "check --keys"
+_NO_DIGITS = Labels()
 
 # The papers' order of the conditions, C1 to C7 in LA and C1 to C9 in DF: config.py of asvspoof-challenge/2021.
 _CODEC_ORDER = (
@@ -80,7 +81,8 @@ class TrialKeys:
     """A key file: `utterances` without audio suffixes, each once, and for each whether it is bona fide.
 
     `subsets` is None where the file has no such column; `format_title` says what the file was found to be. `why_no_asv`
-    says why no speaker verification (ASV) stands behind these trials, and so no t-DCF; "" where one may.
+    says why no speaker verification (ASV) stands behind these trials, and so no t-DCF; "" where one may. `note` tells
+    how labels were read that are not written as in the challenges.
     """
 
     path: Path
@@ -90,6 +92,7 @@ class TrialKeys:
     subsets: tuple[str, ...] | None
     factors: tuple[Factor, ...]
     why_no_asv: str = ""
+    note: str = ""
 
     def chosen(self, subset: str | None) -> tuple[str, NDArray[np.bool_]]:
         """Return the name and the trials `(utterances,)` of a subset; None means `eval` where there are subsets.
@@ -110,8 +113,8 @@ class TrialKeys:
         return name, chosen
 
 
-def read_keys(path: Path) -> TrialKeys:
-    """Read a key file; its format is found by its content.
+def read_keys(path: Path, labels: Labels = _NO_DIGITS) -> TrialKeys:
+    """Read a key file; its format is found by its content, and `labels` reads its labels.
 
     * ASVspoof 2019 LA protocols, 5 columns, and copies without the third; score files that hold the key (`utterance
       attack key score`);
@@ -122,14 +125,16 @@ def read_keys(path: Path) -> TrialKeys:
 
     Raises UserError, naming file and line, for what cannot be understood and for utterances that come twice.
     """
-    return keys_of(read_table(path, "key", _ADVICE, HEADER_NAMES))
+    return keys_of(read_table(path, "key", _ADVICE, HEADER_NAMES, is_known_row), labels)
 
 
-def keys_of(table: TextTable) -> TrialKeys:
+def keys_of(table: TextTable, labels: Labels) -> TrialKeys:
     """Return the keys in a table that was read already; raises UserError as `read_keys` does."""
     columns = _columns_of(table)
     assert columns.key is not None
-    is_bona_fide = np.array(table.parsed(columns.key, lambda cell: LABELS[cell.strip()], _LABEL_RULE), dtype=np.bool_)
+    words = set(table.columns[columns.key])
+    rule = UNCLEAR if any(map(is_unclear, words)) and labels.label_1 is None else LABEL_RULE
+    is_bona_fide = np.array(table.parsed(columns.key, labels.parsed, rule), dtype=np.bool_)
     factors = {} if columns.attack is None else {"attack": columns.attack}
     subsets = [] if columns.subset is None else table.columns[columns.subset]
     return TrialKeys(
@@ -142,12 +147,13 @@ def keys_of(table: TextTable) -> TrialKeys:
             Factor.of(title, table.columns[column]) for title, column in {**factors, **columns.factors}.items()
         ),
         why_no_asv=_WITHOUT_ASV.get(columns.title, ""),
+        note=taken_over(f"label column `{table.titles[columns.key]}`" if table.titles else "labels", words, labels),
     )
 
 
 def unique_names(table: TextTable, column: int) -> tuple[str, ...]:
     """Return the utterances in a column, without audio suffixes; raises UserError where one comes twice."""
-    names = tuple(map(bare_name, table.columns[column]))
+    names = tuple(bare_name(name.strip()) for name in table.columns[column])
     if len(set(names)) != len(names):
         doubled = [name for name, count in Counter(names).items() if count > 1]
         lines = [line for line, name in zip(table.line_numbers, names, strict=True) if name == doubled[0]]
