@@ -28,6 +28,7 @@ from training.settings.command_line import read_command
 from utils.console import drop_unread_output, prepare_output
 from utils.errors import EXIT_INTERRUPTED, UserError
 from utils.interruption import ignore_save_requests
+from utils.terminal_text import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             way_on = "; --auto_resume goes on from the last checkpoint"
         return carry_out(request)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {one_line(str(error))}", file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"\nStopped at once{way_on}", file=sys.stderr, flush=True)

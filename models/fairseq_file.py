@@ -17,6 +17,7 @@ import torch
 from models.fairseq_names import FAIRSEQ_ANCHOR, is_for_pretraining_only, transformers_name
 from utils.errors import UserError
 from utils.inert_pickle import BAD_PICKLE
+from utils.regular_files import open_regular
 
 # Strides are in no tensor. These kernels and strides are those of every published model.
 _KERNELS, _STRIDES = [10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2]
@@ -51,8 +52,8 @@ def read_fairseq_file(path: Path) -> FairseqFile:
     Raises UserError where it is damaged, would run code, or holds no model of this family.
     """
     try:
-        with torch.serialization.safe_globals([(_Dropped, "argparse.Namespace")]):
-            payload = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file, torch.serialization.safe_globals([(_Dropped, "argparse.Namespace")]):
+            payload = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, UnpicklingError, *BAD_PICKLE) as error:
         raise _refused(path, (str(error).strip().splitlines() or [type(error).__name__])[0]) from error
     model = payload.get("model", payload) if isinstance(payload, Mapping) else {}

@@ -6,6 +6,7 @@ transformers and huggingface_hub are imported where they are used: they cost sec
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ import torch
 from models.fairseq_file import read_fairseq_file
 from models.names import COMPACT
 from utils.errors import UserError
+from utils.folders import is_folder
+from utils.regular_files import is_regular
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -35,7 +38,7 @@ def load_pretrained(ssl_model: str) -> PreTrainedModel:
     Raises `UserError` if it cannot be had, is not of the wav2vec2 family, or does not fit exactly.
     """
     file = Path(ssl_model).expanduser()
-    if file.is_file():
+    if is_regular(file):
         return _from_fairseq(file)
     folder = find_weights(ssl_model)
     return _load_weights(_read_config(folder, ssl_model), folder, ssl_model)
@@ -67,14 +70,18 @@ def find_weights(ssl_model: str) -> Path:
     Raises `UserError` that says how to get them.
     """
     local = Path(ssl_model).expanduser()
-    if local.is_dir():
+    if is_folder(local):
         _require_files(local, ssl_model)
         return local
+    if os.path.lexists(local):
+        raise UserError(
+            f"--ssl_model {ssl_model} is neither a folder nor a file that can be read. {_how_to_get(ssl_model)}"
+        )
     return _cached(ssl_model) or _download(ssl_model)
 
 
 def _require_files(folder: Path, ssl_model: str) -> None:
-    if not (folder / CONFIG_FILE).is_file():
+    if not is_regular(folder / CONFIG_FILE):
         raise UserError(f"--ssl_model {ssl_model} is a folder without {CONFIG_FILE}: {_how_to_get(ssl_model)}")
     if not _has_weights(folder):
         raise UserError(
@@ -84,7 +91,7 @@ def _require_files(folder: Path, ssl_model: str) -> None:
 
 
 def _has_weights(folder: Path) -> bool:
-    return any(path.is_file() for pattern in WEIGHT_PATTERNS for path in folder.glob(pattern))
+    return any(is_regular(path) for pattern in WEIGHT_PATTERNS for path in folder.glob(pattern))
 
 
 def _cached(name: str) -> Path | None:
@@ -98,7 +105,7 @@ def _cached(name: str) -> Path | None:
         raise UserError(f"--ssl_model: no folder and no hub name: '{name}'. {_how_to_get(name)}") from error
     except OSError:
         return None
-    return folder if (folder / CONFIG_FILE).is_file() and _has_weights(folder) else None
+    return folder if is_regular(folder / CONFIG_FILE) and _has_weights(folder) else None
 
 
 def _download(name: str) -> Path:

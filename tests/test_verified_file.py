@@ -104,19 +104,19 @@ def test_a_file_is_opened_once_and_each_byte_is_read_once(
 ) -> None:
     path = written(tmp_path, kind, tensors())
     seen: Counter[str] = Counter()
-    read, open_file = os.pread, Path.open
+    read, open_file = os.pread, os.open
 
     def counted_read(descriptor: int, size: int, start: int) -> bytes:
         found = read(descriptor, size, start)
         seen["bytes"] += len(found)
         return found
 
-    def counted_open(this: Path, *arguments: Any, **named: Any) -> Any:
-        seen["opened"] += this == path
-        return open_file(this, *arguments, **named)
+    def counted_open(opened: Any, *arguments: Any, **named: Any) -> int:
+        seen["opened"] += opened == path
+        return open_file(opened, *arguments, **named)
 
     monkeypatch.setattr(os, "pread", counted_read)
-    monkeypatch.setattr(Path, "open", counted_open)
+    monkeypatch.setattr(os, "open", counted_open)
     load_verified(open_verified(path))
     assert (seen["opened"], seen["bytes"]) == (1, path.stat().st_size)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +246,33 @@ def test_the_files_in_configs_can_be_used(path: Path) -> None:
 def test_every_kind_of_setting_can_be_read() -> None:
     values: dict[str, Any] = {"seed": 7, "lr": 0.5, "track": "LA", "sync_save": True, "milestones": (3,)}
     assert command("seed: 7\nlr: 0.5\ntrack: LA\nsync_save: true\nmilestones: [3]").options == Options(**values)
+
+
+BOMBS = {
+    "aliases of aliases": "a: &a [x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in pairwise("abcdefgh")),
+    "lists in lists": "[" * 60_000,
+    "mappings in mappings": "a: " + "{a: " * 3000,
+    "many values": "milestones: [" + "1," * 30_000 + "]",
+    "many lines": "".join(f"n{number}: 1\n" for number in range(5000)),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_file_made_to_take_for_ever_is_refused_before_it_is_built(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.yaml"
+    path.write_text(BOMBS[name])
+    with pytest.raises(UserError, match=r"is not valid YAML: it has more than .* a file of settings needs few"):
+        read_settings_file(path)
+
+
+def test_a_file_larger_than_any_of_settings_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.yaml"
+    path.write_text("#" * 70_000)
+    with pytest.raises(UserError, match=r"cannot be read: it has more than 65\.5 kB"):
+        read_settings_file(path)
+
+
+def test_an_alias_or_two_are_fine(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("seed: &seed 7\nnum_epochs: *seed\n")
+    assert read_settings_file(path).settings == {"seed": 7, "num_epochs": 7}

@@ -50,6 +50,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from utils.regular_files import open_regular
+
 TEMPORARY_PREFIX = ".tmp-"
 
 _COPY_BUFFER_BYTES = 4 * 2**20
@@ -122,7 +124,7 @@ def link_or_copy(source: Path, target: Path) -> Placement:
         except OSError as error:
             if error.errno not in HARD_LINK_REFUSED:
                 raise
-            with source.open("rb") as original, atomic_write(target) as copy:
+            with open_regular(source) as original, atomic_write(target) as copy:
                 shutil.copyfileobj(original, copy, _COPY_BUFFER_BYTES)
             return Placement.COPIED
     # Also where nothing was to be done: the process that made the link may have been killed before this line.

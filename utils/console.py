@@ -6,14 +6,17 @@ import io
 import os
 import sys
 
+from utils.terminal_text import printable_text
+
 
 def say(text: str = "") -> None:
     """Print `text` and a line break, flushed, so that `tail -f nohup.out` shows it now.
 
-    A closed pipe or a full disk under nohup.out loses the line and nothing else.
+    Names that are in it cannot act on the terminal (`printable`). A closed pipe or a full disk under nohup.out loses
+    the line and nothing else.
     """
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(printable_text(text) + "\n")
         sys.stdout.flush()
     except OSError:
         pass

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.atomic_files import HARD_LINK_REFUSED, atomic_write, fsync_folder, make_folder, remove_stray_temporaries
+from utils.regular_files import open_regular
 
 _COPY_BUFFER_BYTES = 4 * 2**20
 
@@ -129,7 +130,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
         if not stat.S_ISREG(status.st_mode):  # it has no content that could be lost
             source.rename(target)
             return
-        with source.open("rb") as original, atomic_write(target) as copy:
+        with open_regular(source) as original, atomic_write(target) as copy:
             shutil.copyfileobj(original, copy, _COPY_BUFFER_BYTES)
             copy.flush()
             os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from pathlib import Path
 from typing import BinaryIO
+
+from utils.terminal_text import bytes_text
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -14,11 +17,16 @@ _KINDS = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
+    stat.S_IFLNK: "a link",
 }
 
 
 class NotARegularFileError(OSError):
     """What lies there is no file that can be read to its end; `strerror` says what it is."""
+
+
+class TooLargeError(OSError):
+    """A file is larger than any of its kind; `strerror` says how large one may be."""
 
 
 def open_regular(path: str | os.PathLike[str], *, buffering: int = -1) -> BinaryIO:
@@ -38,10 +46,36 @@ def open_regular(path: str | os.PathLike[str], *, buffering: int = -1) -> Binary
         raise
 
 
-def read_regular(path: str | os.PathLike[str]) -> bytes:
-    """Return the whole content of the regular file at `path`; raises as `open_regular` does."""
+def open_to_append(path: str | os.PathLike[str], *, made: bool = True) -> io.FileIO:
+    """Open the regular file at `path` for reading, and for writing at its end; it is made, if `made`, where none is.
+
+    Never follows a link, so that what one leads to is not written to. Raises as `open_regular` does.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
+    flags |= os.O_CREAT if made else 0
+    if os.path.lexists(path):
+        _insist(Path(path).lstat(), path)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        _insist(os.fstat(descriptor), path)
+        return io.FileIO(descriptor, "a+")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: str | os.PathLike[str], most_bytes: int | None = None) -> bytes:
+    """Return the whole content of the regular file at `path`; raises as `open_regular` does.
+
+    Raises TooLargeError, before it has read more, for one of more than `most_bytes`.
+    """
     with open_regular(path) as file:
-        return file.read()
+        if most_bytes is None:
+            return file.read()
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise TooLargeError(errno.EFBIG, f"it has more than {bytes_text(most_bytes)}", os.fspath(path))
+    return content
 
 
 def is_regular(path: Path) -> bool:

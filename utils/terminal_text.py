@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 RULE = "=" * 70
 """The line above and below a block of facts."""
@@ -27,10 +28,34 @@ def bytes_text(count: int) -> str:
 def printable(line: str) -> str:
     """Return one line with "?" for everything that is no printable character: names in a file may be made to harm.
 
+    Those are control characters, line ends and what turns the direction of writing among them, and bytes that are not
+    UTF-8. Spaces of other widths stay.
+
     >>> printable("layer\\x1b[2J.weight")
     'layer?[2J.weight'
     """
-    return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else "?" for c in line)
+
+
+def one_line(text: str) -> str:
+    """Return a text as one printable line."""
+    return printable(" ".join(text.splitlines()))
+
+
+def lines_text(lines: Iterable[str]) -> str:
+    """Return lines as one text, each as `printable` has it: a name with a line end in it begins no line of its own."""
+    return "\n".join(map(printable, lines))
+
+
+def printable_text(text: str) -> str:
+    """Return a text of several lines, each as `printable` has it.
+
+    >>> printable_text("a\\x07\\nb")
+    'a?\\nb'
+    """
+    return lines_text(text.split("\n"))
 
 
 def age_text(seconds: float) -> str:

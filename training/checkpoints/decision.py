@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from utils.scores.verdicts import EVEN_PRIOR, VerdictRule
+from utils.stored_values import Check, OddValueError, is_count, is_number, is_rate, optional, require
 
 NO_DECISION = (
     "no stored calibration: the checkpoint was written by an earlier version, or its weights were not validated"
@@ -79,27 +80,29 @@ class Decision:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any] | None) -> Decision | None:
-        """Return what `as_dict` gave; None for None. Raises TypeError, ValueError or KeyError for anything else.
+        """Return what `as_dict` gave; None for None. Raises OddValueError for anything else.
 
         Fields that this version does not know are passed over; those that earlier versions did not write are None.
         """
         if stored is None:
             return None
-        return cls(
-            step=int(stored["step"]),
-            threshold=float(stored["threshold"]),
-            scale=_float(stored["scale"]),
-            offset=_float(stored["offset"]),
-            num_bona_fide=_int(stored.get("num_bona_fide")),
-            num_spoof=_int(stored.get("num_spoof")),
-            miss_rate=_float(stored.get("miss_rate")),
-            false_alarm_rate=_float(stored.get("false_alarm_rate")),
-        )
+        require(stored, _REQUIRED)
+        require({**dict.fromkeys(_LATER), **stored}, _LATER)
+        values: dict[str, Any] = {name: stored.get(name) for name in (*_REQUIRED, *_LATER)}
+        if len({values[name] is None for name in _LATER}) > 1:
+            raise OddValueError(f"it has some of {', '.join(_LATER)} and not all")
+        return cls(**values)
 
 
-def _float(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _int(value: Any) -> int | None:
-    return None if value is None else int(value)
+_REQUIRED: Mapping[str, Check] = {
+    "step": is_count,
+    "threshold": is_number,
+    "scale": optional(is_number),
+    "offset": optional(is_number),
+}
+_LATER: Mapping[str, Check] = {
+    "num_bona_fide": optional(is_count),
+    "num_spoof": optional(is_count),
+    "miss_rate": optional(is_rate),
+    "false_alarm_rate": optional(is_rate),
+}

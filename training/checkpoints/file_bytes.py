@@ -15,7 +15,7 @@ import os
 import weakref
 import zlib
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -32,7 +32,7 @@ class FileBytes:
     loaded.
     """
 
-    def __init__(self, file: io.FileIO, *, held: bool) -> None:
+    def __init__(self, file: BinaryIO, *, held: bool) -> None:
         self._close = weakref.finalize(self, _let_go_of, file)
         self._descriptor = file.fileno()
         self.status = os.fstat(file.fileno())
@@ -115,7 +115,7 @@ class FileBytes:
         self._close()
 
 
-def _let_go_of(file: io.FileIO) -> None:
+def _let_go_of(file: BinaryIO) -> None:
     """Close a file that was only read: what its disk says then changes nothing of that."""
     with suppress(OSError):
         file.close()

@@ -7,6 +7,7 @@ in part left it there), and in the version_N folders of both (it was moved aside
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from typing import Any
 from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.sealed_file import broken_seal, read_record
 from training.settings.name_template import FROZEN
+from utils.stored_values import is_count, is_text, require, shown
 from utils.terminal_text import bytes_text
 
 FROZEN_KIND = "frozen"
@@ -40,12 +42,13 @@ class FrozenReference:
     def of(cls, sha256: str, size: int) -> FrozenReference:
         """Return the reference to weights with this content; raises ValueError where that is no hash."""
         if not _SHA256.fullmatch(sha256):
-            raise ValueError(f"no SHA-256: {sha256!r}")
+            raise ValueError(f"no SHA-256: {shown(sha256)}")
         return cls(f"{FROZEN}{sha256[:16]}.pth", sha256, int(size))
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> FrozenReference:
-        """Rebuild a reference from a record; raises ValueError, KeyError or TypeError where it makes no sense."""
+        """Rebuild a reference from a record; raises ValueError where it makes no sense."""
+        require(stored, {"sha256": is_text, "bytes": is_count})
         return cls.of(stored["sha256"], stored["bytes"])
 
     def as_dict(self) -> dict[str, Any]:
@@ -80,7 +83,7 @@ def find_frozen(checkpoint: Path, needed: FrozenReference) -> Path:
     versions = [version for folder in near for version in sorted(folder.glob("version_*"))]
     for folder in (*near, *versions):
         path = folder / needed.file
-        if not path.is_file():
+        if not os.path.lexists(path):
             continue
         try:
             record = read_record(path) or {}

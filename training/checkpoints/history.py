@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol, Self
 
 from training.checkpoints.appended import Appended
+from training.checkpoints.history_checks import require_figures, require_history
 from training.settings.tasks import Figures
+from utils.stored_values import is_count, is_duration, is_number, require
 
 Lineage = tuple[tuple[str, int], ...]
 """Pairs of a run's id and the step that it began at; see `CheckpointRecord`."""
@@ -33,8 +35,10 @@ class _Row:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:
-        """Rebuild what `as_dict` gave; raises TypeError where a count is missing."""
+        """Rebuild what `as_dict` gave; raises OddValueError where a value is missing or makes no sense."""
         counts = {f.name for f in fields(cls)} - {"figures"}
+        require(stored, {name: is_duration if name == "learning_rate" else is_count for name in counts})
+        require(stored, dict.fromkeys(stored, is_number))
         figures = {name: value for name, value in stored.items() if name not in counts}
         return cls(figures=figures, **{name: value for name, value in stored.items() if name in counts})
 
@@ -274,10 +278,13 @@ class History:
     def in_payload(cls, payload: Mapping[str, Any], figures: Figures) -> History:
         """Return what the payload of a checkpoint holds, of any format.
 
-        What an earlier version did not keep is empty; validations that it did not time seem to end now. Raises KeyError
-        and TypeError where something else is missing.
+        What an earlier version did not keep is empty; validations that it did not time seem to end now. Raises
+        KeyError where something else is missing, and OddValueError where it makes no sense.
         """
+        require_history(payload)
         ahead = payload["unfinished_epoch"]
+        for rows, known in (("history", figures.all), ("validations", figures.of_validation)):
+            require_figures(payload[rows], [figure.name for figure in known])
         validations = [StepMetrics.from_dict(row) for row in payload["validations"]]
         return cls(
             figures=figures,

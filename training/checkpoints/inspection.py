@@ -39,9 +39,9 @@ def inspect_file(path: Path) -> Inspection:
     size = path.stat().st_size
     try:
         stored = read_record(path)
-        if stored and stored.get("kind") == FROZEN_KIND:
+        if stored is not None and stored.get("kind") == FROZEN_KIND:
             kind = Kind.FROZEN
-        elif stored:
+        elif stored is not None:
             record = record_from_dict(stored, path, size)
             kind = record.kind
         if record and record.frozen:

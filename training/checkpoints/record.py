@@ -18,13 +18,28 @@ from training.checkpoints.frozen_reference import (
     frozen_file_from_dict,
 )
 from training.checkpoints.history import EpochMetrics, Lineage, StepMetrics
-from training.checkpoints.sealed_file import read_record
+from training.checkpoints.history_checks import is_lineage
+from training.checkpoints.sealed_file import cannot_be_read, read_record
 from training.settings.options import Options, options_from_record
 from training.settings.tasks import DETECTION, Figure, Figures, TaskDescription
 from utils.errors import UserError
 from utils.numerics import NUMERICS
+from utils.stored_values import (
+    Check,
+    OddValueError,
+    anything,
+    is_count,
+    is_duration,
+    is_list_of,
+    is_plain_name,
+    is_table_of,
+    is_text,
+    is_time,
+    require,
+    require_plain,
+    shown,
+)
 
-_YEAR_3000_S = 32_503_680_000
 STATE_DICT = "_state_dict"
 """How the keys of a payload end under which a network, an optimizer or a schedule is."""
 FORMAT = 3
@@ -53,22 +68,25 @@ REQUIRED_KEYS = (*_PARTS_OF_DETECTION, *_REQUIRED_KEYS)
 """The keys of a detector's checkpoint, which are those of a file that does not say what it is of."""
 _NOT_STORED = ("path", "bytes_on_disk", "kept")
 _NEW_KEYS_OF_FORMAT_2 = ("validations",)
+_MOST_THREADS = 4096
 # What the JSON of a record must hold, beside what is checked where it is taken apart.
-_STORED_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    "lineage": (list, tuple),
-    "epoch": int,
-    "step": int,
-    "batches_done": int,
-    "batches_per_epoch": int,
-    "learning_rate": (int, float),
-    "options": dict,
-    "data": dict,
-    "metadata": dict,
-    "task": str,
-    "numerics": int,
-    "figures": list,
-    "parts": list,
-    "weights": list,
+_STORED: Mapping[str, Check] = {
+    "kind": is_plain_name,
+    "lineage": is_lineage,
+    "epoch": is_count,
+    "step": is_count,
+    "batches_done": is_count,
+    "batches_per_epoch": is_count,
+    "learning_rate": is_duration,
+    "options": is_table_of(anything),
+    "data": is_table_of(is_text),
+    "metadata": is_table_of(anything),
+    "name": lambda value: value == "" or is_plain_name(value),
+    "task": is_plain_name,
+    "numerics": is_count,
+    "figures": is_list_of(is_table_of(anything)),
+    "parts": is_list_of(is_plain_name),
+    "weights": is_list_of(is_plain_name),
 }
 
 
@@ -134,10 +152,8 @@ class CheckpointRecord:
     @property
     def saved_at_s(self) -> float | None:
         """When it was saved, in seconds since 1970; None where the record does not say, or says what no clock shows."""
-        saved_at = self.metadata.get("saved_at")
-        if isinstance(saved_at, int | float) and 0 < saved_at < _YEAR_3000_S:
-            return float(saved_at)
-        return None
+        saved_at: Any = self.metadata.get("saved_at")
+        return float(saved_at) if is_time(saved_at) and saved_at else None
 
     @property
     def place(self) -> str:
@@ -146,9 +162,9 @@ class CheckpointRecord:
         return place if isinstance(place, str) else ""
 
     @property
-    def num_threads(self) -> int:
-        """How many threads torch computed with."""
-        return int(self.metadata["num_threads"])
+    def num_threads(self) -> int | None:
+        """How many threads torch computed with, None where the record does not say."""
+        return self.metadata.get("num_threads")
 
     @property
     def required_keys(self) -> tuple[str, ...]:
@@ -267,6 +283,8 @@ def examine(path: Path) -> CheckpointRecord | WeightsFile | FrozenFile | Unusabl
         return facts_of(read_record(path), path, path.stat().st_size)
     except (BadCheckpointFileError, UserError) as error:
         return UnusableFile(path, str(error))
+    except OSError as error:  # it went meanwhile
+        return UnusableFile(path, cannot_be_read(error))
 
 
 def facts_of(stored: Mapping[str, Any] | None, path: Path, size: int) -> CheckpointRecord | WeightsFile | FrozenFile:
@@ -287,9 +305,9 @@ def facts_of(stored: Mapping[str, Any] | None, path: Path, size: int) -> Checkpo
 
 def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) -> CheckpointRecord:
     """Rebuild a record from its JSON; raises BadCheckpointFileError where this version does not know its format."""
-    if not isinstance(stored.get("format"), int) or stored["format"] > FORMAT:
+    if type(stored.get("format")) is not int or not 1 <= stored["format"] <= FORMAT:
         raise BadCheckpointFileError(
-            f"it has format {stored.get('format')!r} and this version reads up to {FORMAT}: update bonafide"
+            f"it has format {shown(stored.get('format'))} and this version reads up to {FORMAT}: update bonafide"
         )
     if stored["format"] == 1:
         stored = {**stored, "name": "", "validated": None, "frozen": None}
@@ -307,26 +325,25 @@ def record_from_dict(stored: Mapping[str, Any], path: Path, bytes_on_disk: int) 
     missing = sorted(known - set(stored))
     if missing:
         raise BadCheckpointFileError(f"its record lacks {', '.join(missing)}")
-    odd = sorted(name for name, kinds in _STORED_TYPES.items() if not isinstance(stored[name], kinds))
-    if odd or not stored["lineage"]:
-        raise BadCheckpointFileError(f"its record is damaged (it has no sensible {', '.join(odd) or 'lineage'})")
     try:
+        require_plain(dict(stored))
+        require(stored, _STORED)
         figures = Figures.from_list(stored["figures"])
         values = {name: stored[name] for name in known} | {
             "kind": Kind(stored["kind"]),
-            "lineage": tuple((str(run_id), int(step)) for run_id, step in stored["lineage"]),
+            "lineage": tuple((run_id, step) for run_id, step in stored["lineage"]),
             "last": _row(EpochMetrics, stored["last"], figures.all),
             "best": _row(EpochMetrics, stored["best"], figures.all),
             "validated": _row(StepMetrics, stored["validated"], figures.of_validation),
-            "name": str(stored["name"]),
-            "frozen": FrozenReference.from_dict(stored["frozen"]) if stored["frozen"] else None,
+            "frozen": FrozenReference.from_dict(stored["frozen"]) if stored["frozen"] is not None else None,
             "options": options_from_record(stored["options"]),
             "figures": figures,
-            "parts": tuple(str(part) for part in stored["parts"]),
-            "weights": tuple(str(part) for part in stored["weights"]),
+            "parts": tuple(stored["parts"]),
+            "weights": tuple(stored["weights"]),
             "kept": {name: value for name, value in stored.items() if name not in known},
         }
         Decision.from_dict(values["kept"].get("decision"))  # whoever asks for it later need not doubt it
+        _require_agreement(values)
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise BadCheckpointFileError(f"its record is damaged ({error})") from error
     return CheckpointRecord(path=path, bytes_on_disk=bytes_on_disk, **values)
@@ -336,14 +353,22 @@ _AnyRow = TypeVar("_AnyRow", EpochMetrics, StepMetrics)
 
 
 def _row(kind: type[_AnyRow], stored: Any, figures: Sequence[Figure]) -> _AnyRow | None:
-    """Return a row of figures; None for none. Raises TypeError where it is not what the task's figures say."""
-    if not stored:
+    """Return a row of figures; None for none. Raises OddValueError where it is not what the task's figures say."""
+    if stored is None:
         return None
     row = kind.from_dict(stored)
     names = [figure.name for figure in figures]
-    if sorted(row.figures) != sorted(names) or not all(isinstance(row[name], int | float) for name in names):
-        raise TypeError(f"figures {', '.join(names)} expected, found {', '.join(row.figures)}")
+    if sorted(row.figures) != sorted(names):
+        raise OddValueError(f"figures {', '.join(names)} expected, found {shown(', '.join(row.figures))}")
     return row
+
+
+def _require_agreement(values: Mapping[str, Any]) -> None:
+    """Raise OddValueError where two values of a record, each of them sensible, cannot both be true."""
+    if values["batches_done"] > values["batches_per_epoch"]:
+        raise OddValueError(f"{values['batches_done']} of {values['batches_per_epoch']} batches are done")
+    if "num_threads" in values["metadata"]:
+        require(values["metadata"], {"num_threads": lambda value: is_count(value) and 0 < value <= _MOST_THREADS})
 
 
 def record_document(record: CheckpointRecord) -> dict[str, Any]:

@@ -35,6 +35,9 @@ from training.checkpoints.file_format import (
 )
 from training.checkpoints.last_entry import Readable, read_last_entry
 from training.checkpoints.safetensors_file import BadSafetensorsError, header_in
+from training.checkpoints.zip_directory import open_zip
+from utils.regular_files import open_regular
+from utils.stored_values import OddValueError, plain_json
 
 RECORD_NAME = "record.json"
 _CHUNK_BYTES = 1 << 22
@@ -141,7 +144,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     Raises BadCheckpointFileError where the file is cut short, is no torch file at all, or its record is damaged.
     """
     try:
-        with path.open("rb", buffering=0) as file:  # a buffer would read more than is asked for
+        with open_regular(path, buffering=0) as file:  # a buffer would read more than is asked for
             return record_in(file, format_of(file, path.suffix))
     except OSError as error:
         raise BadCheckpointFileError(cannot_be_read(error)) from error
@@ -171,16 +174,13 @@ def record_in(file: Readable, found: FileFormat) -> dict[str, Any] | None:
 
 def _record_among_entries(file: Readable) -> dict[str, Any] | None:
     """Return the record of a zip file wherever it lies, None for one of torch without; raises what zipfile does."""
-    with zipfile.ZipFile(file) as archive:
+    with open_zip(file) as archive:
         names = archive.namelist()
         top = names[0].split("/", 1)[0] if names else ""
         if f"{top}/{RECORD_NAME}" in names:
             if archive.getinfo(f"{top}/{RECORD_NAME}").file_size > _RECORD_LIMIT_BYTES:
                 raise BadCheckpointFileError("its record is larger than any that bonafide writes")
-            record = json.loads(archive.read(f"{top}/{RECORD_NAME}"))
-            if not isinstance(record, dict):
-                raise BadCheckpointFileError("its record is not a JSON object")
-            return record
+            return _parsed(archive.read(f"{top}/{RECORD_NAME}"))
         if f"{top}/data.pkl" in names:
             return None
         raise BadCheckpointFileError("it is a zip file, and not one that torch wrote")
@@ -194,8 +194,17 @@ def _last_record(file: Readable) -> dict[str, Any] | None:
     entry = read_last_entry(file, SEAL_BYTES, _RECORD_LIMIT_BYTES)
     if entry is None or entry[0].count("/") != 1 or not entry[0].endswith(f"/{RECORD_NAME}"):
         return None
-    record = json.loads(entry[1])
-    return record if isinstance(record, dict) else None
+    return _parsed(entry[1])
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        record = plain_json(content)
+    except OddValueError as error:
+        raise BadCheckpointFileError(f"its record is damaged ({error})") from error
+    if not isinstance(record, dict):
+        raise BadCheckpointFileError("its record is not a JSON object")
+    return record
 
 
 def broken_seal(path: Path) -> str | None:
@@ -205,7 +214,7 @@ def broken_seal(path: Path) -> str | None:
     opened by `verified_file` instead, which keeps what it reads.
     """
     try:
-        with path.open("rb", buffering=0) as file:
+        with open_regular(path, buffering=0) as file:
             found = format_of(file, path.suffix)
             return broken_seal_of(file) if found is FileFormat.SEALED else broken_entry(file, found)
     except BadCheckpointFileError as error:
@@ -253,7 +262,7 @@ def broken_entry(file: Readable, found: FileFormat) -> str | None:
             return "its seal is missing or damaged"
         if not found.is_zip:
             return None  # the others have no checksum at all
-        with zipfile.ZipFile(file) as archive:
+        with open_zip(file) as archive:
             entry = archive.testzip()
     except BadCheckpointFileError as error:
         return str(error)

@@ -20,7 +20,9 @@ from typing import IO, Any
 from training.checkpoints.file_format import BadCheckpointFileError, FileFormat, format_of
 from training.checkpoints.safetensors_file import BadSafetensorsError, header_in
 from training.checkpoints.sealed_file import BAD_ENTRY
+from training.checkpoints.zip_directory import open_zip
 from utils.inert_pickle import Call, Global, InertPickle, InertPickleError, Reference, read_inert_pickle
+from utils.regular_files import open_regular
 
 _PICKLE_LIMIT_BYTES = 1 << 26
 _DEPTH_LIMIT = 50
@@ -135,14 +137,14 @@ def read_tensor_table(path: Path) -> TensorTable:
     Raises BadCheckpointFileError where the file is cut short, lacks the values of a tensor, or is no torch file.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             match format_of(file, path.suffix):
                 case FileFormat.SAFETENSORS:
                     return _table_of_safetensors(file)
                 case FileFormat.OLD_TORCH:
                     return _table_of_old_format(file)
                 case FileFormat.SEALED | FileFormat.ZIP:
-                    with zipfile.ZipFile(file) as archive:
+                    with open_zip(file) as archive:
                         return _table_of_zip(archive)
     except (InertPickleError, *_UNREADABLE) as error:
         raise BadCheckpointFileError(f"its list of tensors cannot be read ({error})") from error

@@ -20,6 +20,7 @@ from training.checkpoints.record import CheckpointRecord, WeightsFile, facts_of,
 from training.checkpoints.sealed_file import broken_entry, cannot_be_read, record_in, seal_complaint
 from utils.errors import UserError
 from utils.free_memory import free_memory_bytes
+from utils.regular_files import open_regular
 
 _ROOM_FOR = 2  # the bytes of a file, and the tensors that are made of them
 KnownFrozen = dict[FrozenReference, "VerifiedFile | str"]
@@ -117,10 +118,12 @@ def verify(path: Path, known: KnownFrozen | None = None) -> VerifiedFile:
     has no use for it or its frozen weights are bad, and BrokenFileError where it is damaged.
     """
     try:
-        file = path.open("rb", buffering=0)
+        file = open_regular(path, buffering=0)
     except OSError as error:
         raise BadCheckpointFileError(cannot_be_read(error)) from error
     try:
+        if (claimed := format_of(file, path.suffix)) is not FileFormat.SEALED:
+            record_in(file, claimed)  # before all of it is read: what is no file of weights may have any size
         content = FileBytes(file, held=_fits_in_memory(os.fstat(file.fileno()).st_size))
         found = format_of(content.reader(), path.suffix)
         stored = record_in(content.reader(), found)

@@ -14,7 +14,7 @@ from training.data.confounds import confounds_of
 from training.data.verdict import faults_of, notes_of, overlaps, published_text, summary, would_run
 from utils.audio.waveforms import CROP_SAMPLES
 from utils.corpora.trials import UNKNOWN, Trial
-from utils.terminal_text import printable
+from utils.terminal_text import lines_text
 
 _SHOWN = 5
 _GROUPS_SHOWN = 20
@@ -38,7 +38,7 @@ def report_text(corpora: Sequence[CheckedCorpus]) -> str:
             for what, shared in overlaps(corpus).items()
             if shared
         ]
-    return "\n".join(printable(line) for line in [*lines, summary(corpora)])
+    return lines_text([*lines, summary(corpora)])
 
 
 def _part_lines(part: CheckedPart) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from training.export.exporting import Exported
 from training.export.scored_detector import INPUT, OUTPUTS
 from utils.shell_text import with_path
-from utils.terminal_text import bytes_text
+from utils.terminal_text import bytes_text, lines_text
 
 UNKNOWN = "—"
 
@@ -38,7 +38,7 @@ def export_text(exported: Exported, source: Path) -> str:
         "  to use it:",
         *(f"    {line}" for line in _use(exported).splitlines()),
     ]
-    return "\n".join(lines)
+    return lines_text(lines)
 
 
 def _inputs_and_outputs(exported: Exported) -> list[str]:

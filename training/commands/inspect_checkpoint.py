@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,8 +18,10 @@ from training.runs.survey import checkpoint_files, survey_folder
 from training.settings.requests import InspectCheckpoint
 from utils.console import say
 from utils.errors import UserError
+from utils.folders import is_folder
 from utils.json_text import json_text
-from utils.terminal_text import RULE, bytes_text, printable
+from utils.regular_files import is_regular
+from utils.terminal_text import RULE, bytes_text, lines_text
 
 _KINDS = {
     Kind.EPOCH: "the whole state after an epoch",
@@ -43,10 +46,10 @@ def _find_file(place: Path, which: str) -> Path:
 
     Raises UserError where there is none.
     """
-    if not place.is_dir():
-        if not place.exists():
+    if not is_folder(place):
+        if not os.path.lexists(place):
             raise UserError(f"--inspect_checkpoint {place} does not exist: --list_checkpoints shows those of a run")
-        if not place.is_file():
+        if not is_regular(place):
             raise UserError(f"--inspect_checkpoint {place} is no regular file: pass a checkpoint or a run folder")
         return place
     run = survey_folder(place)
@@ -99,7 +102,7 @@ def inspection_text(found: Inspection) -> str:
             lines += _block("Values", found.table.plain)
         lines += _tensors(found.table)
     lines += ["", "Whether any bit was changed is not checked here: --validate_checkpoints PATH does that."]
-    return "\n".join(printable(line) for line in lines)
+    return lines_text(lines)
 
 
 def _head(found: Inspection) -> list[str]:

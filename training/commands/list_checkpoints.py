@@ -18,8 +18,9 @@ from training.settings.requests import ListCheckpoints
 from training.settings.tasks import DETECTION
 from utils.console import say
 from utils.errors import UserError
+from utils.folders import is_folder
 from utils.json_text import json_text
-from utils.terminal_text import RULE, age_text, bytes_text
+from utils.terminal_text import RULE, age_text, bytes_text, lines_text
 
 
 def run(request: ListCheckpoints) -> int:
@@ -35,9 +36,9 @@ def run(request: ListCheckpoints) -> int:
 
 
 def _run_at(path: Path) -> RunFolder:
-    if not path.exists():
+    if not os.path.lexists(path):
         raise UserError(f"--model_path {path} does not exist: pass a run folder or a file in it")
-    return survey_folder(path.parent if path.is_file() else path)
+    return survey_folder(path if is_folder(path) else path.parent)
 
 
 def list_text(
@@ -52,12 +53,12 @@ def list_text(
     lines += [f"Weights only: {file.path}{_known(file.record)}" for file in run.weights]
     lines += [f"Frozen weights of these: {file.path} ({bytes_text(file.bytes_on_disk)})" for file in run.frozen]
     moved = [run.folder / f"version_{number}" for number in run.versions]
-    lines += [f"Earlier run, moved aside: {folder}" for folder in moved if folder.is_dir()]
+    lines += [f"Earlier run, moved aside: {folder}" for folder in moved if is_folder(folder)]
     lines += [f"Other version: {folder}" for folder in other_versions]
     if not run.all_checkpoints and other_runs:
         lines += ["Runs that have checkpoints:", *(f"  {folder}" for folder in other_runs)]
     lines += _sizes_and_ages(run, time.time() if now_s is None else now_s)
-    return "\n".join(lines)
+    return lines_text(lines)
 
 
 def list_document(run: RunFolder, other_runs: Sequence[Path], other_versions: Sequence[Path] = ()) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def list_document(run: RunFolder, other_runs: Sequence[Path], other_versions: Se
         ],
         "frozen": [{"path": str(file.path), "bytes": file.bytes_on_disk, "sha256": file.sha256} for file in run.frozen],
         "unusable": [{"path": str(file.path), "reason": file.reason} for file in run.unusable],
-        "earlier_runs": [str(folder) for folder in moved if folder.is_dir()],
+        "earlier_runs": [str(folder) for folder in moved if is_folder(folder)],
         "other_versions": [str(folder) for folder in other_versions],
         "other_runs": [str(folder) for folder in other_runs],
     }

@@ -25,7 +25,9 @@ from training.settings.requests import ValidateCheckpoints
 from training.settings.tasks import BEST_CHECKPOINT, BEST_WEIGHTS
 from utils.console import say
 from utils.errors import EXIT_FAILURE, UserError
+from utils.folders import is_folder, names_in
 from utils.json_text import json_text
+from utils.regular_files import is_regular
 from utils.terminal_text import bytes_text, printable
 
 
@@ -43,10 +45,11 @@ def run(request: ValidateCheckpoints) -> int:
 
 @dataclass(frozen=True)
 class _FileGroup:
-    """Checkpoint files of one folder; `title` is a line to print before them, if there is one."""
+    """Checkpoint files of one folder, which may be closed; `title` is a line to print before them, if there is one."""
 
     title: str
     paths: tuple[Path, ...]
+    is_closed: bool = False
 
 
 def _find_files(place: Path) -> list[_FileGroup]:
@@ -54,16 +57,21 @@ def _find_files(place: Path) -> list[_FileGroup]:
 
     Raises UserError where there are none, so that a mistyped path is not taken for good news.
     """
-    if not place.is_dir():
-        if not place.exists() and not place.is_symlink():
+    if not is_folder(place):
+        if not os.path.lexists(place):
             raise UserError(f"--validate_checkpoints: {place} does not exist{_runs_to_name(place)}")
-        if place.exists() and not place.is_file():
+        if not is_regular(place) and not place.is_symlink():
             raise UserError(f"--validate_checkpoints: {place} is no regular file: pass a checkpoint or a run folder")
         return [_FileGroup("", (place,))]
-    versions = sorted((n, entry) for entry in place.iterdir() if (n := version_number(entry.name)) and entry.is_dir())
+    numbered = ((version_number(name), place / name) for name in names_in(place))
+    versions = sorted((number, folder) for number, folder in numbered if number and is_folder(folder))
     groups = [_FileGroup("", _checkpoints_in(place))]
     for _, folder in versions:
-        paths = _checkpoints_in(folder)
+        try:
+            paths = _checkpoints_in(folder)
+        except UserError as error:
+            groups.append(_FileGroup(str(error), (), is_closed=True))
+            continue
         files = "1 file" if len(paths) == 1 else f"{len(paths)} files"
         groups.append(_FileGroup(f"{folder}: an earlier run, moved aside, {files}", paths))
     if not any(group.paths for group in groups):
@@ -74,10 +82,10 @@ def _find_files(place: Path) -> list[_FileGroup]:
 def _checkpoints_in(folder: Path) -> tuple[Path, ...]:
     """Return the checkpoint files of a folder, epoch 2 before epoch 10, second names at the end.
 
-    A link that leads nowhere is one of them, so that it is named.
+    Links that lead nowhere, folders and pipes of such a name are among them, so that they are named.
     """
-    found = [path for path in checkpoint_files(folder) if path.is_file() or path.is_symlink()]
-    return tuple(sorted(found, key=_natural_order))
+    names_in(folder)  # which says so where that cannot be read
+    return tuple(sorted(checkpoint_files(folder), key=_natural_order))
 
 
 def _natural_order(path: Path) -> tuple[bool, list[tuple[str, int]]]:
@@ -103,7 +111,7 @@ def _report_in_lines(groups: Sequence[_FileGroup]) -> bool:
                 bar.update(file.bytes_on_disk)
                 _say_above(bar, file.line())
     say(summary_text(checked, time.monotonic() - started_s))
-    return all(file.verdict.is_good for file in checked)
+    return _are_good(groups, checked)
 
 
 def _report_as_json(groups: Sequence[_FileGroup]) -> bool:
@@ -116,7 +124,11 @@ def _report_as_json(groups: Sequence[_FileGroup]) -> bool:
                 checked.append(file)
                 bar.update(file.bytes_on_disk)
     say(json_text(validation_document(checked, time.monotonic() - started_s)))
-    return all(file.verdict.is_good for file in checked)
+    return _are_good(groups, checked)
+
+
+def _are_good(groups: Sequence[_FileGroup], checked: Sequence[CheckedFile]) -> bool:
+    return all(file.verdict.is_good for file in checked) and not any(group.is_closed for group in groups)
 
 
 def summary_text(checked: Sequence[CheckedFile], seconds: float) -> str:

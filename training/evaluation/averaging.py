@@ -14,6 +14,7 @@ from training.checkpoints.verified_file import VerifiedFile, open_verified
 from training.checkpoints.weights import Weights, load_weights
 from training.runs.survey import survey_folder
 from utils.errors import UserError
+from utils.folders import is_folder
 
 
 def epochs_to_average(records: Iterable[CheckpointRecord], number: int, which: str) -> list[CheckpointRecord]:
@@ -31,7 +32,7 @@ def epochs_to_average(records: Iterable[CheckpointRecord], number: int, which: s
 
 def find_epochs_to_average(folder: Path, number: int, which: str) -> list[CheckpointRecord]:
     """Return the checkpoints in a run folder to average; raises UserError where there are not so many."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(
             f"--average_checkpoints takes the epochs of a run folder, found {folder}: pass --model_path FOLDER"
         )

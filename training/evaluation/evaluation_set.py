@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -27,9 +28,11 @@ from utils.corpora.trials import UNKNOWN, Trial
 from utils.errors import EXIT_USAGE, UserError
 from utils.interruption import stop_on_signals
 from utils.labels import Labels
+from utils.regular_files import is_regular
 from utils.scores.asv_scores import read_asv_error_rates
 from utils.scores.score_files import ScoreFile, read_scores
 from utils.scores.trial_keys import Factor, TrialKeys, read_keys
+from utils.terminal_text import lines_text
 
 EVERY_SUBSET = "all"
 """Scored by default: the package of ASVspoof 2021 refuses a score file without every trial of its keys."""
@@ -110,7 +113,7 @@ def _announcement(subject: Subject, part: CorpusPart, measured: str, share: Trai
         *part.protocol.notes,
         f"Precision: {subject.precision_text}",
     ]
-    return "\n".join(line for line in lines if line)
+    return lines_text(line for line in lines if line)
 
 
 def _of_dev(subject: Subject, part: CorpusPart, share: TrainedShare) -> str:
@@ -121,9 +124,10 @@ def _of_dev(subject: Subject, part: CorpusPart, share: TrainedShare) -> str:
 
 def _refuse_to_overwrite(output: Path) -> None:
     """Only a score file may have the place that is asked for; it gets another name then."""
-    if output.is_dir() or output.name.endswith(CHECKPOINT_SUFFIXES):
+    is_taken = os.path.lexists(output) and not is_regular(output)  # by a folder, a pipe or a device, or a link to one
+    if is_taken or output.name.endswith(CHECKPOINT_SUFFIXES):
         raise UserError(f"--eval_output {output} is no name for a score file: pass one such as scores.txt", EXIT_USAGE)
-    if output.exists():
+    if os.path.lexists(output):
         try:
             read_scores(output)
         except UserError as error:
@@ -137,7 +141,7 @@ def _keys_of(part: CorpusPart, labels: Labels) -> TrialKeys | None:
     keyed = [trial for trial in part.protocol.trials if trial.is_bona_fide is not None]
     if not keyed:
         return None
-    if part.protocol.path.is_file():
+    if is_regular(part.protocol.path):
         try:
             keys = read_keys(part.protocol.path, labels)
             chosen = [name for name, is_in in zip(keys.utterances, keys.chosen(part.subset)[1], strict=True) if is_in]

@@ -17,9 +17,13 @@ from typing import Any
 
 from training.evaluation.origin import Origin
 from utils.atomic_files import atomic_write, durable_rename, write_text_atomically
+from utils.regular_files import read_regular
+from utils.stored_values import OddValueError, is_text, plain_json, require
 from utils.table_bytes import bytes_on_disk
 
 SUFFIX = ".origin.json"
+_MOST_BYTES = 1 << 30
+_MOST_BYTES_OF_AN_ORIGIN = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def origin_path(output: Path) -> Path:
 def look_at(output: Path, origin: Origin) -> Found | None:
     """Compare a finished score file with what is asked for; None where there is none. Raises OSError."""
     try:
-        content = output.read_bytes()
+        content = read_regular(output, _MOST_BYTES)
     except FileNotFoundError:
         return None
     stored = _stored(origin_path(output))
@@ -59,10 +63,11 @@ def look_at(output: Path, origin: Origin) -> Found | None:
 
 def _stored(path: Path) -> dict[str, Any] | None:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        stored = plain_json(read_regular(path, _MOST_BYTES_OF_AN_ORIGIN))
+        require(stored, {"scores_sha256": is_text, "fingerprint": is_text})
+    except (OSError, OddValueError):
         return None
-    return stored if isinstance(stored, dict) else None
+    return dict(stored)
 
 
 def write_finished(output: Path, content: str, origin: Origin, sources: Sequence[Path]) -> Path | None:
@@ -74,7 +79,7 @@ def write_finished(output: Path, content: str, origin: Origin, sources: Sequence
     """
     moved = None
     encoded = bytes_on_disk(content)
-    earlier = output.read_bytes() if output.exists() else encoded
+    earlier = read_regular(output, _MOST_BYTES) if os.path.lexists(output) else encoded
     if earlier != encoded:
         moved = _free_version(output, hashlib.sha256(earlier).hexdigest())
         if os.path.lexists(origin_path(output)) and not os.path.lexists(origin_path(moved)):
@@ -95,7 +100,7 @@ def lay_out_again(output: Path, content: str, origin: Origin, sources: Sequence[
         "checkpoints": [str(source) for source in sources],
         "fingerprint": origin.fingerprint,
     }
-    if output.exists() and (replaced := output.read_bytes()) != encoded:
+    if output.exists() and (replaced := read_regular(output, _MOST_BYTES)) != encoded:
         document["replaced_sha256"] = hashlib.sha256(replaced).hexdigest()
     write_text_atomically(origin_path(output), json.dumps(document, indent=1) + "\n")
     with atomic_write(output) as file:

@@ -6,15 +6,19 @@ score. What does not fit is not used: a fingerprint of something else, or a line
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.atomic_files import atomic_write
+from utils.regular_files import open_regular, open_to_append, read_regular
 from utils.table_bytes import bytes_on_disk
 
 SUFFIX = ".partial"
+_MOST_BYTES = 1 << 30
+_MOST_BYTES_OF_A_HEAD = 1 << 16
 _HEAD = "# scores not complete yet, of "
 
 
@@ -32,7 +36,7 @@ class PartialScores:
         Only whole batches count, so that the batches that follow are those of a run that was never stopped.
         """
         try:
-            lines = self.path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+            lines = read_regular(self.path, _MOST_BYTES).decode(errors="surrogateescape").split("\n")
         except FileNotFoundError:
             return [], False
         if lines[0] != self._head:
@@ -55,7 +59,7 @@ class PartialScores:
 
     def append(self, first: int, scores: Sequence[str]) -> None:
         """Add the scores of the names from `first` on; raises OSError. A power cut may take what is not synced yet."""
-        with self.path.open("ab") as file:
+        with io.BufferedWriter(open_to_append(self.path)) as file:  # which writes on after a short write
             file.write(bytes_on_disk(self.lines(first, scores)))
 
     def lines(self, first: int, scores: Sequence[str]) -> str:
@@ -69,8 +73,8 @@ class PartialScores:
 
     def found_fingerprint(self) -> str:
         """Return the fingerprint that the file has, "" where it has none; raises OSError."""
-        with self.path.open(encoding="utf-8", errors="replace") as file:
-            line = file.readline().rstrip("\n")
+        with open_regular(self.path) as file:
+            line = file.readline(_MOST_BYTES_OF_A_HEAD).decode(errors="replace").rstrip("\n")
         return line.removeprefix(_HEAD) if line.startswith(_HEAD) else ""
 
     @property

@@ -16,7 +16,7 @@ from utils.scores.score_files import JoinedScores, ScoreFile, join_scores, read_
 from utils.scores.score_metrics import GroupMetrics, PooledMetrics, group_metrics, pooled_metrics
 from utils.scores.tandem_cost import DEFAULT_ASV_RATES
 from utils.scores.trial_keys import TrialKeys, read_keys
-from utils.terminal_text import printable
+from utils.terminal_text import lines_text
 
 _DEFAULT_ASV = "of ASVspoof 5, the default (--asv_scores FILE takes others; t-DCFs on different rates do not compare)"
 
@@ -88,7 +88,7 @@ def report_text(report: ScoreReport) -> str:
     """Return the report as lines: what was read, the pooled figures, and a table per factor."""
     parts = [[*_source_lines(report), ""], _pooled_lines(report), _tandem_lines(report), _verdict_lines(report)]
     parts += [["", *_table_lines(title, groups)] for title, groups in report.groups.items() if _tells(title, groups)]
-    return "\n".join(printable(line) for part in parts for line in part)
+    return lines_text(line for part in parts for line in part)
 
 
 def report_document(report: ScoreReport) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from training.evaluation.subject import Subject
 from utils.audio.finding import FoundAudio
 from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ
 from utils.scores.verdicts import BONA_FIDE, SPOOF
-from utils.terminal_text import columns_of, padded, printable
+from utils.terminal_text import columns_of, lines_text, padded, printable
 
 _NONE = "-"
 _WIDEST_NAME = 100
@@ -25,7 +25,7 @@ def head_text(subject: Subject, found: FoundAudio) -> str:
     lines += subject.judge.lines()
     lines.append(f"Precision: {subject.precision_text}")
     lines += found.left_out()
-    return "\n".join(lines)
+    return lines_text(lines)
 
 
 class ScoreTable:

@@ -27,6 +27,7 @@ from utils.corpora import CorpusPart
 from utils.errors import UserError
 from utils.interruption import StopRequest
 from utils.progress import progress
+from utils.regular_files import read_regular
 from utils.scores.score_files import read_scores
 from utils.table_bytes import bytes_on_disk
 
@@ -100,7 +101,7 @@ def _require_layout(subject: Subject, part: CorpusPart, output: Path, layout: Sc
     """Write finished scores again where keys came later, or an earlier version wrote other columns."""
     scores = [_score_cell(score) for score in read_scores(output).scores.tolist()]
     content = score_text(layout, part.protocol.trials, scores)
-    if bytes_on_disk(content) != output.read_bytes():
+    if bytes_on_disk(content) != read_regular(output):
         with ScoringLock(output):
             lay_out_again(output, content, origin, subject.sources)
         say(f"{output} has the same scores in the columns that the tools of this corpus read now")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from training.tasks.swa import SWA, has_batch_norm, load_mean
 from utils.console import say
 from utils.errors import UserError
 from utils.machine import choose_device, make_deterministic
+from utils.stored_values import OddValueError, plain_json
 from utils.version import PROGRAM
 
 _MEAN_IS_UNDECIDED = "the mean of several epochs was never validated, so that there is no calibration for it"
@@ -216,8 +216,8 @@ def _exported_decision(opened: VerifiedFile) -> tuple[Decision | None, str]:
             "it again"
         )
     try:
-        return Decision.from_dict(json.loads(stored["decision"])), without
-    except (KeyError, TypeError, ValueError) as error:
+        return Decision.from_dict(plain_json(stored["decision"])), without
+    except OddValueError as error:
         raise UserError(f"{path}: the decision in its header cannot be read ({error}): export it again") from error
 
 

@@ -11,6 +11,7 @@ from training.checkpoints.verified_file import VerifiedFile
 from training.saving.store import load_payload, save_checkpoint
 from utils.atomic_files import remove_stray_temporaries
 from utils.errors import UserError
+from utils.folders import is_folder
 
 
 def export_checkpoint(opened: VerifiedFile, target: Path | None) -> Path:
@@ -34,6 +35,6 @@ def require_free(target: Path) -> None:
     """
     if os.path.lexists(target):
         raise UserError(f"--export_path {target} exists already: pass another name, nothing is overwritten")
-    if not target.parent.is_dir():
+    if not is_folder(target.parent):
         raise UserError(f"--export_path {target}: there is no folder {target.parent}: make it first")
     remove_stray_temporaries(target.parent, of=target.name)

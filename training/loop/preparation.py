@@ -18,7 +18,9 @@ from utils.atomic_files import fsync_folder, make_folder, remove_stray_temporari
 from utils.console import say
 from utils.errors import UserError
 from utils.file_systems import limits_of
-from utils.terminal_text import bytes_text
+from utils.folders import readable_names_in
+from utils.regular_files import is_regular
+from utils.terminal_text import bytes_text, printable
 
 
 def make_run_folder(plan: Plan) -> None:
@@ -72,7 +74,7 @@ def prepare_folder(plan: Plan, store: CheckpointStore, payload: Mapping[str, Any
 def _remove_strays(run_folder: Path) -> None:
     for folder in _written_folders(run_folder):
         for name in remove_stray_temporaries(folder):
-            say(f"Removed {folder / name}, left by a process that was killed while it wrote.")
+            say(printable(f"Removed {folder / name}, left by a process that was killed while it wrote."))
 
 
 def _written_folders(run_folder: Path) -> list[Path]:
@@ -84,7 +86,8 @@ def _written_folders(run_folder: Path) -> list[Path]:
 def _restore_best(
     resumed: CheckpointRecord, plan: Plan, store: CheckpointStore, found: RunFolder, loaded: LoadedFile | None
 ) -> None:
-    versions = [plan.run.version_folder(number) for number in range(found.next_version, 0, -1)]
+    numbers = sorted({found.next_version, *found.versions}, reverse=True)
+    versions = [plan.run.version_folder(number) for number in numbers]
     missing = store.restore_best(resumed, [resumed.path.parent, plan.run.folder, *versions], loaded)
     if missing:
         say(f"[NOTE] {missing}")
@@ -92,4 +95,4 @@ def _restore_best(
 
 def _has_logs(plan: Plan) -> bool:
     folder: Path = plan.run.logs_folder
-    return folder.is_dir() and any(path.is_file() for path in folder.iterdir())
+    return any(is_regular(folder / name) for name in readable_names_in(folder))

@@ -18,7 +18,7 @@ from training.data.audio_identity import audio_identity
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.data.database import corpus_place, demo_to_make
 from training.loop.preparation import make_run_folder, prepare_folder
-from training.loop.starting_state import build, starting_state, trained_networks
+from training.loop.starting_state import build, refusing_odd, starting_state, trained_networks
 from training.loop.trainer import Trainer
 from training.planning.announcements import (
     changes_text,
@@ -155,7 +155,8 @@ def finish(plan: Plan) -> None:
     payload = load_payload(plan.opened or open_verified(plan.checkpoint.path))
     lock = RunLock(plan.run.lock)
     store = CheckpointStore(plan.run, CheckpointNames.of(plan.options), lock)
-    story = story_in(payload, make_task(plan.options, torch.device("cpu")))
+    with refusing_odd(plan.checkpoint.path):
+        story = story_in(payload, make_task(plan.options, torch.device("cpu")))
     try:
         with lock:
             prepare_folder(replace(plan, start=Start.RESUME), store, payload)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from training.checkpoints.history import History, UnfinishedEpoch
 from training.checkpoints.record import STATE_DICT
@@ -18,6 +22,8 @@ from training.state.random_states import seed_random_states
 from training.state.train_state import Observations, TrainState
 from training.tasks.task import Built, Networks, Task
 from utils.console import say
+from utils.errors import UserError
+from utils.stored_values import OddValueError
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +54,9 @@ def build(plan: Plan, task: Task) -> Start:
 def starting_state(plan: Plan, task: Task, start: Start, batches_per_epoch: int) -> TrainState:
     """Return the state to go on from; the networks must be on their device, since what optimizers hold follows them."""
     options, figures = plan.options, task.description.figures
-    past = History.in_payload(start.payload, figures) if start.payload else None
+    path = plan.source.path if plan.source else plan.run.folder
+    with refusing_odd(path):
+        past = History.in_payload(start.payload, figures) if start.payload else None
     total_steps = planned_steps(options.num_epochs, batches_per_epoch, past, batches_per_step=options.accumulate_steps)
     optimizers = task.optimizers(start.built.networks)
     state = TrainState(
@@ -60,12 +68,29 @@ def starting_state(plan: Plan, task: Task, start: Start, batches_per_epoch: int)
         dict.fromkeys(task.keeps),
     )
     if start.payload is not None:
-        assert plan.source is not None
-        state.restore(start.payload, plan.source.path)
+        with refusing_odd(path):
+            state.restore(start.payload, path)
         task.history_restored(state)
         if plan.begins_branch:
             state.history.lineage += ((secrets.token_hex(8), state.step),)
     return state
+
+
+@contextmanager
+def refusing_odd(path: Path) -> Iterator[None]:
+    """Say of a checkpoint what no version stores: its seal holds, and so it was written like that."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = (
+            " ".join(str(error).split()) if isinstance(error, OddValueError) else f"{type(error).__name__}: {error}"
+        )
+        raise UserError(
+            f"{path} cannot be resumed: it is as it was written, and what it holds makes no sense ({reason}): go on "
+            "from an earlier checkpoint by --resume --model_path FILE"
+        ) from error
 
 
 def trained_networks(plan: Plan, task: Task) -> Networks:

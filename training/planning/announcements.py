@@ -15,7 +15,7 @@ from training.settings.changes import Change
 from training.settings.options import Options
 from training.settings.tasks import Figure
 from utils.shell_text import with_path
-from utils.terminal_text import RULE, printable
+from utils.terminal_text import RULE, lines_text, printable
 
 
 def plan_text(plan: Plan) -> str:
@@ -32,7 +32,7 @@ def plan_text(plan: Plan) -> str:
             f"  config:      {plan.run.config}{copied}",
         ]
     lines += [f"  note:        {note}" for note in plan.notes]
-    return "\n".join(lines)
+    return lines_text(lines)
 
 
 def _what(plan: Plan) -> str:
@@ -54,7 +54,7 @@ def reached_text(plan: Plan) -> str:
     """Say that the target is reached, and how to go on."""
     assert plan.checkpoint is not None
     undone = [f"Left undone by a killed process, and done now: {what}." for what in plan.undone]
-    return "\n".join([*undone, _reached(plan), *untrained_text(plan.untrained, plan.checkpoint.path)])
+    return lines_text([*undone, _reached(plan), *untrained_text(plan.untrained, plan.checkpoint.path)])
 
 
 def untrained_text(changes: Sequence[Change], path: Path) -> list[str]:
@@ -106,7 +106,7 @@ def resume_summary(plan: Plan) -> str:
         *((f"Last {one.label}", _in_full(one, record.last)) for one in record.figures.ranking[1:]),
         ("Learning rate", rate_text(record, plan.options)),
     ]
-    return "\n".join([RULE, "RESUME SUMMARY", *(f"  {name + ':':<18}{value}" for name, value in rows), RULE])
+    return lines_text([RULE, "RESUME SUMMARY", *(f"  {name + ':':<18}{value}" for name, value in rows), RULE])
 
 
 def _resuming_from(record: CheckpointRecord) -> str:
@@ -169,7 +169,7 @@ def ended_text(history: History, path: Path) -> str:
 
 def changes_text(changes: Sequence[Change]) -> str:
     """Return the block of settings that differ from the checkpoint's, one `name: old -> new` per line."""
-    return "\n".join(
+    return lines_text(
         [
             "[WARNING] Configuration changes detected:",
             *(f"  - {change.name}: {change.old} -> {change.new}" for change in changes),

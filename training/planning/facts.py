@@ -13,12 +13,14 @@ from training.checkpoints.verified_file import VerifiedFile
 from training.runs.directory import RunDirectory
 from training.runs.experiments import find_experiment
 from training.runs.finding import find_source, what_is_in
+from training.runs.move_journal import read_move_journal
 from training.runs.own_folder import NearRun, Wanted, changes_to, find_run, kept_folder
 from training.runs.survey import Candidates, RunFolder, find_latest_usable, survey_folder
 from training.settings.identity import LENGTH
 from training.settings.options import Options
 from training.settings.requests import AutoResume, Resume, Train
 from utils.errors import UserError
+from utils.folders import is_folder
 
 _NOTHING = Candidates(None, ())
 
@@ -48,10 +50,17 @@ class Facts:
 
 
 def collect_facts(command: Train, lost: Sequence[UnusableFile] = ()) -> Facts:
-    """Look at the disk; raises UserError where --model_path names nothing that can be used.
+    """Look at the disk; `lost` are checkpoints that --auto_resume does not choose, since they could not be loaded.
 
-    `lost` are checkpoints that --auto_resume does not choose, since they could not be loaded.
+    Raises UserError where --model_path names nothing that can be used, and where it is not known what of the run folder
+    an interrupted move has still to take: training there could go on from what was to be left behind.
     """
+    facts = _collected(command, lost)
+    read_move_journal(facts.run.folder)
+    return facts
+
+
+def _collected(command: Train, lost: Sequence[UnusableFile]) -> Facts:
     if isinstance(command, AutoResume):
         experiment = command.options.experiment
         if experiment is None:
@@ -81,7 +90,7 @@ def _facts_of_run(options: Options, opened: VerifiedFile | None = None, *, goes_
             new = RunFolder(experiment.next_folder)
             return Facts(options, new, opened.source if opened else None, is_new_version=True, opened=opened)
         folder = own
-    if opened and folder.is_dir() and folder.samefile(opened.path.parent):  # however --model_path was typed
+    if opened and is_folder(folder) and folder.samefile(opened.path.parent):  # however --model_path was typed
         opened = opened.named(folder / opened.path.name)
     return Facts(options, survey_folder(folder), opened.source if opened else None, opened=opened)
 

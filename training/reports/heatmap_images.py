@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.runs.directory import RunDirectory
 from utils.atomic_files import TEMPORARY_PREFIX
+from utils.regular_files import open_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,9 +60,10 @@ def small_image(path: Path, widest_pixels: int) -> Image | None:
     from PIL import Image  # noqa: PLC0415  (matplotlib brings it, and only drawn heatmaps need it)
 
     try:
-        with Image.open(path) as opened:
+        with open_regular(path) as file, Image.open(file) as opened:
             image = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError):  # the last is what Pillow calls a broken PNG
+    # SyntaxError is what Pillow calls a broken PNG; one of more pixels than fit into memory is refused as a bomb.
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     image.thumbnail((widest_pixels, 10 * widest_pixels))
     return image

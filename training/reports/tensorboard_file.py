@@ -15,6 +15,7 @@ from training.reports.points import Curves, EpochPoint
 from training.reports.story import Moment, Story
 from training.runs.directory import RunDirectory
 from utils.atomic_files import make_folder
+from utils.folders import is_folder
 
 
 class TensorBoardFile:
@@ -85,7 +86,8 @@ class TensorBoardFile:
         self._drop()
         make_folder(self.place)
         for earlier in self.place.glob("events.out.tfevents.*"):
-            earlier.unlink()
+            if not is_folder(earlier):
+                earlier.unlink()
         # TensorBoard's own form of the name; the nanoseconds tell apart two files begun in one second.
         now = time.time_ns()
         name = f"events.out.tfevents.{now // 10**9:010d}.{socket.gethostname()}.{os.getpid()}.{now % 10**9}"

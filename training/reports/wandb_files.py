@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from utils.atomic_files import make_folder, remove_stray_temporaries, write_text_atomically
+from utils.regular_files import read_regular
 
 _BLOCK_BYTES = 32 * 1024
 _HEADER = b":W&B"
 _HEADER_BYTES = 7
+_MOST_DIGITS = 20
+_MOST_BYTES = 1 << 30
 _ENTRY = struct.Struct("<IHB")
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
@@ -30,8 +33,8 @@ def next_point(folders: Iterable[Path], run_id: str) -> int | None:
     numbers = []
     for folder in folders:
         first = _first_point_file(folder, run_id)
-        if first.exists():
-            numbers.append(int(first.read_text(encoding="utf-8")))
+        if (number := _number_in(first)) is not None:
+            numbers.append(number)
         for path in folder.glob(f"wandb/*run-*-{run_id}*/run-{run_id}.wandb"):
             numbers += [number + 1 for number in points_in_file(path)]
     return max(numbers, default=None)
@@ -43,7 +46,7 @@ def note_first_point(folder: Path, run_id: str, number: int) -> None:
     W&B writes a little later than it is told: a process that is killed at once leaves a file that says nothing.
     """
     path = _first_point_file(folder, run_id)
-    if not path.exists():
+    if _number_in(path) is None:
         make_folder(path.parent)
         remove_stray_temporaries(path.parent, of=path.name)
         write_text_atomically(path, f"{number}\n")
@@ -51,6 +54,15 @@ def note_first_point(folder: Path, run_id: str, number: int) -> None:
 
 def _first_point_file(folder: Path, run_id: str) -> Path:
     return folder / "wandb" / f"first-point-{run_id}.txt"
+
+
+def _number_in(path: Path) -> int | None:
+    """Return the number that a file says; None where it is missing, is no file or says none."""
+    try:
+        text = read_regular(path, _MOST_DIGITS)
+    except OSError:
+        return None
+    return int(text) if text.strip().isdigit() else None
 
 
 def points_in_file(path: Path) -> list[int]:
@@ -63,7 +75,7 @@ def records_in(path: Path) -> Iterator[Any]:
     from google.protobuf.message import DecodeError  # noqa: PLC0415
 
     record_type: Any = import_module("wandb.proto.wandb_internal_pb2").Record
-    for entry in _entries(path.read_bytes()):
+    for entry in _entries(read_regular(path, _MOST_BYTES)):
         try:
             yield record_type.FromString(entry)
         except DecodeError:

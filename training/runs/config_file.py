@@ -18,10 +18,11 @@ from training.checkpoints.history import History
 from training.runs.reproduction import how_to_repeat, what_differs
 from training.settings.options import SETTINGS, Options
 from training.settings.requests import Train
-from training.settings.yaml_settings import read_settings_file
+from training.settings.yaml_settings import MOST_BYTES, read_settings_file
 from utils.atomic_files import atomic_write
 from utils.errors import UserError
 from utils.numerics import NUMERICS
+from utils.regular_files import read_regular
 from utils.terminal_text import printable
 
 _REPRODUCES = "# Every setting of this run: training again with --config and this file reproduces it."
@@ -95,7 +96,7 @@ def reproduction_text(differing: Sequence[str], how: str) -> str:
 
 def _told_in(path: Path) -> bytes:
     """Return the lines of a run's config.yaml that say why it does not reproduce the run; nothing where none do."""
-    content = path.read_bytes()
+    content = read_regular(path, MOST_BYTES)
     if not content.startswith(_DOES_NOT.encode()):
         return b""
     head, mark, rest = content.partition(_TO_REPEAT.encode())
@@ -104,8 +105,6 @@ def _told_in(path: Path) -> bytes:
 
 def _settings_in(path: Path) -> Options | None:
     """Return the settings that a run's config.yaml gives; None where there is none that can be read."""
-    if not path.exists():
-        return None
     try:
         return Options(**read_settings_file(path).settings)
     except UserError:

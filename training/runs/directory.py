@@ -21,7 +21,7 @@ MOVE_JOURNAL_NAME = ".moving_aside.json"
 TRAINING_LOG_NAME = "training_log.csv"
 REPORT_NAME = "report.html"
 _ATTENTION, _FINAL_ATTENTION = "attention_epoch_", "final_attention_analysis"
-_VERSION = re.compile(r"version_(\d+)")
+_VERSION = re.compile(r"version_([0-9]{1,9})")
 
 
 def _suffix(comment: str | None) -> str:

@@ -6,6 +6,7 @@ Looks at the disk, changes nothing, needs no torch.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from training.runs.directory import (
     version_number,
 )
 from training.runs.own_folder import Wanted, find_run
-from training.runs.survey import RunFolder, survey_folder, versions_in
-from training.settings.name_template import CHECKPOINT_SUFFIXES
+from training.runs.survey import RunFolder, holds_checkpoints, survey_folder, versions_in
 from training.settings.options import Options
+from utils.folders import is_folder, readable_names_in
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def find_experiment(name: str) -> Experiment:
     taken = numbers | versions_in(OUTPUTS_ROOT / name / LOGS_ROOT.name)
     found = (root / f"version_{number}" for number in sorted(numbers, reverse=True))
     return Experiment(
-        tuple(folder for folder in found if folder.is_dir()), root / f"version_{max(taken, default=-1) + 1}"
+        tuple(folder for folder in found if is_folder(folder)), root / f"version_{max(taken, default=-1) + 1}"
     )
 
 
@@ -65,13 +66,14 @@ def other_versions(folder: Path) -> list[Path]:
         return []
     numbers = sorted(versions_in(folder.parent) - {version_number(folder.name)})
     found = (folder.with_name(f"version_{number}") for number in numbers)
-    return [path for path in found if path.is_dir()]
+    return [path for path in found if is_folder(path)]
 
 
 def other_experiments(own: Path) -> list[Path]:
     """Return the newest version of each experiment but that of the run folder `own`, if it holds checkpoint files."""
-    if not OUTPUTS_ROOT.is_dir():
-        return []
-    others = sorted(path for path in OUTPUTS_ROOT.iterdir() if path.resolve() not in own.resolve().parents)
-    newest = (folder for path in others for folder in find_experiment(path.name).folders[:1])
-    return [folder for folder in newest if any(path.suffix in CHECKPOINT_SUFFIXES for path in folder.iterdir())]
+    around = Path(os.path.realpath(own)).parents
+    others = (
+        name for name in readable_names_in(OUTPUTS_ROOT) if Path(os.path.realpath(OUTPUTS_ROOT / name)) not in around
+    )
+    newest = (folder for name in others for folder in find_experiment(name).folders[:1])
+    return [folder for folder in newest if holds_checkpoints(folder)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from training.checkpoints.file_format import BadCheckpointFileError
@@ -10,16 +11,18 @@ from training.checkpoints.verified_file import BrokenFileError, VerifiedFile, ve
 from training.runs.survey import survey_folder
 from training.settings.name_template import CHECKPOINT_SUFFIXES
 from utils.errors import UserError
+from utils.folders import is_folder, readable_names_in
+from utils.regular_files import is_regular
 
 _NAMES_SHOWN = 12
 
 
 def find_source(path: Path, which: str) -> VerifiedFile:
     """Return what --model_path names, a checkpoint or weights; raises UserError that lists what is there instead."""
-    if path.is_dir():
+    if is_folder(path):
         return _find_in_folder(path, which)
-    if not path.is_file():
-        fault = "is no regular file" if path.exists() else "does not exist"
+    if not is_regular(path):
+        fault = "is no regular file" if os.path.lexists(path) else "does not exist"
         raise UserError(f"--model_path {path} {fault}: {what_is_in(path.parent)}")
     found = _opened(path)
     if isinstance(found.facts, FrozenFile):
@@ -48,8 +51,9 @@ def _opened(path: Path) -> VerifiedFile:
 
 def what_is_in(folder: Path) -> str:
     """Say which checkpoints and folders are in a folder, for the message about one that is not."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         return f"there is no folder {folder}; --list_checkpoints shows the checkpoints of a run"
-    names = sorted(p.name for p in folder.iterdir() if p.name.endswith(CHECKPOINT_SUFFIXES) or p.is_dir())
+    found = readable_names_in(folder)
+    names = [name for name in found if name.endswith(CHECKPOINT_SUFFIXES) or is_folder(folder / name)]
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return f"{folder} holds {', '.join(names[:_NAMES_SHOWN])}{more}" if names else f"{folder} holds no checkpoint"

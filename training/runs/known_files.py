@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from training.checkpoints.frozen_reference import FrozenFile
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
+from training.checkpoints.sealed_file import cannot_be_read
 
 FileFacts: TypeAlias = CheckpointRecord | WeightsFile | FrozenFile | UnusableFile
 _Stamp: TypeAlias = tuple[int, ...]
@@ -36,9 +37,13 @@ class KnownFiles:
         """Examine files; one that has several names here, as the best checkpoint does, is read once."""
         before, self._known = self._known, {}
         here: dict[tuple[int, int], FileFacts] = {}
-        found = []
+        found: list[FileFacts] = []
         for path in paths:
-            status = path.lstat()  # a link is a file of its own, since its frozen weights may lie elsewhere
+            try:
+                status = path.lstat()  # a link is a file of its own, since its frozen weights may lie elsewhere
+            except OSError as error:
+                found.append(UnusableFile(path, cannot_be_read(error)))
+                continue
             number = status.st_dev, status.st_ino
             stamp, frozen, facts = before.get(number, (None, None, None))
             if facts is None or stamp != _stamp(status) or frozen != _stamp_of_frozen(path, facts):

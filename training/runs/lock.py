@@ -15,7 +15,10 @@ from typing import Self
 from utils.atomic_files import make_folder
 from utils.console import say
 from utils.errors import UserError
+from utils.regular_files import open_to_append
+from utils.terminal_text import printable
 
+_MOST_BYTES = 1000
 _LOCKS_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -49,7 +52,7 @@ class FileLock:
             return False
 
     def _locked(self) -> io.FileIO:
-        file = io.FileIO(self._path, "a+")
+        file = open_to_append(self._path)
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
@@ -85,7 +88,7 @@ class FileLock:
     @staticmethod
     def _holder(file: io.FileIO) -> str:
         file.seek(0)
-        return file.read().decode(errors="replace").strip()
+        return printable(file.read(_MOST_BYTES).decode(errors="replace").strip())
 
 
 class RunLock(FileLock):
@@ -136,7 +139,7 @@ def held_if_free(path: Path) -> Iterator[bool]:
     would be dropped.
     """
     try:
-        file = io.FileIO(path, "r+")
+        file = open_to_append(path, made=False)
     except OSError:
         yield False
         return

@@ -7,35 +7,33 @@ Nothing is ever overwritten.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from training.runs.directory import RunDirectory, version_number
-from utils.atomic_files import fsync_folder, write_text_atomically
+from training.runs.move_journal import MoveJournal, read_move_journal
+from utils.atomic_files import fsync_folder
+from utils.folders import names_in
 from utils.moving import move_durably
 
 
 def move_aside(run: RunDirectory, entries: Sequence[str], version: int) -> None:
     """Move `entries` of the run folder, and all its logs, into version folders of the same number."""
-    logs = [path.name for path in _listed(run.logs_folder) if version_number(path.name) is None]
-    journal = {"version": version, "entries": list(entries), "log_entries": logs}
-    write_text_atomically(run.move_journal, json.dumps(journal, indent=1))
+    logs = tuple(name for name in names_in(run.logs_folder) if version_number(name) is None)
+    MoveJournal(version, tuple(entries), logs).write(run.folder)
     complete_interrupted_move(run)
 
 
 def complete_interrupted_move(run: RunDirectory) -> int | None:
-    """Carry out what the journal says and return its version number; None where there is no journal."""
-    if not run.move_journal.exists():
+    """Carry out what the journal says and return its version number; None where there is no journal.
+
+    Raises UserError for one that makes no sense, and moves nothing then.
+    """
+    journal = read_move_journal(run.folder)
+    if journal is None:
         return None
-    journal = json.loads(run.move_journal.read_text(encoding="utf-8"))
-    version: int = journal["version"]
-    move_durably(journal["entries"], run.folder, run.version_folder(version))
-    move_durably(journal["log_entries"], run.logs_folder, run.logs_version_folder(version))
+    version = journal.version
+    move_durably(journal.entries, run.folder, run.version_folder(version))
+    move_durably(journal.log_entries, run.logs_folder, run.logs_version_folder(version))
     run.move_journal.unlink()
     fsync_folder(run.folder)
     return version
-
-
-def _listed(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []

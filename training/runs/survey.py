@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,12 +22,16 @@ from training.runs.directory import (
     version_number,
 )
 from training.runs.known_files import KnownFiles
+from training.runs.move_journal import CANNOT_BE_USED, MoveJournal, read_move_journal
 from training.settings.name_template import CHECKPOINT_SUFFIXES, LAST_CHECKPOINT
 from utils.atomic_files import TEMPORARY_PREFIX
 from utils.errors import UserError
+from utils.folders import is_folder, names_in, readable_names_in
+from utils.regular_files import open_regular, read_regular
 
 _EPOCHS_TOLD = re.compile(rb'<meta name="epochs" content="(\d+)">')
 _HEAD_BYTES = 1000
+_MOST_BYTES_OF_A_TABLE = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -99,18 +103,19 @@ class Candidates:
 def survey_folder(folder: Path, known: KnownFiles | None = None) -> RunFolder:
     """Read the record of every checkpoint in a run folder; a folder that does not exist is an empty one.
 
-    What an interrupted move has still to take into a version_N folder counts as moved already. `known` are files that
-    an earlier survey has read.
+    What an interrupted move has still to take into a version_N folder counts as moved already. A journal of one that
+    makes no sense is unusable, as are folders and other things that are named as checkpoints are. `known` are files
+    that an earlier survey has read.
     """
     log_versions = versions_in(logs_folder_of(folder))
-    if not folder.is_dir():
+    if not is_folder(folder):
         return RunFolder(folder, versions=tuple(sorted(log_versions)))
-    being_moved, move_versions = _interrupted_move(folder)
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name not in being_moved)
+    journal, unusable = _journal_in(folder)
+    being_moved, move_versions = (set(journal.entries), {journal.version}) if journal else (set(), set())
+    names = [name for name in names_in(folder) if name not in being_moved]
     entries = [name for name in names if version_number(name) is None and not _is_bookkeeping(name)]
-    files = (KnownFiles() if known is None else known).examined(
-        folder / name for name in entries if name.endswith(CHECKPOINT_SUFFIXES) and _is_file_or_link(folder / name)
-    )
+    known = KnownFiles() if known is None else known
+    files = [*known.examined(folder / name for name in entries if name.endswith(CHECKPOINT_SUFFIXES)), *unusable]
     records = [file for file in files if isinstance(file, CheckpointRecord)]
     best = _furthest(record for record in records if _is_named(record, record.description.best_checkpoint_name))
     last = _furthest(record for record in records if _is_named(record, LAST_CHECKPOINT))
@@ -137,7 +142,15 @@ def place_of(folder: Path) -> str:
 
     Nothing else belongs to it: Slurm continues a run on another node, and a mount gives a folder another number.
     """
-    return str(folder.resolve())
+    return os.path.realpath(folder)
+
+
+def _journal_in(folder: Path) -> tuple[MoveJournal | None, list[UnusableFile]]:
+    try:
+        return read_move_journal(folder), []
+    except UserError as error:
+        path = folder / MOVE_JOURNAL_NAME
+        return None, [UnusableFile(path, str(error).removeprefix(f"{path} {CANNOT_BE_USED}: "))]
 
 
 def is_copy(checkpoint: CheckpointRecord) -> bool:
@@ -153,7 +166,7 @@ def is_copy(checkpoint: CheckpointRecord) -> bool:
 def _rows_in(table: Path) -> int:
     """Return the number of rows under a table's head; 0 where there is none."""
     try:
-        return max(0, len(table.read_bytes().splitlines()) - 1)
+        return max(0, len(read_regular(table, _MOST_BYTES_OF_A_TABLE).splitlines()) - 1)
     except OSError:
         return 0
 
@@ -161,7 +174,7 @@ def _rows_in(table: Path) -> int:
 def _epochs_told_by(page: Path) -> int | None:
     """Return how many completed epochs a run page says that it tells; None for no page or another one."""
     try:
-        with page.open("rb") as file:
+        with open_regular(page) as file:
             told = _EPOCHS_TOLD.search(file.read(_HEAD_BYTES))
     except OSError:
         return None
@@ -176,34 +189,13 @@ def _is_named(record: CheckpointRecord, beginning: str) -> bool:
     return record.path.name.startswith(beginning)
 
 
-def _is_file_or_link(path: Path) -> bool:
-    """Whether this can be a checkpoint; a link that leads nowhere counts, so that it is named and not overlooked."""
-    return path.is_file() or path.is_symlink()
-
-
 def versions_in(folder: Path) -> set[int]:
     """Return the numbers N of what is called version_N in a folder."""
-    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    return {number for number in map(version_number, names) if number is not None}
+    return {number for number in map(version_number, readable_names_in(folder)) if number is not None}
 
 
 def _is_bookkeeping(name: str) -> bool:
     return name in (LOCK_NAME, MOVE_JOURNAL_NAME) or name.startswith(TEMPORARY_PREFIX)
-
-
-def _interrupted_move(folder: Path) -> tuple[set[str], set[int]]:
-    """Return what an interrupted move has still to take and the version it goes to; nothing where there is none."""
-    journal = folder / MOVE_JOURNAL_NAME
-    if not journal.exists():
-        return set(), set()
-    try:
-        move = json.loads(journal.read_text(encoding="utf-8"))
-        return set(move["entries"]), {move["version"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{journal}, which says what is being moved aside, is damaged ({error}): look what of {folder} is in its "
-            "newest version_N folder, move the rest there by hand, and remove that file"
-        ) from error
 
 
 def find_latest_usable(run: RunFolder, lost: Sequence[UnusableFile] = ()) -> Candidates:
@@ -236,20 +228,34 @@ def _is_same_file(one: Path, other: Path) -> bool:
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """Return the files of a folder that are named as checkpoints are, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.name.endswith(CHECKPOINT_SUFFIXES))
+    """Return what is named as checkpoints are in a folder, sorted by name; [] where it cannot be read."""
+    return [folder / name for name in readable_names_in(folder) if name.endswith(CHECKPOINT_SUFFIXES)]
 
 
 def other_run_folders(own: Path, root: Path = RUNS_ROOT) -> list[Path]:
-    """Return the folders under `root`, but `own`, that hold checkpoint files, sorted by name."""
-    if not root.is_dir():
-        return []
-    return sorted(folder for folder in root.iterdir() if folder.is_dir() and folder != own and checkpoint_files(folder))
+    """Return the folders under `root`, but `own`, that hold checkpoint files, sorted by name.
+
+    One that may not be looked into holds none.
+    """
+    folders = (root / name for name in readable_names_in(root))
+    return [folder for folder in folders if folder != own and holds_checkpoints(folder)]
+
+
+def holds_checkpoints(folder: Path) -> bool:
+    """Whether something in a folder is named as checkpoints are, as far as that can be seen."""
+    return any(name.endswith(CHECKPOINT_SUFFIXES) for name in readable_names_in(folder))
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:  # it went meanwhile
+        return 0.0
 
 
 def newest_record(folder: Path) -> CheckpointRecord | None:
     """Return a readable record of a run folder, the most recently written one, without reading all of them."""
-    for path in sorted(checkpoint_files(folder), key=lambda file: file.lstat().st_mtime, reverse=True):
+    for path in sorted(checkpoint_files(folder), key=_changed_at, reverse=True):
         found = examine(path)
         if isinstance(found, CheckpointRecord):
             return found

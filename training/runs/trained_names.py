@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.atomic_files import atomic_write
+from utils.regular_files import read_regular
 
 FILE_NAME = "trained_names.bin"
 _BEGINNING = b"names trained on, format 1\n"
 _BEGINNING_OF_SOME = b"names trained on since the weights that it began with, format 1\n"
 _HASH_BYTES = 8
 _SEAL_BYTES = 32
+_MOST_BYTES = 1 << 28  # 33 million names
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def write_trained_names(folder: Path, names: TrainedNames) -> None:
 def read_trained_names(folder: Path) -> TrainedNames | None:
     """Return what the checkpoints in a folder were trained on; None where the file is missing or not as written."""
     try:
-        stored = (folder / FILE_NAME).read_bytes()
+        stored = read_regular(folder / FILE_NAME, _MOST_BYTES)
     except OSError:
         return None
     content, seal = stored[:-_SEAL_BYTES], stored[-_SEAL_BYTES:]

@@ -22,6 +22,7 @@ from training.checkpoints.record import CheckpointRecord, Kind
 from training.checkpoints.sealed_file import BAD_ENTRY, RECORD_NAME, broken_seal_of, read_record, write_sealed
 from training.runs.retention import own_records
 from utils.atomic_files import atomic_write, disk_error_behind
+from utils.regular_files import open_regular
 
 _LEVEL = 1  # weights hardly shrink further, and 9 takes several times as long
 _BUFFER_BYTES = 1 << 22
@@ -56,7 +57,7 @@ def compress_file(path: Path, check: Callable[[], None] = lambda: None) -> int:
     if record is None:
         return 0
     try:
-        with path.open("rb") as old_file:
+        with open_regular(path) as old_file:
             _refuse_damage(broken_seal_of(old_file))
             with zipfile.ZipFile(old_file) as old, atomic_write(path) as new_file:
                 write_sealed(new_file, lambda writer: _deflate(old, writer, check), record)
@@ -69,7 +70,7 @@ def compress_file(path: Path, check: Callable[[], None] = lambda: None) -> int:
 
 
 def _is_compressed(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(_METHOD_AT + 2)
     return int.from_bytes(start[_METHOD_AT:], "little") == zipfile.ZIP_DEFLATED
 

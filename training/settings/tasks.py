@@ -10,6 +10,27 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
+from utils.stored_values import Check, is_count, is_number, is_word, optional, require
+
+
+def _is_label(value: Any) -> bool:
+    return value == "" or is_word(value)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+_OF_A_FIGURE: Mapping[str, Check] = {
+    "part": lambda value: value in ("train", "val"),
+    "key": lambda value: isinstance(value, str) and value.isidentifier(),
+    **dict.fromkeys(("short", "unit", "chart", "tag"), _is_label),
+    "decimals": lambda value: is_count(value) and value <= 12,
+    "rank": is_count,
+    **dict.fromkeys(("higher_is_better", "listed"), _is_flag),
+    **dict.fromkeys(("floor", "ceiling"), optional(is_number)),
+}
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -132,18 +153,14 @@ class Figures:
 
     @classmethod
     def from_list(cls, stored: Any) -> Figures:
-        """Rebuild what `as_list` gave; raises TypeError or ValueError for anything else.
+        """Rebuild what `as_list` gave; raises TypeError or ValueError (OddValueError) for anything else.
 
         What a later version says of a figure beside that is passed over.
         """
         known = {field.name: field.type for field in fields(Figure)}
         found = tuple(Figure(**{name: value for name, value in dict(one).items() if name in known}) for one in stored)
         for figure in found:
-            texts = (figure.part, figure.key, figure.short, figure.unit, figure.chart, figure.tag)
-            if not all(isinstance(text, str) for text in texts) or type(figure.decimals) is not int:
-                raise TypeError(f"a figure makes no sense: {figure}")
-            if type(figure.rank) is not int or not 0 <= figure.decimals <= 12 or not figure.key.isidentifier():
-                raise ValueError(f"a figure makes no sense: {figure}")
+            require(asdict(figure), _OF_A_FIGURE)
         return cls(found)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from training.settings.setting import OnChange, setting
 from utils.errors import UserError
+from utils.stored_values import is_word
 
+_RUN_ID = re.compile(r"[^\W/\\#?%:*\[\]][^/\\#?%:*\[\]\s]{0,127}")  # it becomes part of paths and of patterns of them
 MODES = ("online", "offline", "disabled")
 
 
@@ -28,9 +31,10 @@ class WandbIdentity:
 
     @classmethod
     def in_payload(cls, payload: Mapping[str, Any]) -> WandbIdentity | None:
-        """Return what a checkpoint holds; None where it was saved without it."""
-        stored = [payload.get(key) for key in ("wandb_run_id", "wandb_run_name", "wandb_project")]
-        return cls(*stored) if all(isinstance(text, str) and text for text in stored) else None  # type: ignore[arg-type]
+        """Return what a checkpoint holds; None where it was saved without it, or with what W&B takes for no id."""
+        run_id, name, project = (payload.get(key) for key in ("wandb_run_id", "wandb_run_name", "wandb_project"))
+        is_known = isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) and is_word(name) and is_word(project)
+        return cls(run_id, name, project) if is_known else None  # type: ignore[arg-type]
 
 
 def refuse_missing_package() -> None:

@@ -20,8 +20,12 @@ from training.settings.nearest_name import nearest_name
 from training.settings.options import SETTINGS, part_type, setting_type, wrong_type
 from training.settings.wandb import MODES
 from utils.errors import EXIT_USAGE, UserError
+from utils.regular_files import read_regular
 
 CHECKPOINT, WANDB = "checkpoint", "wandb"
+MOST_BYTES = 1 << 16
+"""Of a settings file: the largest is a few kilobytes."""
+_SHOWN = 200
 _SAVING = frozenset(name for name, declared in SETTINGS.items() if declared.group == "saving")
 _RESUME_FROM = "resume_from"  # no setting of a run
 _SAVE_METADATA = "save_wandb_metadata"
@@ -51,18 +55,36 @@ def read_settings_file(path: Path) -> SettingsFile:
     import yaml  # noqa: PLC0415  (only runs with --config pay for it)
 
     try:
-        content = path.read_bytes()
+        content = read_regular(path, MOST_BYTES)
     except OSError as error:
         raise UserError(f"--config {path} cannot be read: {error.strerror}", EXIT_USAGE) from error
     try:
         text = content.decode()
+        _refuse_bombs(text)
         document = yaml.safe_load(text)
         _refuse_names_given_twice(path, yaml.compose(text, yaml.SafeLoader))
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bad UTF-8, or a date that is none
-        raise UserError(f"--config {path} is not valid YAML: {error}", EXIT_USAGE) from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"--config {path} is not valid YAML: {reason}", EXIT_USAGE) from error
     if not isinstance(document, Mapping):
         raise UserError(f"--config {path} must hold `name: value` lines, found {type(document).__name__}", EXIT_USAGE)
     return _Reader(path).read(content, document)
+
+
+def _refuse_bombs(text: str) -> None:
+    """Refuse what no file of settings has and what takes seconds to read, or more memory than there is.
+
+    An alias can stand for a structure in which others stand again, and so for more than can ever be written out.
+    """
+    import yaml  # noqa: PLC0415
+
+    depth = aliases = 0
+    for number, event in enumerate(yaml.parse(text, yaml.SafeLoader)):
+        aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        for count, most, what in ((number, 10_000, "values"), (aliases, 12, "aliases"), (depth, 8, "levels")):
+            if count > most:
+                raise yaml.YAMLError(f"it has more than {most:,} {what}, and a file of settings needs few")
 
 
 def _refuse_names_given_twice(path: Path, node: Any, section: str = "") -> None:
@@ -113,7 +135,7 @@ class _Reader:
         if content is None or _is_flag(section, content):
             return {}
         if not isinstance(content, Mapping):
-            self._refuse(f"must hold `name: value` lines under {section}, found {content!r}")
+            self._refuse(f"must hold `name: value` lines under {section}, found {_short(content)}")
         for name in content:
             if name in _SECTIONS[section]:
                 continue
@@ -147,7 +169,7 @@ class _Reader:
         return tuple(map(part_type(name), value)) if kind is tuple else value
 
     def _refuse_type(self, shown: str, must_be: str, value: Any) -> NoReturn:
-        raise UserError(f"--config {self.path}: {shown} must be {must_be}, found {value!r}", EXIT_USAGE)
+        raise UserError(f"--config {self.path}: {shown} must be {must_be}, found {_short(value)}", EXIT_USAGE)
 
     def _wandb(self, section: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         for name, value in section.items():
@@ -155,6 +177,11 @@ class _Reader:
             if name == "mode" and read is not None and read not in MODES:
                 self._refuse(f"has wandb.mode {read!r}: it must be one of {', '.join(MODES)}")
             yield _WANDB[name], read
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _is_flag(name: str, value: Any) -> bool:
