@@ -125,7 +125,7 @@ def _score_rest(
     first = -(-len(scores) // options.batch_size)
     try:
         with progress("scoring", batches.num_batches, first) as bar:
-            for batch in batches.batches(first):
+            for batch in batches.batches(first, stop):
                 if stop.requested:
                     return
                 texts = _score(subject, batch, gathered.names[len(scores) :])

@@ -145,7 +145,7 @@ class Trainer:
             seconds_of_epoch=history.times[-1].seconds if history.times else None,
         ) as bar:
             began = self._unblocked_clock()
-            batches = _read(self.training.batches(history.epoch + 1, under_way.batches_done))
+            batches = _read(self.training.batches(history.epoch + 1, under_way.batches_done, self.stop))
             for group in _grouped(batches, self.facts.options.accumulate_steps):
                 for network in state.networks.values():
                     network.train()
@@ -226,7 +226,7 @@ class Trainer:
         seen: list[Observed] = []
         label = f"epoch {state.epoch + 1}/{self.facts.options.num_epochs} validation"
         with progress(label, self.validation.num_batches) as bar:
-            for batch in _read(self.validation.batches()):
+            for batch in _read(self.validation.batches(stop=self.stop)):
                 seen.append(self.task.validation_step(state, batch.to(self.task.device)))
                 bar.advance(utterances=len(batch))
                 if self._is_to_stop:
