@@ -308,8 +308,7 @@ def test_workers_die_with_a_killed_program_and_hold_nothing_of_it(part: CorpusPa
 def test_a_worker_whose_program_was_killed_while_it_started_ends_too() -> None:
     """Such workers lived for ever: found by hundreds of kills, in the processes that were left."""
     late = (
-        "import os; from training.data.workers import _prepare_worker; _prepare_worker(os.getpid()); "
-        "print('lives on')"
+        "import os; from training.data.workers import _prepare_worker; _prepare_worker(os.getpid()); print('lives on')"
     )
     ended = subprocess.run(
         [sys.executable, "-c", late], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True

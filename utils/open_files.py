@@ -1,4 +1,4 @@
-"""How many files this process may open besides those that it has open, asking the system for more where it gives more."""
+"""How many files this process may open beside those that are open, once it has asked the system for more."""
 
 from __future__ import annotations
 

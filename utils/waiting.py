@@ -14,10 +14,11 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from itertools import islice
+from typing import Any, TypeVar
 
 from utils.interruption import StopRequest
 
@@ -57,7 +58,7 @@ class Helpers:
                 return
             try:
                 found = work(number)
-            except BaseException as error:  # noqa: BLE001  (it is raised where the result is asked for)
+            except BaseException as error:  # noqa: BLE001  (raised where the result is asked for)
                 result.set_exception(error)
             else:
                 result.set_result(found)
@@ -85,6 +86,12 @@ def wait_for(result: Future[Result], awaited: Callable[[], str], stop: StopReque
     After 30 s, and then rarely, what `awaited` returns is told on stderr. Raises StopAskedError as soon as `stop` is
     requested and the result is not there.
     """
+    wait_until_done(result, awaited, stop)
+    return result.result()
+
+
+def wait_until_done(result: Future[Any], awaited: Callable[[], str], stop: StopRequest = NEVER) -> None:
+    """Wait as `wait_for` does, and leave the result to the caller."""
     with _telling(awaited) as tell:
         while not result.done():
             if stop.requested:
@@ -92,7 +99,16 @@ def wait_for(result: Future[Result], awaited: Callable[[], str], stop: StopReque
                 raise StopAskedError
             wait([result], _LOOK_EVERY_S)
             tell()
-    return result.result()
+
+
+def each_awaited(items: Iterable[Result], awaited: Callable[[], str], stop: StopRequest = NEVER) -> Iterator[Result]:
+    """Yield the items, each of which a helper gets from the iterable while this thread waits for it."""
+    helpers, coming = Helpers(1, "waiting"), iter(items)
+    try:
+        while found := wait_for(helpers.do(lambda _: list(islice(coming, 1))), awaited, stop):
+            yield from found
+    finally:
+        helpers.close()
 
 
 @contextmanager

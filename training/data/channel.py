@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import socket
 import struct
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class Channel:
         return pickle.loads(pickled, buffers=arrays)
 
     def _bytes(self, size: int) -> memoryview:
-        found = memoryview(np.empty(size, np.uint8))
+        found = memoryview(np.empty(size, np.uint8).data)
         done = 0
         while done < size:
             try:
@@ -60,10 +61,8 @@ class Channel:
 
     def shut(self) -> None:
         """End what is under way at both ends, in other threads too."""
-        try:
+        with suppress(OSError):  # the other end may be gone already
             self._end.shutdown(socket.SHUT_RDWR)
-        except OSError:  # the other end is gone already
-            pass
 
     def close(self) -> None:
         """Let go of this end in this process."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from utils.corpora import CorpusPart
 from utils.errors import UserError
 from utils.interruption import StopRequest
 from utils.open_files import most_open_files, room_for_open_files
-from utils.waiting import NEVER, Helpers, wait_for
+from utils.waiting import NEVER, Helpers, each_awaited, wait_for
 
 View = Callable[[Waveform, int, str, int], Waveform]
 """What is seen of a waveform, given its epoch, its utterance, and how often that came in the epoch before."""
@@ -79,6 +80,7 @@ class BatchKey:
     indices: tuple[int, ...]
     visits: tuple[int, ...] = ()
 
+
 class BatchDataset:
     """Reads whole batches by `BatchKey`; picklable, so that any way of starting workers will do."""
 
@@ -111,6 +113,17 @@ class BatchDataset:
         if place.number is not None:
             return str(self._part.audio_paths[place.number])
         return f"{len(key.indices)} files, the first of which is {self._part.audio_paths[key.indices[0]]}"
+
+
+def read_waveforms(paths: Sequence[Path], stop: StopRequest = NEVER) -> Iterator[Waveform]:
+    """Yield the waveform of each file; raises UserError for one that cannot be read, and StopAskedError."""
+    at = [Path()]
+
+    def read() -> Iterator[Waveform]:
+        for at[0] in paths:
+            yield read_waveform(at[0])
+
+    return each_awaited(read(), lambda: f"data: reading {at[0]}", stop)
 
 
 @dataclass(eq=False)

@@ -25,6 +25,7 @@ from utils.errors import UserError
 from utils.interruption import StopRequest
 from utils.progress import progress
 from utils.scores.score_files import read_scores
+from utils.waiting import StopAskedError
 
 
 def score_part(
@@ -132,6 +133,8 @@ def _score_rest(
                 gathered.append(len(scores), texts)
                 scores += texts
                 bar.advance(utterances=len(texts))
+    except StopAskedError:  # what was scored before is in the file
+        return
     finally:
         batches.close()
 

@@ -5,10 +5,10 @@ A resumed run and a fresh one take the same path through here: the state says wh
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -16,8 +16,10 @@ import torch
 from training.checkpoints.history import EpochMetrics, History, StepMetrics, is_stalled
 from training.checkpoints.record import Kind
 from training.data.batches import TrainingBatches, ValidationBatches
-from training.data.loading import Batch
+from training.loop.reading import DataError, grouped, read
 from training.loop.step import take_step
+from training.loop.undoing import StepUndo
+from training.planning.announcements import out_of_memory_text
 from training.reports.reporting import Reports
 from training.reports.story import Moment
 from training.saving.background_saving import Saver
@@ -28,26 +30,10 @@ from training.tasks.task import Task
 from utils.console import say
 from utils.errors import UserError
 from utils.interruption import StopRequest
+from utils.memory_shortage import memory_shortage
 from utils.progress import progress
 from utils.ranks import Alone, Ranks
-
-
-class _DataError(UserError):
-    """An utterance that cannot be read; the state is whole, since it shows between two steps."""
-
-
-def _read(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield the batches, telling what goes wrong in reading them from what goes wrong in using them."""
-    try:
-        yield from batches
-    except UserError as error:
-        raise _DataError(str(error)) from error
-
-
-def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """Yield what makes one step each: `size` batches, or what is left of them at the end of the epoch."""
-    while group := list(islice(batches, size)):
-        yield group
+from utils.waiting import StopAskedError
 
 
 @dataclass
@@ -91,10 +77,13 @@ class Trainer:
     def train(self) -> None:
         """Train until `is_done` or a stop is asked for; then `last_saved` is the state as it is.
 
-        Raises UserError where training cannot go on; what was trained is saved first, unless it diverged.
+        Raises UserError where training cannot go on; what was trained is saved first, unless it diverged or memory
+        ran out in the middle of an update.
         """
         self._clock = time.monotonic()
         self._began_at = self.state.step
+        self._undo = StepUndo(self.state.networks.values(), self.state.optimizers.values())
+        shortage = ""
         try:
             if self._was_stopped_before_validation():
                 self._after_step()
@@ -103,21 +92,33 @@ class Trainer:
                     self._train_epoch()
                 if not self._is_to_stop:
                     self._validate_and_commit()
-        except _DataError as error:
+        except StopAskedError:
+            pass  # between two steps, and validation is done again
+        except DataError as error:
             self._save_where_it_stands()
             raise UserError(f"{error}. {self._what_is_saved()}") from error
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (MemoryError, RuntimeError, OSError) as error:
+            shortage = memory_shortage(error)
+            if not shortage:
                 raise
-            # Raised wherever the loop was, also within an optimizer step, so the state cannot be trusted.
-            self._take_in(self.saver.wait())
-            raise UserError(
-                f"a process that reads audio died, most likely for want of memory ({str(error).splitlines()[0]}): "
-                f"pass a lower --num_workers. {self._what_is_saved()}"
-            ) from error
+        if shortage:  # here, where the error no longer holds what the step had allocated
+            self._end_for_want_of_memory(shortage)
         if self._is_to_stop:
             self._save_where_it_stands()
         self._take_in(self.saver.wait())
+
+    def _end_for_want_of_memory(self, shortage: str) -> None:
+        """Raise UserError, once what was trained is saved if it is whole and there is memory enough for that."""
+        gc.collect()
+        torch.cuda.empty_cache()
+        try:
+            if self._undo.undo():
+                self._save_where_it_stands()
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not memory_shortage(error):
+                raise
+        self._take_in(self.saver.wait())
+        raise UserError(f"{out_of_memory_text(shortage, self.state.history)} {self._what_is_saved()}")
 
     def _save_where_it_stands(self) -> None:
         """Put the state as it is on disk, unless it is there already, and wait until it is."""
@@ -145,11 +146,12 @@ class Trainer:
             seconds_of_epoch=history.times[-1].seconds if history.times else None,
         ) as bar:
             began = self._unblocked_clock()
-            batches = _read(self.training.batches(history.epoch + 1, under_way.batches_done, self.stop))
-            for group in _grouped(batches, self.facts.options.accumulate_steps):
+            batches = read(self.training.batches(history.epoch + 1, under_way.batches_done, self.stop))
+            for group in grouped(batches, self.facts.options.accumulate_steps):
                 for network in state.networks.values():
                     network.train()
-                result = take_step(state, self.task, group)
+                with self._undo.step():
+                    result = take_step(state, self.task, group)
                 history.pace.steps += 1
                 history.pace.step_seconds += self._unblocked_clock() - began
                 if history.step == self._began_at + 1:  # only now do the optimizers have their moments
@@ -226,7 +228,7 @@ class Trainer:
         seen: list[Observed] = []
         label = f"epoch {state.epoch + 1}/{self.facts.options.num_epochs} validation"
         with progress(label, self.validation.num_batches) as bar:
-            for batch in _read(self.validation.batches(stop=self.stop)):
+            for batch in read(self.validation.batches(stop=self.stop)):
                 seen.append(self.task.validation_step(state, batch.to(self.task.device)))
                 bar.advance(utterances=len(batch))
                 if self._is_to_stop:
