@@ -13,6 +13,8 @@ _OF_OTHERS = (
     "bad_alloc",
     "alloc_failed",  # cuBLAS and cuDNN
     "failed to map segment",  # the loader of shared libraries
+    "could not create a primitive",  # oneDNN, which finds no room for the code it makes
+    "could not create a memory",
 )
 _THREAD = "can't start new thread"
 _ASKED_FOR = re.compile(r"tried to allocate ([\d.]+ ?\w+)", re.IGNORECASE)

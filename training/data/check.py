@@ -108,8 +108,9 @@ def _check_part(part: _LocatedPart, named: Set[str], num_threads: int) -> Checke
 
 def _listen(name: str, paths: Sequence[Path], num_threads: int) -> list[CheckedAudio]:
     checked: list[CheckedAudio] = []
-    helpers = Helpers(num_threads, "checking")  # libsndfile decodes without the interpreter's lock
+    helpers = None
     try:
+        helpers = Helpers(num_threads, "checking")  # libsndfile decodes without the interpreter's lock
         with progress(f"checking {name}", len(paths), unit="files") as shown:
             for tasks in _tasks(paths):
                 under_way = [(task, helpers.do(task)) for task in tasks]
@@ -125,7 +126,8 @@ def _listen(name: str, paths: Sequence[Path], num_threads: int) -> list[CheckedA
             EXIT_INTERRUPTED,
         ) from None
     finally:
-        helpers.close()
+        if helpers:
+            helpers.close()
     return checked
 
 

@@ -6,6 +6,7 @@ that wait whatever a disk or file server does.
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -107,6 +108,11 @@ class BatchDataset:
     def _read(self, index: int, epoch: int, visit: int) -> Waveform:
         waveform = read_waveform(self._part.audio_paths[index])
         return self._view(waveform, epoch, self._part.protocol.trials[index].utterance, visit)
+
+    @property
+    def name(self) -> str:
+        """The name of the part."""
+        return self._part.name
 
     def files(self, key: BatchKey, place: Place) -> str:
         """Return in words which file of a batch is being read."""
@@ -212,9 +218,11 @@ class BatchReader:
         """Start the workers, or as many as the system allows: with fewer, or with none, the batches are the same."""
         wanted, why = self._num_workers, ""
         if wanted:
-            room = room_for_open_files(wanted * OPEN_FILES_OF_A_WORKER + _OTHER_OPEN_FILES) - _OTHER_OPEN_FILES
+            needed = wanted * OPEN_FILES_OF_A_WORKER + _OTHER_OPEN_FILES
+            room = room_for_open_files(needed) - _OTHER_OPEN_FILES
             wanted = min(wanted, max(0, room // OPEN_FILES_OF_A_WORKER))
-            why = f"no more than {most_open_files()} files may be open at a time: raise `ulimit -n`"
+            most = most_open_files()
+            why = f"only {most} files may be open at a time: `ulimit -n {most + 2 * needed}` gives room for all"
         self._workers = []
         for _ in range(wanted):
             try:
@@ -224,9 +232,14 @@ class BatchReader:
                 break
         found = len(self._workers)
         if found < self._num_workers:
-            instead = f"{found} of the {self._num_workers} processes that" if found else "no process of its own, it"
-            say(f"[NOTE] Audio is read by {instead} --num_workers asks for ({why}). The results are the same.")
-        return Helpers(max(1, found), "reading")
+            instead = f"{found} instead of {self._num_workers}" if found else f"none of the {self._num_workers}"
+            say(
+                f"[NOTE] {self._dataset.name} audio is read by {instead} processes of --num_workers ({why}). "
+                "The results are the same."
+            )
+        helpers = Helpers(max(1, found), "reading")
+        weakref.finalize(self, helpers.close).atexit = False  # threads outlive what they work for
+        return helpers
 
     def _give_up(self) -> None:
         for errand in self._under_way:
