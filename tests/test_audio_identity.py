@@ -16,10 +16,11 @@ import torch
 from main import main
 from tests.conftest import RATE, SMALL_RUN, DuringStep, write_corpus
 from tests.records import record
-from training.checkpoints.data_digests import AUDIO_SIZES, content_name, is_of_audio
+from training.checkpoints.data_digests import AUDIO_SIZES, content_name, is_of_audio, is_of_content, samples_name
 from training.data.audio_identity import NUM_DRAWN, audio_identity
-from training.planning.refusals import changed_data, refuse_changed_data
+from training.planning.refusals import changed_data, encoded_anew_text, refuse_changed_data
 from training.runs.survey import survey_folder
+from utils.audio.sample_digest import sample_digest
 from utils.corpora import Corpus, find_corpus
 from utils.errors import UserError
 
@@ -31,6 +32,11 @@ SEED = 1234
 
 def identity(corpus: Corpus, seed: int = SEED) -> dict[str, str]:
     return audio_identity((corpus.train, corpus.dev), seed)
+
+
+def both_names(part: str, path: Path) -> list[str]:
+    of_content = content_name(part, path.stem)
+    return [of_content, samples_name(of_content)]
 
 
 @pytest.fixture
@@ -49,9 +55,8 @@ def replace_audio(path: Path, *, same_size: bool) -> None:
         soundfile.write(path, 0.1 * np.random.default_rng(7).standard_normal(RATE), RATE)
 
 
-def train(corpus: Path, epochs: int = 2) -> int:
-    typed = ["--database_path", str(corpus), *SMALL_RUN, "--num_epochs", str(epochs), "--auto_resume"]
-    return main(typed)
+def train(corpus: Path, *more: str, epochs: int = 2) -> int:
+    return main(["--database_path", str(corpus), *SMALL_RUN, "--num_epochs", str(epochs), "--auto_resume", *more])
 
 
 def stop_after(steps: int, during_step: DuringStep) -> None:
@@ -77,12 +82,12 @@ def test_a_file_of_the_same_size_and_other_content_changes_its_own_digest_and_no
     path = find_corpus(own_corpus).train.audio_paths[3]
     replace_audio(path, same_size=True)
     after = identity(find_corpus(own_corpus))
-    assert [name for name in before if before[name] != after[name]] == [content_name("train", path.stem)]
+    assert [name for name in before if before[name] != after.get(name)] == both_names("train", path)
 
 
 def test_the_contents_of_32_files_are_compared_and_the_seed_says_which(tmp_path: Path) -> None:
     corpus = find_corpus(write_corpus(tmp_path / "larger", train=30, dev=20))
-    drawn = {seed: {name for name in identity(corpus, seed) if name != AUDIO_SIZES} for seed in (1, 2)}
+    drawn = {seed: {name for name in identity(corpus, seed) if is_of_content(name)} for seed in (1, 2)}
     assert len(drawn[1]) == len(drawn[2]) == NUM_DRAWN == 32
     assert drawn[1] != drawn[2]
     assert identity(corpus, 1) == identity(corpus, 1)
@@ -102,7 +107,7 @@ def test_audio_that_cannot_be_read_now_has_no_digest_and_is_not_compared(own_cor
     before = identity(opened)
     opened.train.audio_paths[0].unlink()
     after = identity(opened)
-    assert set(before) - set(after) == {AUDIO_SIZES, content_name("train", opened.train.audio_paths[0].stem)}
+    assert set(before) - set(after) == {AUDIO_SIZES, *both_names("train", opened.train.audio_paths[0])}
     assert changed_data(record("c.pth", 5, data=before), after) == ()
 
 
@@ -116,6 +121,61 @@ def test_audio_that_cannot_be_read_now_has_no_digest_and_is_not_compared(own_cor
 def test_replaced_audio_is_refused_in_the_middle_of_an_epoch(found: dict[str, str], told: str) -> None:
     with pytest.raises(UserError, match=rf"{told}.*, under the same names\), and .* middle of epoch 6"):
         refuse_changed_data(MID_EPOCH, {**MID_EPOCH.data, **found})
+
+
+CONTENTS = [content_name("train", f"T_{number}") for number in (1, 2)]
+# What a checkpoint knows of two files, and then what is there: sizes, bytes of both, samples of both.
+KNOWN = {AUDIO_SIZES: "1f", **dict.fromkeys(CONTENTS, "b0"), **dict.fromkeys(map(samples_name, CONTENTS), "s0")}
+BYTES_ALONE = {AUDIO_SIZES: "1f", **dict.fromkeys(CONTENTS, "b0")}
+THERE = [
+    (KNOWN, ("1f", "b0", "b0", "s0", "s0"), 0, "", "nothing changed"),
+    (KNOWN, ("77", "b7", "b7", "s0", "s0"), 0, "2 of 2 files", "all files were encoded anew"),
+    (KNOWN, ("77", "b7", "b0", "s0", "s0"), 0, "1 of 2 files", "some files were encoded anew"),
+    (KNOWN, ("1f", "b7", "b0", "s0", "s0"), 0, "1 of 2 files", "another tag in a header of the same size"),
+    (KNOWN, ("77", "b0", "b0", "s0", "s0"), 1, "", "some file that was not drawn is another one"),
+    (KNOWN, ("77", "b7", "b7", "s0", "s7"), 2, "", "one file sounds otherwise, so the sizes tell a replacement"),
+    (KNOWN, ("1f", "b7", "b0", "s7", "s0"), 1, "", "a replacement of the same size"),
+    (KNOWN, ("77", "b7", "b7", None, "s0"), 2, "", "its samples cannot be read now"),
+    (BYTES_ALONE, ("77", "b7", "b7", "s0", "s0"), 2, "", "a checkpoint of a version that looked at bytes alone"),
+    (BYTES_ALONE, ("1f", "b0", "b0", "s0", "s0"), 0, "", "the same bytes"),
+]
+
+
+@pytest.mark.parametrize(("known", "there", "num_changes", "told", "why"), THERE, ids=[row[4] for row in THERE])
+def test_the_same_samples_in_other_bytes_are_the_same_audio(
+    known: dict[str, str], there: tuple[str | None, ...], num_changes: int, told: str, why: str
+) -> None:
+    names = [AUDIO_SIZES, *CONTENTS, *map(samples_name, CONTENTS)]
+    found = {**PROTOCOLS, **{name: digest for name, digest in zip(names, there, strict=True) if digest}}
+    source = record("c.pth", 5, batches_done=3, data=PROTOCOLS | known)
+    changes = changed_data(source, found)
+    assert len(changes) == num_changes, why
+    text = encoded_anew_text(source, found)
+    assert told in text and bool(text) is bool(told)
+    if changes:
+        with pytest.raises(UserError, match="add --accept_changed_audio to train the rest of the epoch"):
+            refuse_changed_data(source, found)
+    assert refuse_changed_data(source, found, accepts_audio=True) == changes
+
+
+def test_other_protocols_are_refused_in_the_middle_of_an_epoch_whatever_audio_is_accepted() -> None:
+    with pytest.raises(UserError, match="the train protocol is not the one"):
+        refuse_changed_data(MID_EPOCH, {**PROTOCOLS, "train": "c" * 64}, accepts_audio=True)
+
+
+def test_wav_that_becomes_flac_and_flac_of_another_level_have_the_samples_of_before(tmp_path: Path) -> None:
+    sound = (3000 * np.random.default_rng(1).standard_normal((RATE, 2))).astype(np.int16)
+    written = {"a.wav": {}, "b.flac": {"compression_level": 0.0}, "c.flac": {"compression_level": 1.0}}
+    for name, how in written.items():
+        soundfile.write(tmp_path / name, sound, RATE, **how)
+    soundfile.write(tmp_path / "lower.flac", sound - np.eye(RATE, 2, dtype=np.int16), RATE)
+    soundfile.write(tmp_path / "slower.flac", sound, RATE // 2)
+    (tmp_path / "broken.flac").write_bytes(b"fLaC")
+    digests = {path.name: sample_digest(path) for path in tmp_path.iterdir()}
+    assert len({digests[name] for name in written}) == 1
+    assert len({digests[name] for name in ("a.wav", "lower.flac", "slower.flac")}) == 3
+    assert digests["broken.flac"] is None
+    assert len({(tmp_path / name).read_bytes() for name in written}) == 3
 
 
 def test_a_checkpoint_that_knows_nothing_of_its_audio_has_nothing_to_compare() -> None:
@@ -133,20 +193,36 @@ def test_where_the_protocol_is_another_one_its_audio_is_not_compared_with_that_o
     assert [change.name for change in changes] == ["train protocol"]
 
 
-def test_a_run_stopped_within_an_epoch_refuses_replaced_audio_and_goes_on_with_a_copy_of_the_old(
+def test_a_run_stopped_within_an_epoch_refuses_replaced_audio_and_goes_on_with_a_copy_of_the_old_encoded_anew(
     own_corpus: Path, workplace: Path, during_step: DuringStep, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = shutil.copytree(own_corpus, workplace / "copy")
+    for file in copy.rglob("*.flac"):
+        samples, rate = soundfile.read(file, dtype="int16")
+        file.unlink()
+        soundfile.write(file.with_suffix(".wav"), samples, rate)
     stop_after(1, during_step)
-    assert train(own_corpus) == 143
+    assert train(own_corpus, epochs=1) == 143
     path = find_corpus(own_corpus).train.audio_paths[0]
     replace_audio(path, same_size=True)
-    assert train(own_corpus) != 0
+    assert train(own_corpus, epochs=1) != 0
     said = capsys.readouterr().err
     assert f"the content of 1 of 20 audio files that were compared (train {path.stem}) changed" in said
+    assert "--accept_changed_audio" in said
+    stop_after(1, during_step)
+    assert train(copy, epochs=1) == 143
+    told = capsys.readouterr().out
+    assert "[NOTE] The audio was encoded anew: 20 of 20 files that were compared have other bytes" in told
+    assert "changes detected" not in told
+    replace_audio(path, same_size=False)
     during_step({})
-    assert train(copy) == 0
-    assert "changes detected" not in capsys.readouterr().out
+    assert train(own_corpus, "--accept_changed_audio", epochs=1) == 0
+    told = f"  - content of 1 of 20 audio files that were compared (train {path.stem}): "
+    assert told in capsys.readouterr().out
+    (config,) = Path("models").glob("*/config.yaml")
+    assert f"until step 2 the content of 1 of 20 audio files that were compared (train {path.stem}) was" in (
+        config.read_text()
+    )
 
 
 def test_a_run_stopped_between_epochs_tells_replaced_audio_once_and_goes_on(

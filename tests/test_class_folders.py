@@ -49,7 +49,7 @@ def test_a_training_folder_alone_is_divided_and_the_evaluation_folder_left_alone
     write_classes(tmp_path / "train")
     write_classes(tmp_path / "eval", count=2)
     corpus = find_corpus(tmp_path)
-    assert (len(corpus.train), len(corpus.dev), len(corpus.open_eval())) == (16, 4, 4)
+    assert (len(corpus.train), len(corpus.dev), len(find_evaluation_part(tmp_path))) == (16, 4, 4)
 
 
 def test_all_of_a_corpus_that_names_no_parts_may_be_evaluated_on(tmp_path: Path) -> None:

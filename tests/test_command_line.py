@@ -47,6 +47,7 @@ OTHER_FLAGS = [
     "--json",
     "--model_path",
     "--load_checkpoint_type",
+    "--accept_changed_audio",
     "--config",
     "--help",
     "--version",
@@ -96,6 +97,7 @@ VALID: list[tuple[str, Train]] = [
     ("--resume --model_path a/b.pth", Resume(options=Options(), model_path=FILE)),
     ("--auto_resume", AutoResume(options=Options())),
     ("--auto_resume --model_path a/b.pth", AutoResume(options=Options(), model_path=FILE)),
+    ("--auto_resume --accept_changed_audio", AutoResume(options=Options(), accept_changed_audio=True)),
     ("--model_path a/b.pth", NewRun(options=Options(), model_path=FILE)),
     ("--fresh_start --model_path a/b.pth", NewRun(options=Options(), model_path=FILE, fresh_start=True)),
 ]

@@ -39,7 +39,7 @@ def test_a_table_for_each_part_in_the_database(database: Path, dev: str, evaluat
     write_table(database / dev, ROWS[12:16])
     write_table(database / evaluation, ROWS[16:])
     corpus = find_corpus(database)
-    assert (corpus.layout, len(corpus.train), len(corpus.dev), len(corpus.open_eval())) == ("CSV", 12, 4, 4)
+    assert (corpus.layout, len(corpus.train), len(corpus.dev)) == ("CSV", 12, 4)
     assert corpus.train.audio_paths[1] == database / "real" / "1.wav"
     assert len(find_evaluation_part(database)) == 4
 
@@ -72,7 +72,8 @@ def test_one_table_is_divided_by_its_own_column(database: Path, tmp_path: Path, 
     rows = [(*row, word) for row, word in zip(ROWS, words, strict=True)]
     table = write_table(tmp_path / "all.csv", rows, f"path,label,speaker,{column}")
     corpus = find_corpus(database, table)
-    assert (len(corpus.train), len(corpus.dev), len(corpus.open_eval())) == (12, 4, 4)
+    assert (len(corpus.train), len(corpus.dev)) == (12, 4)
+    assert len(find_evaluation_part(database, table, trained_on=corpus.identity)) == 4
     assert corpus.division == f"the column `{column}` of all.csv"
 
 

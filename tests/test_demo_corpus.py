@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from utils.audio.waveforms import SAMPLE_RATE_HZ
-from utils.corpora import Corpus, demo_corpus, find_corpus
+from utils.corpora import Corpus, demo_corpus, find_corpus, find_evaluation_part
 from utils.corpora.demo_corpus import demo_corpus_folder, demo_corpus_location
 from utils.corpora.demo_signals import babble, draw_speaker, record
 from utils.corpora.demo_vocoders import VOCODERS
@@ -51,19 +51,19 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def test_every_part_is_half_bona_fide(plan: Corpus) -> None:
-    parts = (plan.train, plan.dev, plan.open_eval())
+    parts = (plan.train, plan.dev, find_evaluation_part(plan.folder))
     counts = [(part.protocol.num_bona_fide, part.protocol.num_spoof) for part in parts]
     assert counts == [(80, 80), (32, 32), (32, 32)]
 
 
 def test_one_attack_is_in_the_evaluation_part_only(plan: Corpus) -> None:
     assert plan.train.protocol.attacks == plan.dev.protocol.attacks == ("D01", "D02", "D03")
-    assert plan.open_eval().protocol.attacks == ("D01", "D02", "D03", "D04")
+    assert find_evaluation_part(plan.folder).protocol.attacks == ("D01", "D02", "D03", "D04")
 
 
 def test_no_speaker_is_in_two_parts_and_each_has_both_classes(plan: Corpus) -> None:
     seen: set[str] = set()
-    for part in (plan.train, plan.dev, plan.open_eval()):
+    for part in (plan.train, plan.dev, find_evaluation_part(plan.folder)):
         bona_fide = {trial.speaker for trial in part.protocol.trials if trial.is_bona_fide}
         spoof = {trial.speaker for trial in part.protocol.trials if not trial.is_bona_fide}
         assert bona_fide == spoof
@@ -123,7 +123,7 @@ def test_two_processes_at_once_share_the_corpus_of_the_first(small: Path, monkey
             demo_corpus_folder()
 
     monkeypatch.setattr(demo_corpus, "_write_part", write_while_another_process_finishes)
-    assert len(find_corpus(demo_corpus_folder()).open_eval()) == 4
+    assert len(find_evaluation_part(demo_corpus_folder())) == 4
     assert [path.name for path in small.parent.iterdir()] == ["demo-v1"]
 
 

@@ -6,7 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from main import main
 from tests.conftest import SMALL_RUN, write_corpus
@@ -163,24 +165,26 @@ def test_what_earlier_sessions_and_the_weights_at_the_start_were_trained_on_coun
     assert joined == TrainedNames.of(["a", "b", "c"])
 
 
+def noisy_copy() -> None:
+    """Write the same utterances with other sound."""
+    for path in Path(shutil.copytree("own", "noisy")).rglob("*.flac"):
+        sound, rate = soundfile.read(path)
+        soundfile.write(path, sound + 1e-3 * np.sin(np.arange(len(sound))), rate)
+
+
 def test_sets_of_one_layout_get_score_files_of_their_own_and_that_of_the_training_the_usual_one(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("noisy", "another_place"):
-        shutil.copytree("own", name)
+    shutil.copytree("own", "another_place")
+    noisy_copy()
     own = evaluated(capsys, run_folder)
     for name in ("noisy", "another_place", "own", str(Path("own").absolute())):
         evaluated(capsys, run_folder, "--database_path", name)
     Path("some.csv").write_text("path,label\n" + "\n".join(rows_of(Path("own"))[:6]) + "\n")
     evaluated(capsys, run_folder, "--protocols_path", "some.csv")
     found = scored_in(run_folder)
-    assert len(found) == 4 and f"{SCORES}_dev_all.txt" in found
-    assert {name.split("_all")[1].rpartition("_")[0] for name in found} == {
-        "",
-        "_of_noisy",
-        "_of_another_place",
-        "_of_own",
-    }
+    assert len(found) == 3 and f"{SCORES}_dev_all.txt" in found
+    assert {name.split("_all")[1].rpartition("_")[0] for name in found} == {"", "_of_noisy", "_of_own"}
     assert any(line.startswith("Wrote ") for line in own) and not list(run_folder.glob("*.version_*"))
     again = evaluated(capsys, run_folder, "--database_path", "noisy")
     assert any("nothing is scored again" in line for line in again)
@@ -189,7 +193,7 @@ def test_sets_of_one_layout_get_score_files_of_their_own_and_that_of_the_trainin
 def test_finished_scores_that_an_earlier_version_gave_the_usual_name_are_found(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree("own", "noisy")
+    noisy_copy()
     usual = run_folder / f"{SCORES}_dev_all.txt"
     evaluated(capsys, run_folder, "--database_path", "noisy", "--eval_output", str(usual))
     said = evaluated(capsys, run_folder, "--database_path", "noisy")

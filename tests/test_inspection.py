@@ -61,7 +61,7 @@ def test_epoch_step_metrics_options_and_metadata_are_told(capsys: pytest.Capture
 
 def test_a_step_checkpoint_tells_where_in_its_epoch_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     made = record("", 0, batches_done=3)
-    text = inspected(capsys, write_whole(RUN.step_checkpoint(3), made))
+    text = inspected(capsys, write_whole(RUN.folder / "checkpoint_step_3.pth", made))
     assert "\nStep: 3 (3 of 10 batches of epoch 1)\n" in text
     assert "\nMetrics\n   no epoch is complete yet\n" in text
 

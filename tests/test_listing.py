@@ -120,14 +120,14 @@ def test_a_step_checkpoint_tells_where_in_its_epoch_it_is(
     epoch: int, batches_done: int, lines: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = record("", epoch, batches_done=batches_done)
-    path = RUN.step_checkpoint(made.step)
+    path = RUN.folder / f"checkpoint_step_{made.step}.pth"
     write_checkpoint(path, made)
     assert f"📦 {path.name}\n{lines}" in listed(capsys, "--comment", "my_experiment")
 
 
 def test_a_step_checkpoint_that_was_validated_tells_its_own_figure_too(capsys: pytest.CaptureFixture[str]) -> None:
     figures = validated(step=3, epoch=0, val_eer=7.5)
-    write_checkpoint(RUN.step_checkpoint(3), record("", 0, batches_done=3, validated=figures))
+    write_checkpoint(RUN.folder / "checkpoint_step_3.pth", record("", 0, batches_done=3, validated=figures))
     assert "(3 of 10 batches of epoch 1)\n   Val EER at this step: 7.50%\n" in listed(
         capsys, "--comment", "my_experiment"
     )

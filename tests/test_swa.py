@@ -1,21 +1,29 @@
-"""--swa: which epochs are in the mean, the mean by hand, and scores of it."""
+"""--swa: which epochs are in the mean, the mean and its batch-norm statistics by hand, and scores of it."""
 
 from __future__ import annotations
 
+import copy
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from main import main
-from tests.conftest import SMALL_RUN
+from tests.comparing import differences
+from tests.conftest import SMALL_RUN, write_corpus
 from tests.loading import load_payload
 from tests.records import metrics
 from training.checkpoints.history import History, UnfinishedEpoch
+from training.data.loading import Batch
+from training.settings.options import Options
 from training.settings.tasks import DETECTION
-from training.tasks.swa import joins, with_epoch
+from training.state.train_state import TrainState
+from training.tasks.detection import DetectionTask
+from training.tasks.swa import STATISTICS, SWA, StatisticsAnew, joins, with_epoch
 from utils.scores.score_files import read_scores
 
 
@@ -82,6 +90,7 @@ def test_eval_scores_the_mean_where_swa_is_typed_and_the_epoch_where_it_is_not(
 ) -> None:
     payload = load_payload(run_folder / "checkpoint_epoch_2.pth")
     assert payload["swa"]["epochs"] == [1, 2]
+    assert STATISTICS not in payload["swa"], "this detector has no batch norm"
     assert main(arguments(run_folder, corpus, "--swa")) == 0
     assert "the mean of the weights of epochs 1, 2 (--swa), kept in " in capsys.readouterr().out
     (scored,) = run_folder.glob("swa_of_checkpoint_epoch_2_scores_*.txt")
@@ -119,3 +128,117 @@ def test_a_run_without_swa_keeps_none(corpus: Path, workplace: Path, capsys: pyt
     assert "swa" not in load_payload(folder / "checkpoint_epoch_1.pth")
     assert main(arguments(folder, corpus, "--swa")) == 1
     assert "holds no mean of epochs" in capsys.readouterr().err
+
+
+def batch_of(inputs: torch.Tensor) -> Batch:
+    unused = torch.zeros(len(inputs), dtype=torch.int64)
+    return Batch(inputs, unused, unused)
+
+
+def test_the_statistics_of_the_mean_are_those_of_its_own_maps_each_utterance_counting_alike() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    mean = with_epoch(None, network, 1)
+    mean["weights"]["0.weight"].fill_(2.0)
+    batches = [torch.randn(size, 2) for size in (5, 5, 2)]
+    before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    anew = StatisticsAnew(network, mean, (1234, 4))
+    for waveforms in batches:
+        anew.take(batch_of(waveforms))
+    found = anew.kept()[SWA]
+    maps = [functional.linear(part, torch.full((3, 2), 2.0), before["0.bias"]) for part in batches]
+    expected = [sum(len(part) * getattr(part, of)(dim=0) for part in maps) / 12 for of in ("mean", "var")]
+    torch.testing.assert_close([found[STATISTICS][f"1.running_{of}"] for of in ("mean", "var")], expected)
+    assert found["epochs"] == [1]
+    assert found["weights"] is mean["weights"]
+    assert not differences(before, network.state_dict()), "the network that was trained stays as it is"
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_dropout_in_the_pass_draws_by_its_position_alone() -> None:
+    network = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(64))
+
+    def variances(*position: int) -> torch.Tensor:
+        torch.rand(7)  # whatever was drawn before
+        anew = StatisticsAnew(network, with_epoch(None, network, 1), position)
+        for _ in range(2):
+            anew.take(batch_of(torch.ones(8, 64)))
+        found: torch.Tensor = anew.kept()[SWA][STATISTICS]["1.running_var"]
+        return found
+
+    assert torch.equal(variances(1234, 4), variances(1234, 4))
+    assert not torch.equal(variances(1234, 4), variances(1234, 5))
+
+
+def test_batches_of_one_size_give_what_torch_gives() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    batches = [torch.randn(6, 1, 8, 8) for _ in range(3)]
+    anew = StatisticsAnew(network, with_epoch(None, network, 1), (0, 1))
+    for maps in batches:
+        anew.take(batch_of(maps))
+    torch.optim.swa_utils.update_bn(batches, network)
+    theirs = {name: tensor for name, tensor in network.state_dict().items() if "running" in name}
+    torch.testing.assert_close(anew.kept()[SWA][STATISTICS], theirs)
+
+
+def test_a_training_that_goes_on_after_its_end_forgets_the_statistics_also_where_no_epoch_joins() -> None:
+    """So its checkpoints are those of a run that had the later end from the beginning."""
+    task = DetectionTask(Options(swa=True), torch.device("cpu"))
+    networks: dict[str, nn.Module] = {"model": nn.Linear(1, 1)}
+    optimizers = task.optimizers(networks)
+    kept = {SWA: {"epochs": [1], "weights": {}, STATISTICS: {}}}
+    schedules = task.schedules(optimizers, 10)
+    task.epoch_completed(TrainState(networks, optimizers, schedules, history([5.0, 6.0]), kept=kept))
+    assert kept[SWA] == {"epochs": [1], "weights": {}}
+
+
+WITH_BATCH_NORM = ["--model_type", "lcnn", "--batch_size", "2", "--num_workers", "0", "--lr", "1e-5", "--swa"]
+
+
+def train_with_batch_norm(corpus: Path, epochs: int, comment: str) -> tuple[int, Path]:
+    typed = [*WITH_BATCH_NORM, "--num_epochs", str(epochs), "--auto_resume", "--comment", comment]
+    code = main(["--database_path", str(corpus), *typed])
+    return code, max(Path("models").glob(f"*_{comment}"), key=lambda folder: f"CCE_{epochs}_" in folder.name)
+
+
+def final(folder: Path, epoch: int) -> dict[str, Any]:
+    (path,) = folder.glob(f"checkpoint_epoch_{epoch}_*.pth")
+    return load_payload(path)
+
+
+def test_training_ends_with_a_pass_for_the_statistics_and_a_stop_within_it_or_an_earlier_end_changes_no_bit(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_corpus(workplace / "corpus", train=4, dev=4)
+    code, whole = train_with_batch_norm(corpus, 2, "whole")
+    assert code == 0
+    assert STATISTICS not in final(whole, 1)[SWA]
+    made = final(whole, 2)[SWA]
+    assert made[STATISTICS].keys() == {name for name in made["weights"] if "running" in name}
+    assert all((made[STATISTICS][name] != made["weights"][name]).any() for name in made[STATISTICS])
+
+    take = StatisticsAnew.take
+
+    def stopped(self: StatisticsAnew, batch: Batch) -> None:
+        take(self, batch)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(StatisticsAnew, "take", stopped)
+    code, cut = train_with_batch_norm(corpus, 1, "cut")
+    assert code == 143
+    assert not list(cut.glob("checkpoint_epoch_*")), "an epoch whose pass is not done is not completed"
+    monkeypatch.setattr(StatisticsAnew, "take", take)
+    assert train_with_batch_norm(corpus, 1, "cut") == (0, cut)
+    assert STATISTICS in final(cut, 1)[SWA]
+    code, cut = train_with_batch_norm(corpus, 2, "cut")
+    assert code == 0
+    assert not differences(final(whole, 2)[SWA], final(cut, 2)[SWA])
+    assert not differences(final(whole, 2)["random_states"], final(cut, 2)["random_states"])
+
+    said = {}
+    for epoch in (1, 2):
+        capsys.readouterr()
+        (path,) = whole.glob(f"checkpoint_epoch_{epoch}_*.pth")
+        assert main(arguments(path, corpus, "--swa")) == 0
+        said[epoch] = capsys.readouterr().out
+    assert "the batch-norm statistics of its mean are the mean of the epochs' own" in said[1]
+    assert "batch-norm" not in said[2]

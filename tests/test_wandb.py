@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -29,7 +30,7 @@ KNOWN = WandbIdentity("abc12345", "first try", "speech")
 @pytest.fixture(autouse=True)
 def nobody_is_logged_in(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(workplace))
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC"):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_RUN_ID", "NETRC"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -46,7 +47,9 @@ def not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train(workplace: Path, *arguments: str) -> int:
-    corpus = write_corpus(workplace / "corpus", train=4, dev=4)
+    corpus = workplace / "corpus"
+    if not corpus.exists():
+        write_corpus(corpus, train=4, dev=4)
     typed = ["--model_type", "lcnn", "--batch_size", "2", "--num_workers", "0", "--num_epochs", "1"]
     return main([*typed, "--database_path", str(corpus), *arguments])
 
@@ -110,6 +113,39 @@ def test_going_on_from_an_older_checkpoint_begins_a_new_run_offline(capsys: pyte
     assert run.identity.run_id != KNOWN.run_id
     assert "abc12345 has epochs that come after this checkpoint" in capsys.readouterr().out
     assert points() == {run.identity.run_id: [0, 1]}
+
+
+@pytest.mark.parametrize("wanted", ["", KNOWN.run_id])
+def test_a_copied_run_folder_begins_a_new_run_unless_the_one_of_before_is_named(
+    wanted: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if wanted:
+        monkeypatch.setenv("WANDB_RUN_ID", wanted)
+    run = WandbRun(RUN, OFFLINE, KNOWN, goes_on_elsewhere=True)
+    tell(run, state_after(2), Moment.BEGUN)
+    run.close()
+    said = f"W&B: a new run {run.identity.run_id}; the training of abc12345 may go on in the folder that this one"
+    assert (said in capsys.readouterr().out) is not bool(wanted)
+    assert (run.identity.run_id == KNOWN.run_id) is bool(wanted)
+    assert points() == {run.identity.run_id: [] if wanted else [0, 1]}
+
+
+def test_a_copy_of_a_workplace_stores_a_run_of_its_own(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it goes on under another name, since it trains for longer; without a copy that is the same run."""
+    flags = ["--wandb", "--wandb_mode", "offline", "--auto_resume"]
+    original, copy = workplace / "original", workplace / "copy"
+    original.mkdir()
+    monkeypatch.chdir(original)
+    assert train(original, *flags) == 0
+    shutil.copytree(original / "models", copy / "models")
+    ids = []
+    for place in (original, copy):
+        monkeypatch.chdir(place)
+        assert train(place, *flags, "--num_epochs", "2") == 0
+        for epoch in (1, 2):
+            (checkpoint,) = place.glob(f"models/*_{epoch}_2_*/checkpoint_epoch_{epoch}.pth")
+            ids.append(load_payload(checkpoint)["wandb_run_id"])
+    assert ids[0] == ids[1] == ids[2] != ids[3]
 
 
 def test_checkpoints_and_audio_are_sent_and_ids_are_left_out_where_that_is_asked_for(workplace: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 AUDIO_SIZES = "audio"
 """Of the names and sizes of all audio files."""
 _CONTENT_OF = "audio of "
+_SAMPLES_OF = "samples of "
 
 
 def content_name(part: str, utterance: str) -> str:
@@ -16,6 +17,20 @@ def content_name(part: str, utterance: str) -> str:
     return f"{_CONTENT_OF}{part} {utterance}"
 
 
+def samples_name(of_content: str) -> str:
+    """Return the name of the digest of a file's decoded samples, from that of its content.
+
+    >>> samples_name("audio of train LA_T_1000137")
+    'samples of train LA_T_1000137'
+    """
+    return f"{_SAMPLES_OF}{file_of(of_content)}"
+
+
+def is_of_content(name: str) -> bool:
+    """Whether a digest is of the content of one file."""
+    return name.startswith(_CONTENT_OF)
+
+
 def file_of(name: str) -> str:
     """Return which file a digest of content is of, in words."""
     return name.removeprefix(_CONTENT_OF)
@@ -23,4 +38,4 @@ def file_of(name: str) -> str:
 
 def is_of_audio(name: str) -> bool:
     """Whether a digest is of audio and not of a protocol."""
-    return name == AUDIO_SIZES or name.startswith(_CONTENT_OF)
+    return name == AUDIO_SIZES or name.startswith((_CONTENT_OF, _SAMPLES_OF))

@@ -7,11 +7,17 @@ import json
 import re
 from pathlib import Path
 
+from training.checkpoints.data_digests import AUDIO_SIZES
+from training.checkpoints.record import CheckpointRecord
+from training.data.audio_identity import audio_identity
 from training.data.database import database_folder
 from training.evaluation.finished_scores import look_at
 from training.evaluation.origin import Origin
 from training.evaluation.subject import Subject
-from utils.corpora import CorpusPart
+from training.planning.refusals import changed_data
+from training.settings.options import Options
+from utils.corpora import CorpusPart, find_corpus
+from utils.errors import UserError
 
 _DIGITS = 8
 _MOST_LETTERS = 24
@@ -20,7 +26,8 @@ _MOST_LETTERS = 24
 def default_output(subject: Subject, which: str, part: CorpusPart, origin: Origin) -> Path:
     """Return the file for the scores of `part`: the usual one for the corpus of the training, else one of that set.
 
-    The usual name tells layout, part and subset, which many sets share. Where the usual file has exactly these scores,
+    The corpus of the training is that wherever it lies, told by the content of its training and development parts. The
+    usual name tells layout, part and subset, which many sets share. Where the usual file has exactly these scores,
     since an earlier version gave it to every set, it stays theirs.
     """
     usual = _usual(subject, which, part)
@@ -50,7 +57,21 @@ def _is_of_the_training(subject: Subject) -> bool:
         return False
     trained, used = subject.record.options, subject.options
     pairs = ((trained.database_path, used.database_path), (trained.protocols_path, used.protocols_path))
-    return all(before == now or (before and now and _is_same_place(before, now)) for before, now in pairs)
+    is_its_place = all(before == now or (before and now and _is_same_place(before, now)) for before, now in pairs)
+    return is_its_place or _is_of_the_content(subject.record, used)
+
+
+def _is_of_the_content(trained: CheckpointRecord, used: Options) -> bool:
+    """Whether the corpus that is used has the protocols and the audio that were trained and validated on."""
+    protocols = Path(used.protocols_path) if used.protocols_path else None
+    try:
+        corpus = find_corpus(database_folder(used.database_path), protocols)
+    except UserError:  # one for evaluation alone, or a list of trials
+        return False
+    if any(trained.data.get(part) != digest for part, digest in corpus.identity.items()):
+        return False
+    audio = audio_identity((corpus.train, corpus.dev), trained.options.seed)
+    return AUDIO_SIZES in audio.keys() & trained.data.keys() and not changed_data(trained, corpus.identity | audio)
 
 
 def _is_same_place(one: str, other: str) -> bool:

@@ -20,7 +20,7 @@ from training.evaluation.subject import Subject
 from training.tasks.detectors import detector_settings
 from utils.corpora import CorpusPart
 from utils.many_files import ask_all
-from utils.numerics import NUMERICS
+from utils.numerics import SCORES_AS_OF
 
 _DIGITS = 16
 
@@ -64,7 +64,7 @@ def origin_of(subject: Subject, part: CorpusPart) -> Origin:
         "trials": _digest([trial.utterance for trial in part.protocol.trials]),
         "audio": _digest(ask_all(part.audio_paths, _stamp)),
         "precision": options.precision,
-        "numerics": str(NUMERICS),
+        "numerics": str(SCORES_AS_OF),
     }
     rounding = {
         "batch_size": str(options.batch_size),

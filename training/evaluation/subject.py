@@ -25,13 +25,17 @@ from training.settings.options import SETTINGS, Options
 from training.settings.requests import Evaluate, Scoring
 from training.settings.setting import OnChange
 from training.tasks.detectors import detector_in, detector_settings, empty_detector, trained_detector
-from training.tasks.swa import SWA, load_mean
+from training.tasks.swa import SWA, has_batch_norm, load_mean
 from utils.console import say
 from utils.errors import UserError
 from utils.machine import choose_device, make_deterministic
 from utils.version import PROGRAM
 
 _MEAN_IS_UNDECIDED = "the mean of several epochs was never validated, so that there is no calibration for it"
+_STATISTICS_ARE_A_MEAN = (
+    "is not of the end of a training, or of one by an earlier version: the batch-norm statistics of its mean are the "
+    "mean of the epochs' own, where a training that ends computes them anew"
+)
 UNLESS_TYPED = "fp32"
 """The --precision of scores: what made training faster need not round what is decided by them."""
 
@@ -92,7 +96,7 @@ def load_subject(command: Scoring) -> Subject:
             load_mean(opened)  # which says what is missing
         return _of_bare_weights(command, opened, options, device, digests)
     if _wants_swa(command):
-        return _mean_of_swa(opened, options, device, digests)
+        return _mean_of_swa(command, opened, options, device, digests)
     trained = detector_in(opened, device)
     judge = judge_of(trained.decision, command.prior, opened.path.name, trained.validation, NO_DECISION)
     return Subject(
@@ -112,19 +116,24 @@ def _wants_swa(command: Scoring) -> bool:
     return command.options.swa and "swa" in command.given
 
 
-def _mean_of_swa(opened: VerifiedFile, options: Options, device: torch.device, digests: tuple[str, ...]) -> Subject:
+def _mean_of_swa(
+    command: Scoring, opened: VerifiedFile, options: Options, device: torch.device, digests: tuple[str, ...]
+) -> Subject:
     """Load the mean that a run with --swa keeps in its checkpoints."""
-    weights, epochs = load_mean(opened)
+    mean = load_mean(opened)
     record = opened.record()
     assert record is not None, "a file without a record holds no mean"
+    detector = trained_detector(record, mean.weights, device).detector
+    if has_batch_norm(detector) and not mean.has_own_statistics and not command.as_json:
+        say(f"[NOTE] --swa: {opened.path.name} {_STATISTICS_ARE_A_MEAN}")
     return Subject(
         (opened.path,),
-        trained_detector(record, weights, device).detector,
+        detector,
         options,
         device,
         Judge(why_not=_MEAN_IS_UNDECIDED),
         digests=tuple(f"{SWA} {digest}" for digest in digests),  # other scores than those of the epoch in that file
-        epochs_of_swa=tuple(epochs),
+        epochs_of_swa=mean.epochs,
         trained_precision=record.options.precision,
         record=record,
     )

@@ -1,4 +1,4 @@
-"""The batches of a step, and the faults of reading them, which show between two steps, when the state is whole."""
+"""Batches as the loop takes them: several make a step, and what goes wrong in reading them is told apart."""
 
 from __future__ import annotations
 

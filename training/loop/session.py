@@ -30,7 +30,7 @@ from training.planning.announcements import (
     unsaved_text,
 )
 from training.planning.plan import Plan, Start
-from training.planning.refusals import refuse_changed_data
+from training.planning.refusals import encoded_anew_text, refuse_changed_data
 from training.planning.sessions import begin_session, names_trained_on
 from training.reports.csv_table import CsvTable
 from training.reports.page.writing import RunPage
@@ -43,7 +43,7 @@ from training.runs.directory import logs_folder_of
 from training.runs.lock import RunLock
 from training.runs.names import CheckpointNames
 from training.runs.retention import RetentionPolicy
-from training.runs.survey import place_of
+from training.runs.survey import is_copy, place_of
 from training.runs.trained_names import TrainedNames, write_trained_names
 from training.saving.background_saving import (
     BackgroundSaver,
@@ -54,6 +54,7 @@ from training.saving.background_saving import (
 )
 from training.saving.commit import Committer, Outcome
 from training.saving.store import CheckpointStore, load_payload
+from training.settings.changes import Change
 from training.settings.options import Options
 from training.settings.wandb import WandbIdentity, refuse_missing_package
 from training.state.snapshot import RunFacts
@@ -85,9 +86,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         refuse_missing_package()
     task = _task_of(plan)
     data = _open_data(options, task)
-    changed = refuse_changed_data(plan.checkpoint, data.identity) if plan.checkpoint else ()
-    if changed:
-        say(changes_text(changed))
+    changed = _changed_data(plan, data.identity)
     start = build(plan, task)
     state = starting_state(plan, task, start, data.training.num_batches_per_epoch)
     facts = _facts(plan, task, start.built, data)
@@ -141,6 +140,16 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         say(stalled_text(history, history.figures.first, options.patience))
     say(ended_text(history, plan.run.best_checkpoint))
     return 0
+
+
+def _changed_data(plan: Plan, found: Mapping[str, str]) -> tuple[Change, ...]:
+    """Return, and say, what of the data is not what the checkpoint was trained on."""
+    if plan.checkpoint is None:
+        return ()
+    changed = refuse_changed_data(plan.checkpoint, found, accepts_audio=plan.accepts_changed_audio)
+    if told := changes_text(changed) if changed else encoded_anew_text(plan.checkpoint, found):
+        say(told)
+    return changed
 
 
 def finish(plan: Plan) -> None:
@@ -223,7 +232,10 @@ def _prepared(
 @contextmanager
 def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart) -> Iterator[Reports]:
     """Yield the run's reports, told now and once more on the way out, also after an error, which they then tell."""
-    wandb = _wandb_run(plan, state.wandb)
+    goes_on_elsewhere = plan.checkpoint is not None and is_copy(plan.checkpoint)
+    wandb = _wandb_run(plan, state.wandb, goes_on_elsewhere=goes_on_elsewhere)
+    if goes_on_elsewhere:
+        state.wandb = None  # that run is the other folder's
 
     def story() -> Story:
         return replace(
@@ -261,12 +273,19 @@ def _draw(plan: Plan, task: Task, state: TrainState, part: CorpusPart, *, is_las
             say(f"[WARNING] No attention heatmaps in {folder}: {error.strerror or error}")
 
 
-def _wandb_run(plan: Plan, stored: WandbIdentity | None) -> WandbRun | None:
+def _wandb_run(plan: Plan, stored: WandbIdentity | None, *, goes_on_elsewhere: bool = False) -> WandbRun | None:
     if not plan.options.logs_to_wandb:
         return None
     refuse_missing_package()
     came_from = logs_folder_of(plan.checkpoint.path.parent) if plan.checkpoint else None
-    return WandbRun(plan.run, plan.options, stored, came_from=came_from, left_later=bool(plan.move_aside))
+    return WandbRun(
+        plan.run,
+        plan.options,
+        stored,
+        came_from=came_from,
+        left_later=bool(plan.move_aside),
+        goes_on_elsewhere=goes_on_elsewhere,
+    )
 
 
 def _model_files(plan: Plan) -> list[Path]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +25,7 @@ from training.reports.reporting import Reports
 from training.reports.story import Moment
 from training.saving.background_saving import Saver
 from training.saving.commit import Outcome
+from training.settings.options import Options
 from training.state.snapshot import RunFacts, take_snapshot
 from training.state.train_state import Observed, TrainState
 from training.tasks.task import Task
@@ -207,17 +209,20 @@ class Trainer:
         if figures is None:
             return
         row = self._metrics_of_epoch(figures)
+        kept = self._pass_once_more(row)
+        if kept is None:
+            return
         self._read_clock()
         history.complete_epoch(row, self.training.num_batches_per_epoch)
         self.state.observed.clear()
         self.task.epoch_completed(self.state)
+        self.state.kept.update(kept)
         self._save(Kind.EPOCH)
         if self._is_asked_to_save():
             self._tell_where_it_is_saved()
         self.reports.tell(Moment.EPOCH_COMPLETED)  # after the checkpoint: reports can be made from it again
         say(_epoch_line(row, self.facts.options.num_epochs, history))
-        options = self.facts.options
-        self.draw(is_stalled(history, options.patience) or history.epoch == options.num_epochs)
+        self.draw(_is_at_its_end(history, self.facts.options))
         self.reports.tell(Moment.EPOCH_DRAWN)
 
     def _validate(self) -> StepMetrics | None:
@@ -237,6 +242,27 @@ class Trainer:
         figures, kept = self.task.validated(state.step, joined)
         state.kept.update(kept)
         return StepMetrics(state.epoch, state.step, figures)
+
+    def _pass_once_more(self, row: EpochMetrics) -> Mapping[str, Any] | None:
+        """Return what the task keeps of its last pass, nothing where there is none; None if a stop was asked for.
+
+        It comes before the epoch is completed, so that a stop within it is one within the epoch: what goes on there
+        begins the pass anew, and a checkpoint of the last epoch always has what it made.
+        """
+        history, options = self.state.history, self.facts.options
+        completed = replace(history, epoch=row.epoch, epochs=[*history.epochs, row])
+        if not _is_at_its_end(completed, options):
+            return {}
+        last_pass = self.task.last_pass(self.state, completed)
+        if last_pass is None:
+            return {}
+        with progress(last_pass.label, self.training.num_batches_per_epoch) as bar:
+            for batch in read(self.training.batches(row.epoch + 1, stop=self.stop)):
+                last_pass.take(batch.to(self.task.device))
+                bar.advance(utterances=len(batch))
+                if self._is_to_stop:
+                    return None
+        return last_pass.kept()
 
     def _metrics_of_epoch(self, validated: StepMetrics) -> EpochMetrics:
         history = self.state.history
@@ -293,6 +319,11 @@ class Trainer:
 def _is_due(step: int, interval: int) -> bool:
     """Whether this step is one of every `interval`; 0 is never."""
     return bool(interval) and step % interval == 0
+
+
+def _is_at_its_end(history: History, options: Options) -> bool:
+    """Whether the epoch that was completed last is the last one of all."""
+    return is_stalled(history, options.patience) or history.epoch >= options.num_epochs
 
 
 def _epoch_line(row: EpochMetrics, num_epochs: int, history: History) -> str:

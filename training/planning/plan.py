@@ -46,7 +46,8 @@ class Plan:
     in the run folder will hold. `undone` is what a killed process left to do although nothing is left to train, and
     `untrained` are settings that were asked for then and that the checkpoint was not trained with. `was_at` is where
     the run folder was when source was written in it, "" where it is there still or where that is not known.
-    `opened` is the file of `source`, verified, to be loaded from.
+    `opened` is the file of `source`, verified, to be loaded from. `accepts_changed_audio` says that the rest of an
+    epoch may be trained on other audio than its beginning.
     """
 
     start: Start
@@ -65,6 +66,7 @@ class Plan:
     untrained: tuple[Change, ...] = ()
     opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
     was_at: str = ""
+    accepts_changed_audio: bool = False
 
     @property
     def begins_branch(self) -> bool:
@@ -87,7 +89,12 @@ def decide(command: Train, facts: Facts) -> Plan:
     """Return the plan for a command, given what is on disk; raises UserError where there is no safe one."""
     plan = _decide_start(command, facts)
     plan = replace(plan, notes=(*plan.notes, *patience_notes(plan.options)))
-    return replace(plan, config=run_config(command, plan.options), opened=facts.opened if plan.source else None)
+    return replace(
+        plan,
+        config=run_config(command, plan.options),
+        opened=facts.opened if plan.source else None,
+        accepts_changed_audio=isinstance(command, Resume | AutoResume) and command.accept_changed_audio,
+    )
 
 
 def _decide_start(command: Train, facts: Facts) -> Plan:
@@ -234,7 +241,8 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
     """Plan to continue from a checkpoint, in its own folder or another one."""
     options = facts.options
     changes = changed_settings(source.options, options)
-    notes = [*notes, *(f"this version computes differently: {change}" for change in changes_since(source.numerics))]
+    differing = changes_since(source.numerics, source.options.as_dict())
+    notes = [*notes, *(f"this version computes differently: {change}" for change in differing)]
     refuse_breaking(changes, source)
     stalled = not source.batches_done and is_stalled(source, options.patience)
     if source.epoch >= options.num_epochs or stalled:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from training.checkpoints.data_digests import AUDIO_SIZES, file_of, is_of_audio
+from training.checkpoints.data_digests import AUDIO_SIZES, file_of, is_of_audio, is_of_content, samples_name
 from training.checkpoints.record import CheckpointRecord
 from training.settings.changes import Change
 from training.settings.options import SETTINGS, Options
@@ -86,24 +87,63 @@ def changed_data(source: CheckpointRecord, found: Mapping[str, str]) -> tuple[Ch
     return protocols or _changed_audio(source, found)
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """The files whose content a checkpoint knows, by the names of their digests: how many, and what became of them.
+
+    `encoded_anew` hold the samples of before in other bytes. `replaced` do not, or the checkpoint is one of a version
+    that looked at bytes alone.
+    """
+
+    number: int
+    encoded_anew: tuple[str, ...]
+    replaced: tuple[str, ...]
+
+
+def _compared(known: Mapping[str, str], found: Mapping[str, str]) -> _Compared:
+    names = [name for name in found if is_of_content(name) and name in known]
+    changed = [name for name in names if known[name] != found[name]]
+
+    def sounds_the_same(name: str) -> bool:
+        samples = samples_name(name)
+        return samples in known and known[samples] == found.get(samples)
+
+    same = tuple(name for name in changed if sounds_the_same(name))
+    return _Compared(len(names), same, tuple(name for name in changed if name not in same))
+
+
 def _changed_audio(source: CheckpointRecord, found: Mapping[str, str]) -> tuple[Change, ...]:
-    known = {name: (source.data[name], found[name]) for name in found if is_of_audio(name) and name in source.data}
-    changed = [name for name, (old, new) in known.items() if old != new]
-    changes = [Change("sizes of the audio files", *known[name]) for name in changed if name == AUDIO_SIZES]
-    contents = [name for name in changed if name != AUDIO_SIZES]
-    if contents:
-        told = few([file_of(name) for name in contents])
-        compared = len(known) - (AUDIO_SIZES in known)
-        name = f"content of {len(contents)} of {compared} audio files that were compared ({told})"
-        changes.append(Change(name, *known[contents[0]]))
+    """Return what of the audio changed; sizes are no change where files were encoded anew and none was replaced."""
+    compared, changes = _compared(source.data, found), []
+    replaced = compared.replaced
+    sizes = [digests.get(AUDIO_SIZES) for digests in (source.data, found)]
+    if None not in sizes and sizes[0] != sizes[1] and (replaced or not compared.encoded_anew):
+        changes.append(Change("sizes of the audio files", *sizes))
+    if replaced:
+        told = few([file_of(name) for name in replaced])
+        name = f"content of {len(replaced)} of {compared.number} audio files that were compared ({told})"
+        changes.append(Change(name, source.data[replaced[0]], found[replaced[0]]))
     return tuple(changes)
 
 
-def refuse_changed_data(source: CheckpointRecord, found: Mapping[str, str]) -> tuple[Change, ...]:
+def encoded_anew_text(source: CheckpointRecord, found: Mapping[str, str]) -> str:
+    """Say that the audio is the same in other files; "" where it is not, or where the files are those of before."""
+    compared = _compared(source.data, found)
+    if not compared.encoded_anew or changed_data(source, found):
+        return ""
+    return (
+        f"[NOTE] The audio was encoded anew: {len(compared.encoded_anew)} of {compared.number} files that were "
+        "compared have other bytes and the same samples."
+    )
+
+
+def refuse_changed_data(
+    source: CheckpointRecord, found: Mapping[str, str], *, accepts_audio: bool = False
+) -> tuple[Change, ...]:
     """Return which parts of the data differ from the checkpoint's; in the middle of an epoch that is a UserError.
 
     The data's identity is the content hash of its protocols, with the sizes and some contents of its audio files, so a
-    corpus may move to another folder.
+    corpus may move to another folder. `accepts_audio` says that other audio was asked for, which is returned then.
     """
     changes = changed_data(source, found)
     if changes and source.is_mid_epoch:
@@ -113,9 +153,12 @@ def refuse_changed_data(source: CheckpointRecord, found: Mapping[str, str]) -> t
                 f"the {changes[0].name} is not the one {source.path} was trained on (its content differs), and "
                 f"{middle}: pass the same data, or resume from the end of an epoch"
             )
+        if accepts_audio:
+            return changes
         told = " and the ".join(change.name for change in changes)
         raise UserError(
             f"the audio is not what {source.path} was trained on (the {told} changed, under the same names), and "
-            f"{middle}: put the audio of before back, or resume from the end of an epoch"
+            f"{middle}: put the audio of before back, resume from the end of an epoch, or add --accept_changed_audio "
+            "to train the rest of the epoch on what is there now"
         )
     return changes

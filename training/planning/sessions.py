@@ -12,7 +12,7 @@ from training.checkpoints.record import CheckpointRecord
 from training.runs.trained_names import TrainedNames, read_trained_names
 from training.settings.changes import Change, every_change
 from training.settings.options import Options
-from utils.numerics import NUMERICS
+from utils.numerics import NUMERICS, changes_since
 
 # What a session may change that decides on which utterances are trained on.
 _CHOOSE_TRAINING = {"train protocol", "num_examples", "seed"}
@@ -32,7 +32,7 @@ def begin_session(
     if checkpoint is None:
         return Session(time.time(), 0, str(weights or ""), None, dict(environment), {})
     changes = [*every_change(checkpoint.options, options), *changed_data]
-    if checkpoint.numerics != NUMERICS:
+    if changes_since(checkpoint.numerics, checkpoint.options.as_dict()):
         changes.append(Change("numerics", checkpoint.numerics, NUMERICS))
     return Session(
         started_at=time.time(),

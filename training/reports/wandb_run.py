@@ -47,7 +47,8 @@ class WandbRun:
     a training that W&B does not know yet, and `came_from` the logs folder of the run that made the checkpoint.
     `left_later` says that this training goes on from a checkpoint behind which others were: what W&B has of those is
     cut off where the service can do that, and otherwise this training gets a new run there, which begins with its first
-    epoch.
+    epoch. So it does where the training of the checkpoint `goes_on_elsewhere`, as one whose folder was copied may: two
+    futures are two runs, unless WANDB_RUN_ID names the one of before.
     """
 
     moments = frozenset({Moment.BEGUN, Moment.SAVED, Moment.COMPLETED, Moment.ENDED})
@@ -60,12 +61,15 @@ class WandbRun:
         *,
         came_from: Path | None = None,
         left_later: bool = False,
+        goes_on_elsewhere: bool = False,
     ) -> None:
         self._options = options
         self._left_later = left_later
         self._folder = Path(os.environ.get("WANDB_DIR") or run.logs_folder)
         self._folders = {self._folder, came_from or self._folder}
         self._is_known = stored is not None
+        is_named = stored is not None and os.environ.get("WANDB_RUN_ID") == stored.run_id
+        self._is_to_be_new = stored is not None and goes_on_elsewhere and not is_named
         self.identity = WandbIdentity(
             stored.run_id if stored else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4),
             options.wandb_name or os.environ.get("WANDB_NAME") or (stored.name if stored else run.folder.name),
@@ -110,6 +114,12 @@ class WandbRun:
         if _DATA_DIR not in os.environ:
             os.environ[_DATA_DIR] = str((self._folder / "wandb" / "data").resolve())
             self._has_set_data_dir = True
+        if self._is_to_be_new:
+            old = self.identity.run_id
+            self._take_new_id(
+                f"the training of {old} may go on in the folder that this one was copied from (to go on with it here: "
+                f"WANDB_RUN_ID={old})"
+            )
         # A file that cannot be found was sent from elsewhere, with all that the checkpoint has.
         known = next_point(self._folders, self.identity.run_id) if self._is_known else 0
         mode = self._options.wandb_mode or os.environ.get("WANDB_MODE") or "online"
@@ -185,20 +195,20 @@ class WandbRun:
             moment = f"{self.identity.run_id}?_step={num_points - 1}"
             self._attempt(lambda: found.append(self._init(mode="online", resume_from=moment)))
         if not found:
-            self._take_new_id()
+            self._take_new_id(f"{self.identity.run_id} has epochs that come after this checkpoint")
             found.append(self._init(mode="online"))
         return found[0]
 
     def _begin_offline(self, first_point: int) -> None:
         if self._left_later and self._is_known:
-            self._take_new_id()
+            self._take_new_id(f"{self.identity.run_id} has epochs that come after this checkpoint")
             first_point = 0
         self._num_logged = first_point
         self._run = self._init(mode="offline")
 
-    def _take_new_id(self) -> None:
+    def _take_new_id(self, why: str) -> None:
         new = WandbIdentity(secrets.token_hex(4), self.identity.name, self.identity.project)
-        say(f"[NOTE] W&B: a new run {new.run_id}; {self.identity.run_id} has epochs that come after this checkpoint.")
+        say(f"[NOTE] W&B: a new run {new.run_id}; {why}.")
         self.identity, self._is_known = new, False
 
     def _init(self, **how: Any) -> Any:

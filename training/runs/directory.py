@@ -53,10 +53,6 @@ class RunDirectory:
         """The checkpoint after an epoch."""
         return self.folder / default_checkpoint_name("epoch", epochs_completed, self.comment)
 
-    def step_checkpoint(self, step: int) -> Path:
-        """The checkpoint of a run that was stopped inside an epoch, after `step` steps since the run began."""
-        return self.folder / default_checkpoint_name("step", step, self.comment)
-
     @property
     def best_checkpoint(self) -> Path:
         """The checkpoint of the best epoch."""

@@ -138,6 +138,16 @@ def place_of(folder: Path) -> str:
     return str(folder.resolve())
 
 
+def is_copy(checkpoint: CheckpointRecord) -> bool:
+    """Whether a checkpoint lies in another run folder than it was written in, or in another one's version_N.
+
+    False where that is not known. The run of the folder that it was copied or moved from may go on there.
+    """
+    lies_in = checkpoint.path.parent
+    folder = lies_in.parent if version_number(lies_in.name) else lies_in
+    return bool(checkpoint.place) and checkpoint.place not in (place_of(lies_in), place_of(folder))
+
+
 def _examine(paths: Iterable[Path]) -> list[CheckpointRecord | WeightsFile | FrozenFile | UnusableFile]:
     """Examine files; one that has several names here, as the best checkpoint does, is read once."""
     found: list[CheckpointRecord | WeightsFile | FrozenFile | UnusableFile] = []

@@ -47,6 +47,11 @@ _GOES_WITH = (
         "{verb} does not use --model_path: write the path behind it, {verb} {value}",
     ),
     _Beside(
+        "accept_changed_audio",
+        ("resume", "auto_resume"),
+        "--accept_changed_audio goes with {verbs}: pass one of them, or drop it",
+    ),
+    _Beside(
         "as_json",
         (
             "list_checkpoints",

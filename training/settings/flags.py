@@ -165,6 +165,11 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
         choices=("last", "best"),
         help="which checkpoint of the folder that --model_path names (default: last)",
     )
+    group.add_argument(
+        "--accept_changed_audio",
+        action="store_true",
+        help="with --resume and --auto_resume: go on in the middle of an epoch although the audio was replaced since",
+    )
 
 
 def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:

@@ -47,6 +47,16 @@ class _Training(_WithSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Continuation(_Training):
+    """What the ways to continue have in common.
+
+    With `accept_changed_audio` the rest of an epoch is trained on other audio than its beginning, where it changed.
+    """
+
+    accept_changed_audio: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class NewRun(_Training):
     """Train from epoch 1, from the weights of `model_path` if there is one; `fresh_start`: the flag was typed."""
 
@@ -55,14 +65,14 @@ class NewRun(_Training):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resume(_Training):
+class Resume(_Continuation):
     """Continue from the checkpoint `model_path`, or from the last or best in that folder."""
 
     model_path: Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoResume(_Training):
+class AutoResume(_Continuation):
     """Continue from the latest usable checkpoint; where there is none, begin as NewRun does."""
 
     model_path: Path | None = None

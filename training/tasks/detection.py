@@ -15,6 +15,7 @@ from models.detector import Detector
 from models.precision import autocast, log_odds
 from training.checkpoints.foreign_weights import adapted_from_photographs, renamed_from_fairseq
 from training.checkpoints.frozen_weights import FrozenWeights, frozen_weights
+from training.checkpoints.history import History
 from training.checkpoints.weights import Weights, load_into, taken_text
 from training.data.augmentation import rawboost_of
 from training.data.batches import Crop, TrainingBatches, ValidationBatches
@@ -28,8 +29,8 @@ from training.tasks.detectors import detector_settings, empty_detector
 from training.tasks.fitted_decision import decision_from
 from training.tasks.losses import contrastive_terms, make_loss
 from training.tasks.schedule import apply_rates, make_schedule
-from training.tasks.swa import SWA, joins, with_epoch
-from training.tasks.task import AudioExample, Built, Loss, Networks, Payload, Scores, Step, Task
+from training.tasks.swa import SWA, StatisticsAnew, has_batch_norm, joins, with_epoch, without_statistics
+from training.tasks.task import AudioExample, Built, LastPass, Loss, Networks, Payload, Scores, Step, Task
 from utils.corpora import Corpus, CorpusPart
 from utils.interruption import StopRequest
 from utils.scores.metrics import accuracy_percent, equal_error_rate
@@ -125,11 +126,11 @@ class DetectionTask(Task):
         return "" if eer_percent is None else f"EER {eer_percent:.2f} %"
 
     def validation_step(self, state: TrainState, batch: Batch) -> Observed:
-        """Score one batch.
+        """Score one batch in fp32 whatever --precision is: the decision that is stored is for scores in fp32.
 
         The loss comes as two sums over utterances, so that the validation loss does not depend on the batch size.
         """
-        with torch.inference_mode(), autocast(self.device, self.options.precision):
+        with torch.inference_mode():
             output = cast(Detector, state.networks["model"]).analyse(batch.waveforms)
             terms = self._of_decision.terms(output.log_probabilities, batch.labels)
             weights = self._of_decision.weights(batch.labels)
@@ -156,8 +157,23 @@ class DetectionTask(Task):
     def epoch_completed(self, state: TrainState) -> None:
         """Set the learning rate of the next step; with --swa take the epoch into the mean where it belongs there."""
         self.history_restored(state)
-        if self.options.swa and joins(state.history, self.options.swa_below):
-            state.kept[SWA] = with_epoch(state.kept[SWA], state.networks["model"], state.epoch)
+        if self.options.swa:
+            state.kept[SWA] = self._mean(state, state.history)
+
+    def last_pass(self, state: TrainState, completed: History) -> LastPass | None:
+        """Return that of --swa, which gives the mean its batch-norm statistics; None where there is nothing to give."""
+        mean = self._mean(state, completed) if self.options.swa else None
+        network = state.networks["model"]
+        if not mean or not has_batch_norm(network):
+            return None
+        return StatisticsAnew(network, mean, (self.options.seed, completed.epoch))
+
+    def _mean(self, state: TrainState, completed: History) -> Mapping[str, Any] | None:
+        """Return the mean of --swa with the epoch that was completed last, where that joins; None before the first."""
+        mean = state.kept[SWA]
+        if joins(completed, self.options.swa_below):
+            return with_epoch(mean, state.networks["model"], completed.epoch)
+        return without_statistics(mean)
 
     def history_restored(self, state: TrainState) -> None:
         """Set the learning rate that the history, with the epoch completed last, gives the next step."""

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from training.checkpoints.frozen_weights import FrozenWeights
+from training.checkpoints.history import History
 from training.checkpoints.weights import Weights
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.data.loading import Batch
@@ -102,6 +103,21 @@ Exhibit = Scores
 """What the run page shows beside figures; a task returns any number of them."""
 
 
+class LastPass(Protocol):
+    """What a task makes of the whole training part once more, before the last epoch is completed.
+
+    The batches are those that the epoch after it would train on, in their order; `label` is shown beside the progress.
+    """
+
+    label: str
+
+    def take(self, batch: Batch) -> None:
+        """Take in one batch, which is on the device, without touching the state."""
+
+    def kept(self) -> Mapping[str, Any]:
+        """Return what of it all is kept in the state, by name, after the last batch."""
+
+
 class Task(ABC):
     """One way of training. Made anew for each run, from its options and the device that it computes on.
 
@@ -172,6 +188,13 @@ class Task(ABC):
 
         Called once for each epoch, before its checkpoint is written.
         """
+
+    def last_pass(self, state: TrainState, completed: History) -> LastPass | None:  # noqa: ARG002 - others look
+        """Return what the training part is passed through once more at the end of training; None for nothing.
+
+        `state` is that of before the last epoch is completed, and `completed` the history with it.
+        """
+        return None
 
     def history_restored(self, state: TrainState) -> None:
         """Change what follows from the history and the options of a run that goes on."""

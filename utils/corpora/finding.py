@@ -55,20 +55,11 @@ class Corpus:
     train: CorpusPart
     dev: CorpusPart
     division: str = ""
-    evaluation: PartSource | None = None
 
     @property
     def identity(self) -> dict[str, str]:
         """What the data are, wherever they lie: the content hashes of the two parts' protocols."""
         return {"train": self.train.protocol.content_sha256, "dev": self.dev.protocol.content_sha256}
-
-    def open_eval(self) -> CorpusPart:
-        """Read the evaluation part, which training never needs; raises UserError where it is missing or faulty."""
-        if self.evaluation is None:
-            raise UserError(
-                f"{self.folder} ({self.layout} layout) has no evaluation part: pass another --database_path"
-            )
-        return open_part(self.evaluation, self.layout)
 
 
 def find_corpus(database_path: Path, protocols_path: Path | None = None) -> Corpus:
@@ -87,7 +78,6 @@ def find_corpus(database_path: Path, protocols_path: Path | None = None) -> Corp
         train=open_training_part(train, found.layout),
         dev=open_training_part(dev, found.layout),
         division=found.division,
-        evaluation=found.part("eval"),
     )
 
 

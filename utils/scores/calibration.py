@@ -40,10 +40,6 @@ class LinearCalibration:
     scale: float
     offset: float
 
-    def llrs(self, scores: ArrayLike) -> Numbers:
-        """Return log-likelihood ratios for scores of any shape."""
-        return self.scale * np.asarray(scores, dtype=np.float64) + self.offset
-
 
 def fit_linear_calibration(
     scores: ArrayLike, is_bona_fide: ArrayLike, bona_fide_prior: float = 0.5

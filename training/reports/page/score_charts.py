@@ -1,4 +1,4 @@
-"""The DET curve and the histogram of a validation's scores as inline SVG, without matplotlib, which training spares."""
+"""Paints the DET curve and the histogram of a validation's scores as inline SVG; what they show is in `shapes`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,22 @@ from training.reports.page.curves import Chart
 from training.reports.page.svg import Frame, dot, line
 from training.tasks.fitted_decision import decision_from
 from training.tasks.task import Scores
-from utils.scores.error_curve import ErrorCurve, Numbers, ScoredTrials, error_curve
+from utils.scores.error_curve import Numbers, ScoredTrials, error_curve
 from utils.scores.metrics import EqualErrorRate, equal_error_rate_of
-from utils.scores.shapes import TICKS_PERCENT, BinnedScores, binned_scores, det_limits
+from utils.scores.shapes import (
+    FALSE_ALARMS_TEXT,
+    MISSES_TEXT,
+    OUTSIDE_TEXT,
+    SCORE_TEXT,
+    SHARE_TEXT,
+    BinnedScores,
+    DetShape,
+    binned_scores,
+    det_shape,
+)
 
 _SPOOF, _BONA_FIDE = "spoof", "bona-fide"
 _DET_SIZE = 400
-_POINTS_ON_A_CURVE = 400
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ def score_pictures(validation: Scores) -> ScorePictures:
     curve = error_curve(trials)
     equal_errors = equal_error_rate_of(curve)
     return ScorePictures(
-        det_chart(curve, equal_errors),
+        det_chart(det_shape(curve, equal_errors.eer_percent)),
         histogram_chart(trials, decision),
         equal_errors,
         decision,
@@ -52,66 +61,36 @@ def score_pictures(validation: Scores) -> ScorePictures:
     )
 
 
-def det_chart(curve: ErrorCurve, equal_errors: EqualErrorRate) -> Chart:
-    """Return misses against false alarms over all thresholds, on axes where normal scores make a straight line."""
-    eer = equal_errors.eer_percent / 100
-    low, high = det_limits(eer)
-    axis = rate_axis(low, high, TICKS_PERCENT)
-    frame = Frame(axis, axis, "spoof accepted, %", height=_DET_SIZE - 20, y_name="bona fide missed, %")
+def det_chart(shape: DetShape) -> Chart:
+    """Paint misses against false alarms over all thresholds, on axes where normal scores make a straight line."""
+    low, high = shape.low, shape.high
+    axis = rate_axis(low, high, shape.ticks_percent)
+    frame = Frame(axis, axis, FALSE_ALARMS_TEXT, height=_DET_SIZE - 20, y_name=MISSES_TEXT)
     corner = (frame.across(low), frame.up(low)), (frame.across(high), frame.up(high))
-    places = list(_visible(curve, frame, low, high))
     content = [line(corner, "equal")]
-    if len(places) > 1:
-        content.append(line(places, "line bona-fide"))
+    if shape.is_visible:
+        rates = zip(shape.false_alarm_rate.tolist(), shape.miss_rate.tolist(), strict=True)
+        content.append(line([(frame.across(across), frame.up(up)) for across, up in rates], "line bona-fide"))
     else:
         content.append(
-            Markup('<text class="note" x="{:g}" y="{:g}">The curve lies outside these axes.</text>').format(
-                (frame.left + frame.right) / 2, (frame.top + frame.bottom) / 2
+            Markup('<text class="note" x="{:g}" y="{:g}">{}</text>').format(
+                (frame.left + frame.right) / 2, (frame.top + frame.bottom) / 2, OUTSIDE_TEXT
             )
         )
-    inside = low <= eer <= high
-    title = f"EER {equal_errors.eer_percent:.3f} %" + ("" if inside else ", beyond the edge")
-    content.append(dot(frame.across(eer), frame.up(eer), "best", title, 5.5))
-    return Chart("DET curve", frame.drawn(f"DET curve of the last validation, {title}", content))
-
-
-def _visible(curve: ErrorCurve, frame: Frame, low: float, high: float) -> Iterator[tuple[float, float]]:
-    """Yield places on the picture, the next one only where it differs: of 100,000 thresholds a few hundred."""
-    misses, false_alarms = _thinned(curve.miss_rate, curve.false_alarm_rate, low, high)
-    before = None
-    for miss, false_alarm in zip(misses, false_alarms, strict=True):
-        place = frame.across(float(false_alarm)), frame.up(float(miss))
-        if place != before:
-            yield place
-        before = place
-
-
-def _thinned(misses: Numbers, false_alarms: Numbers, low: float, high: float) -> tuple[Numbers, Numbers]:
-    """Return the part of a curve that the axes show, up to their edges, of points in one place only the first."""
-    where = np.flatnonzero((np.minimum(misses, false_alarms) > low) & (np.maximum(misses, false_alarms) < high))
-    if where.size == 0:
-        return misses[:0], false_alarms[:0]
-    part = slice(max(0, where[0] - 1), where[-1] + 2)
-    misses, false_alarms = (np.clip(rates[part], low, high) for rates in (misses, false_alarms))
-    # Equal steps of the log-odds are near enough to equal steps on the axes, and numpy has them.
-    a_step = np.log(high / low) / _POINTS_ON_A_CURVE
-    cells = np.round(np.log((rates := np.stack((misses, false_alarms))) / (1 - rates)) / a_step)
-    changes = np.any(np.diff(cells, prepend=np.nan) != 0, axis=0)
-    changes[-1] = True
-    return misses[changes], false_alarms[changes]
+    equal, *_ = shape.marked
+    content.append(dot(frame.across(equal.false_alarm_rate), frame.up(equal.miss_rate), "best", equal.name, 5.5))
+    return Chart("DET curve", frame.drawn(f"DET curve of the last validation, {equal.name}", content))
 
 
 def histogram_chart(trials: ScoredTrials, decision: Decision) -> Chart:
-    """Return the share of each class in each bin of scores, on a logarithmic scale: errors are in the tails.
+    """Paint the share of each class in each bin of scores.
 
     A line marks the score above which the verdict is bona fide; there is none where there is no verdict.
     """
     binned = binned_scores(trials)
-    low, high = min(1.0, binned.smallest_share) / 2, binned.largest_share * 2
-    y = value_axis([low, high])
-    y = Axis(low, high, tuple(tick for tick in _powers(low, high)), "log") if low > 0 else y
-    x = _score_axis(binned)
-    frame = Frame(x, y, "score (log-odds), higher is bona fide", height=_DET_SIZE - 20, y_name="share of the class, %")
+    low, high = binned.share_limits
+    x, y = _score_axis(binned), Axis(low, high, tuple(_powers(low, high)), "log")
+    frame = Frame(x, y, SCORE_TEXT, height=_DET_SIZE - 20, y_name=SHARE_TEXT)
     content = []
     for shares, css_class in ((binned.spoof, _SPOOF), (binned.bona_fide, _BONA_FIDE)):
         content.append(_stairs(shares, binned.edges, frame, css_class))
