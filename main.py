@@ -26,7 +26,7 @@ from training.commands import (
 from training.settings import requests
 from training.settings.command_line import read_command
 from utils.console import drop_unread_output, prepare_output
-from utils.ending import insist_on_ctrl_c, leave_in_time
+from utils.ending import insist_on_ctrl_c, leave_now
 from utils.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
 from utils.interruption import ignore_save_requests
 from utils.memory_shortage import memory_shortage
@@ -84,7 +84,7 @@ if __name__ == "__main__":
     try:
         exit_code = main()
         if exit_code >= EXIT_INTERRUPTED:
-            leave_in_time(exit_code)
+            leave_now(exit_code)
         sys.exit(exit_code)
     finally:
         drop_unread_output()

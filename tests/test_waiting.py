@@ -129,13 +129,9 @@ def test_ctrl_c_that_means_at_once_ends_a_process_whose_main_thread_does_not_hea
 
 
 def test_a_process_that_was_stopped_leaves_although_a_thread_never_ends() -> None:
-    code = (
-        "ending.LEAVE_WITHIN_S = 0.1\n"
-        "threading.Thread(target=lambda: time.sleep(60)).start()\n"
-        "ending.leave_in_time(143)\n"
-        "raise SystemExit(143)"
-    )
-    assert ended(code).returncode == 143
+    code = "threading.Thread(target=lambda: time.sleep(60)).start()\nprint('all', end='')\nending.leave_now(143)"
+    stopped = ended(code)
+    assert (stopped.returncode, stopped.stdout) == (143, "all")
 
 
 @pytest.mark.parametrize(
