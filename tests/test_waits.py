@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class DeadMount:
 
     def __init__(self) -> None:
         self.of: str | None = None
-        self.is_reached = threading.Event()
+        self.is_reached = multiprocessing.get_context("fork").Event()
         self._mended = threading.Event()
 
     def read(self, path: Path) -> Waveform:
@@ -83,10 +84,11 @@ def send_later(number: signal.Signals, seconds: float = 0.3) -> None:
     threading.Timer(seconds, os.kill, (os.getpid(), number)).start()
 
 
-def send_once_reached(mount: DeadMount, number: signal.Signals) -> None:
+def send_once_reached(mount: DeadMount, number: signal.Signals, seconds_later: float = 0.0) -> None:
     def send() -> None:
-        mount.is_reached.wait(60)
-        os.kill(os.getpid(), number)
+        if mount.is_reached.wait(60):
+            time.sleep(seconds_later)
+            os.kill(os.getpid(), number)
 
     threading.Thread(target=send).start()
 
@@ -176,7 +178,7 @@ def test_after_a_while_without_data_the_file_is_named_that_is_awaited(
     monkeypatch.setattr(waiting, "FIRST_TOLD_S", 0.2)
     monkeypatch.setattr("training.loop.trainer.take_step", lambda *_: pytest.fail("there was a batch"))
     dead_mount.of = "LA_T_0000003"
-    send_later(signal.SIGTERM, 1.0)
+    send_once_reached(dead_mount, signal.SIGTERM, seconds_later=0.6)
     assert main(flags(corpus, "--num_workers", num_workers, "--batch_size", "6")) == 143
     who = " (worker 1)" if num_workers == "1" else ""
     where = corpus / "ASVspoof2019_LA_train" / "flac" / "LA_T_0000003.flac"
