@@ -86,11 +86,11 @@ def send_later(number: signal.Signals, seconds: float = 0.3) -> None:
 
 def send_once_reached(mount: DeadMount, number: signal.Signals, seconds_later: float = 0.0) -> None:
     def send() -> None:
-        if mount.is_reached.wait(60):
+        if mount.is_reached.wait(600):
             time.sleep(seconds_later)
             os.kill(os.getpid(), number)
 
-    threading.Thread(target=send).start()
+    threading.Thread(target=send, daemon=True).start()
 
 
 def send_workers(number: signal.Signals) -> None:
