@@ -109,8 +109,7 @@ def test_a_stop_ends_a_training_whose_workers_gave_up_and_its_state_is_saved(
 
     during_step({2: give_up})
     assert main(flags(corpus, "--num_workers", "2", epochs=30)) == 143
-    (name,) = saved()
-    assert int(name.removeprefix("checkpoint_step_")) >= 2
+    assert len(saved()) == 1, "of a step, or of the epoch where all its batches were there already"
     assert multiprocessing.active_children() == []
 
 
