@@ -26,8 +26,10 @@ from training.commands import (
 from training.settings import requests
 from training.settings.command_line import read_command
 from utils.console import drop_unread_output, prepare_output
-from utils.errors import EXIT_INTERRUPTED, UserError
+from utils.ending import insist_on_ctrl_c, leave_now
+from utils.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
 from utils.interruption import ignore_save_requests
+from utils.memory_shortage import memory_shortage
 from utils.terminal_text import one_line
 
 
@@ -42,6 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr, flush=True)
         return error.exit_code
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+        shortage = memory_shortage(error)
+        if not shortage:
+            raise
+        print(f"error: {shortage}: pass a lower --batch_size or --num_workers, or end other programs", file=sys.stderr)
+        return EXIT_FAILURE
     except KeyboardInterrupt:
         print(f"\nStopped at once{way_on}", file=sys.stderr, flush=True)
         return EXIT_INTERRUPTED
@@ -73,7 +81,11 @@ def carry_out(request: requests.Request) -> int:  # noqa: PLR0911 - one return a
 if __name__ == "__main__":
     prepare_output()
     ignore_save_requests()
+    insist_on_ctrl_c()
     try:
-        sys.exit(main())
+        exit_code = main()
+        if exit_code >= EXIT_INTERRUPTED:
+            leave_now(exit_code)
+        sys.exit(exit_code)
     finally:
         drop_unread_output()

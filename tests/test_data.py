@@ -20,6 +20,7 @@ import torch
 
 from training.data.batches import Batch, Crop, TrainingBatches, TrainingView, ValidationBatches
 from training.data.loading import NO_LABEL, BatchDataset, BatchKey
+from training.data.workers import Place
 from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ, Waveform, fit_length, read_waveform
 from utils.corpora import CorpusPart
 from utils.corpora.protocols import Protocol, Trial
@@ -223,7 +224,7 @@ def test_memory_is_pinned_when_asked(part: CorpusPart, num_workers: int) -> None
 def test_the_dataset_can_be_sent_to_a_spawned_worker(part: CorpusPart) -> None:
     dataset = BatchDataset(part, TrainingView(seed=1, crop="random"))
     copy = pickle.loads(pickle.dumps(dataset))
-    found, expected = copy[BatchKey(1, (0, 10))], dataset[BatchKey(1, (0, 10))]
+    found, expected = copy(BatchKey(1, (0, 10)), Place()), dataset(BatchKey(1, (0, 10)), Place())
     assert isinstance(expected, Batch)
     _assert_same([found], [expected])
 
@@ -307,8 +308,7 @@ def test_workers_die_with_a_killed_program_and_hold_nothing_of_it(part: CorpusPa
 def test_a_worker_whose_program_was_killed_while_it_started_ends_too() -> None:
     """Such workers lived for ever: found by hundreds of kills, in the processes that were left."""
     late = (
-        "import os; from training.data.loading import _prepare_worker; _prepare_worker(os.getpid(), 0); "
-        "print('lives on')"
+        "import os; from training.data.workers import _prepare_worker; _prepare_worker(os.getpid()); print('lives on')"
     )
     ended = subprocess.run(
         [sys.executable, "-c", late], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True

@@ -275,7 +275,7 @@ def test_ctrl_c_ends_the_check_with_one_sentence(mine: Path, capsys: pytest.Capt
         write_sound(audio(mine, number), seconds=600)  # a second of work
 
     def interrupt_while_listening() -> None:
-        while not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate()):
+        while not any(thread.name.startswith("checking") for thread in threading.enumerate()):
             time.sleep(0.002)
         os.kill(os.getpid(), signal.SIGINT)
 

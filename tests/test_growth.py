@@ -212,7 +212,7 @@ def test_scoring_copies_each_name_out_once(tmp_path: Path, monkeypatch: pytest.M
 
         def __init__(self, *_: Any, **__: Any) -> None: ...
 
-        def batches(self, first: int) -> Any:
+        def batches(self, first: int, stop: object) -> Any:
             for at in range(first, self.num_batches):
                 indices = torch.arange(4 * at, 4 * at + 4)
                 yield Batch(torch.zeros(4, 1), indices, indices)

@@ -31,6 +31,7 @@ from training.tasks.heatmap_figures import (
 from training.tasks.heatmaps import Sample, choose_balanced, draw_part, write_attention_heatmaps
 from utils.corpora import CorpusPart
 from utils.corpora.protocols import Protocol, Trial
+from utils.waiting import NEVER
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_heatmaps_are_drawn_when_the_flags_say_so(
     run = RunDirectory.of(options)
     task = DetectionTask(options, torch.device("cpu"))
     for folder in task.folders_to_draw(epoch, run, is_last=epoch == options.num_epochs):
-        task.draw({"model": detector}, part, folder)
+        task.draw({"model": detector}, part, folder, NEVER)
     found = sorted(path.name for path in run.folder.iterdir()) if run.folder.exists() else []
     assert found == expected, reason
 

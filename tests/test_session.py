@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -168,22 +167,6 @@ def test_audio_that_goes_away_in_mid_run_stops_it_with_all_that_was_trained_save
     write_corpus(tmp_path / "mended")
     assert train(tmp_path / "mended", "--auto_resume") == 0
     assert "epoch 1 trained, not validated" in capsys.readouterr().out
-
-
-def test_a_worker_that_dies_is_told_in_a_sentence(
-    corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step = take_step
-
-    def training_step(*arguments: Any) -> Any:
-        for worker in multiprocessing.active_children():
-            worker.kill()
-            worker.join()
-        return step(*arguments)
-
-    monkeypatch.setattr("training.loop.trainer.take_step", training_step)
-    assert train(corpus, "--num_workers", "2", epochs=30) == 1
-    assert "a process that reads audio died" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("left", ["temporary", "last", "best", "best weights", "log"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -159,3 +160,17 @@ def test_checkpoints_and_audio_are_sent_and_ids_are_left_out_where_that_is_asked
     assert not (workplace / ".local").exists(), "W&B keeps what it needs in the logs folder"
     (checkpoint,) = workplace.glob("models/*/checkpoint_epoch_1.pth")
     assert WandbIdentity.in_payload(load_payload(checkpoint)) is None
+
+
+def test_after_a_stop_a_service_that_does_not_answer_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent = threading.Event()
+    monkeypatch.setattr("training.reports.wandb_run.HURRIED_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(WandbRun, "_finish", lambda _: silent.wait())
+    wandb = WandbRun(RUN, OFFLINE, None)
+    wandb._run = object()
+    wandb.tell(Story(OFFLINE, state_after(1).history, interrupted="by SIGTERM", moment=Moment.ENDED))
+    wandb.close()
+    silent.set()
+    assert "[NOTE] W&B did not take all of it within 0 s: the next start sends the rest." in capsys.readouterr().out

@@ -17,7 +17,7 @@ What each signal does, and the test in tests/test_interruption.py that holds it:
    (`test_a_second_ctrl_c_stops_at_once`).
 3. Any number of SIGTERM, as schedulers repeat it, still lets the step finish (`test_repeated_sigterm_still_saves`).
 4. Child processes that were forked neither announce nor swallow it
-   (`test_forked_children_neither_announce_nor_swallow`); those that load data ignore both (training/data/loading.py).
+   (`test_forked_children_neither_announce_nor_swallow`); those that load data ignore both (training/data/workers.py).
 5. A signal that the process was started to ignore stays ignored, as for a script's background job
    (`test_a_signal_ignored_from_the_start_stays_ignored`).
 6. SIGUSR1, which batch systems send to every process of a job before its time is up, asks for a save; a second one
@@ -25,7 +25,8 @@ What each signal does, and the test in tests/test_interruption.py that holds it:
    nothing once `ignore_save_requests` was called (`test_before_and_after_training_sigusr1_is_harmless`).
 
 Not covered: SIGHUP (use nohup), SIGKILL (nothing can), and code that holds the interpreter for longer than the grace
-period of a scheduler: Python runs a handler between two instructions.
+period of a scheduler: Python runs a handler between two instructions. So the main thread waits for nothing that may
+never come (utils/waiting.py), and a Ctrl-C that means "at once" needs no handler (utils/ending.py).
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ from training.data.loading import Batch, BatchDataset, BatchKey, BatchReader
 from utils.audio.rawboost import RawBoost
 from utils.audio.waveforms import CROP_SAMPLES, Waveform, fit_length
 from utils.corpora import CorpusPart
+from utils.interruption import StopRequest
 from utils.seeding import balanced_order, epoch_order, generator_at
+from utils.waiting import NEVER
 
 __all__ = ["Batch", "Crop", "TrainingBatches", "TrainingView", "ValidationBatches", "validation_view"]
 
@@ -88,18 +90,19 @@ class TrainingBatches:
         utterances = 2 * max(num_bona_fide, size - num_bona_fide) if self._balanced else size
         return -(-utterances // self._batch_size)
 
-    def batches(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, first_batch: int = 0, stop: StopRequest = NEVER) -> Iterator[Batch]:
         """Return an iterator over the batches of `epoch` (from 1), from batch `first_batch` (from 0) to the last one.
 
         `first_batch` may be `num_batches_per_epoch`: nothing is left. Raises ValueError for any other position outside
-        the epoch; the iterator raises UserError where an utterance cannot be read.
+        the epoch; the iterator raises UserError where an utterance cannot be read, and StopAskedError where `stop`
+        comes while it waits for a batch.
         """
         if epoch < 1 or not 0 <= first_batch <= self.num_batches_per_epoch:
             raise ValueError(
                 f"a position is an epoch from 1 and a batch from 0 to {self.num_batches_per_epoch}, "
                 f"found epoch {epoch}, batch {first_batch}"
             )
-        return self._reader.read(self._keys(epoch)[first_batch:])
+        return self._reader.read(self._keys(epoch)[first_batch:], stop)
 
     def _keys(self, epoch: int) -> list[BatchKey]:
         if not self._balanced:
@@ -124,9 +127,9 @@ class ValidationBatches:
         """How many batches there are, the smaller last one included."""
         return len(self._keys)
 
-    def batches(self, first_batch: int = 0) -> Iterator[Batch]:
-        """Return an iterator over the batches from `first_batch` on; it raises UserError for unreadable audio."""
-        return self._reader.read(self._keys[first_batch:])
+    def batches(self, first_batch: int = 0, stop: StopRequest = NEVER) -> Iterator[Batch]:
+        """Return an iterator over the batches from `first_batch` on; it raises as that of `TrainingBatches` does."""
+        return self._reader.read(self._keys[first_batch:], stop)
 
     def close(self) -> None:
         """Stop the workers; the next iteration starts new ones."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from utils.corpora.trials import ScannedProtocol
 from utils.corpora.utterance_files import AudioFiles
 from utils.errors import EXIT_INTERRUPTED, UserError
 from utils.progress import progress
+from utils.waiting import Helpers, wait_for
 
 _FILES_OF_A_TASK = 16
 _TASKS_AT_ONCE = 256  # a task for each of 600,000 files at once would take a gigabyte
@@ -109,11 +109,14 @@ def _check_part(part: _LocatedPart, named: Set[str], num_threads: int) -> Checke
 
 def _listen(name: str, paths: Sequence[Path], num_threads: int) -> list[CheckedAudio]:
     checked: list[CheckedAudio] = []
-    executor = ThreadPoolExecutor(num_threads)  # libsndfile decodes without the interpreter's lock
+    helpers = None
     try:
+        helpers = Helpers(num_threads, "checking")  # libsndfile decodes without the interpreter's lock
         with progress(f"checking {name}", len(paths), unit="files") as shown:
             for tasks in _tasks(paths):
-                for part in executor.map(_check_some, tasks):
+                under_way = [(task, helpers.do(task)) for task in tasks]
+                for task, found in under_way:
+                    part = wait_for(found, task.what_is_awaited)
                     checked += part
                     for _ in part:
                         shown.advance(utterances=1)
@@ -124,16 +127,31 @@ def _listen(name: str, paths: Sequence[Path], num_threads: int) -> list[CheckedA
             EXIT_INTERRUPTED,
         ) from None
     finally:
-        executor.shutdown(cancel_futures=True)
+        if helpers:
+            helpers.close()
     return checked
 
 
-def _tasks(paths: Sequence[Path]) -> Iterator[list[Sequence[Path]]]:
+class _Task:
+    """Some files to be listened to, and the one that is being read."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._read = paths[0]
+
+    def __call__(self, _: int) -> list[CheckedAudio]:
+        return [self._check(path) for path in self._paths]
+
+    def _check(self, path: Path) -> CheckedAudio:
+        self._read = path
+        return check_audio(path)
+
+    def what_is_awaited(self) -> str:
+        return f"data: reading {self._read}"
+
+
+def _tasks(paths: Sequence[Path]) -> Iterator[list[_Task]]:
     size = _FILES_OF_A_TASK * _TASKS_AT_ONCE
     for first in range(0, len(paths), size):
         some = paths[first : first + size]
-        yield [some[at : at + _FILES_OF_A_TASK] for at in range(0, len(some), _FILES_OF_A_TASK)]
-
-
-def _check_some(paths: Sequence[Path]) -> list[CheckedAudio]:
-    return [check_audio(path) for path in paths]
+        yield [_Task(some[at : at + _FILES_OF_A_TASK]) for at in range(0, len(some), _FILES_OF_A_TASK)]

@@ -1,39 +1,38 @@
-"""Reads batches of utterances, in this process or in worker processes that belong to it alone.
+"""Reads batches of utterances, in a thread of this process or in worker processes that belong to it alone.
 
-Workers ignore the Ctrl-C, SIGTERM and SIGUSR1 that a terminal or a scheduler sends to the whole group, since the main
-process decides when to stop and save, and die with it. They draw nothing: what a batch holds follows from its key.
+Neither draws anything: what a batch holds follows from its key. The main thread never reads: it waits, and a stop ends
+that wait whatever a disk or file server does.
 """
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import os
-import signal
-import sys
-import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
 
+from training.data.workers import OPEN_FILES_OF_A_WORKER, Place, Worker, WorkerDiedError, end_workers
 from utils.audio.waveforms import Waveform, read_waveform
+from utils.console import say
 from utils.corpora import CorpusPart
 from utils.errors import UserError
-from utils.seeding import derive_seed
+from utils.interruption import StopRequest
+from utils.open_files import most_open_files, room_for_open_files
 from utils.text_column import TextColumn
+from utils.waiting import NEVER, Helpers, each_awaited, wait_for
 
 View = Callable[[Waveform, int, str, int], Waveform]
 """What is seen of a waveform, given its epoch, its utterance, and how often that came in the epoch before."""
 
 NO_LABEL = -1
-_PR_SET_PDEATHSIG = 1
+_AHEAD = 2  # batches that are read or wait to be read, for each worker
+_OTHER_OPEN_FILES = 16  # what saving, logs and pictures need at a time
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,19 @@ class Batch:
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self._tensors()))
 
     def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory; the DataLoader calls this where pinning was asked for."""
+        """Return the batch in page-locked memory."""
         return Batch(*(tensor.pin_memory() for tensor in self._tensors()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as arrays, whose numbers can go beside the pickle."""
+        return _batch_of, tuple(tensor.numpy() for tensor in self._tensors())
 
     def _tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.waveforms, self.labels, self.indices
+
+
+def _batch_of(*arrays: np.ndarray[Any, Any]) -> Batch:
+    return Batch(*map(torch.from_numpy, arrays))
 
 
 @dataclass(frozen=True)
@@ -76,13 +83,10 @@ class BatchKey:
     visits: tuple[int, ...] = ()
 
 
-class BatchDataset(Dataset["Batch | UserError"]):
+class BatchDataset:
     """Reads whole batches by `BatchKey`; picklable, so that any way of starting workers will do.
 
     Of the part it keeps arrays: a worker that looked at its trials and paths would get copies of them, one by one.
-
-    An utterance that cannot be read comes back as the UserError itself: raised in a worker, torch would turn it into
-    another one whose message is a traceback.
     """
 
     def __init__(self, part: CorpusPart, view: View) -> None:
@@ -92,14 +96,16 @@ class BatchDataset(Dataset["Batch | UserError"]):
             [NO_LABEL if trial.label is None else trial.label for trial in part.protocol.trials], dtype=np.int64
         )
         self._view = view
+        self.name = part.name
 
-    def __getitem__(self, key: BatchKey) -> Batch | UserError:
-        """Return the batch of `key`, or why it cannot be had."""
+    def __call__(self, key: BatchKey, place: Place) -> Batch:
+        """Return the batch of `key`, `place` saying which utterance is being read; raises UserError for what cannot."""
         visits = key.visits or (0,) * len(key.indices)
-        try:
-            waveforms = [self._read(index, key.epoch, visit) for index, visit in zip(key.indices, visits, strict=True)]
-        except UserError as error:
-            return error
+        waveforms = []
+        for index, visit in zip(key.indices, visits, strict=True):
+            place.number = index
+            waveforms.append(self._read(index, key.epoch, visit))
+        place.number = None
         indices = np.array(key.indices, dtype=np.int64)
         return Batch(
             waveforms=torch.from_numpy(np.stack(waveforms)),
@@ -110,22 +116,35 @@ class BatchDataset(Dataset["Batch | UserError"]):
     def _read(self, index: int, epoch: int, visit: int) -> Waveform:
         return self._view(read_waveform(Path(self._paths[index])), epoch, self._utterances[index], visit)
 
+    def files(self, key: BatchKey, place: Place) -> str:
+        """Return in words which file of a batch is being read."""
+        if place.number is not None:
+            return self._paths[place.number]
+        return f"{len(key.indices)} files, the first of which is {self._paths[key.indices[0]]}"
 
-class _KeyList(Sampler[BatchKey]):
-    """The keys that the next iteration reads; replaced between iterations, since workers outlive them."""
 
-    def __init__(self) -> None:
-        self.keys: Sequence[BatchKey] = ()
+def read_waveforms(paths: Sequence[Path], stop: StopRequest = NEVER) -> Iterator[Waveform]:
+    """Yield the waveform of each file; raises UserError for one that cannot be read, and StopAskedError."""
+    at = [Path()]
 
-    def __iter__(self) -> Iterator[BatchKey]:
-        return iter(self.keys)
+    def read() -> Iterator[Waveform]:
+        for at[0] in paths:
+            yield read_waveform(at[0])
 
-    def __len__(self) -> int:
-        return len(self.keys)
+    return each_awaited(read(), lambda: f"data: reading {at[0]}", stop)
+
+
+@dataclass(eq=False)
+class _Errand:
+    """A batch on its way, and the number of the helper that has taken it on."""
+
+    key: BatchKey
+    helper: int | None = None
+    result: Future[Batch] | None = None
 
 
 class BatchReader:
-    """A DataLoader over batch keys: owns the worker processes, from their first use to `close`.
+    """Reads batches by their keys, some of them ahead where there are workers, which stay until `close`.
 
     One iteration at a time: a new one ends the one before.
     """
@@ -134,81 +153,107 @@ class BatchReader:
         self._dataset = dataset
         self._num_workers = num_workers
         self._pin_memory = pin_memory
-        self._keys = _KeyList()
-        self._loader: DataLoader[Any] | None = None
-        self._iterator: Iterator[Batch | UserError] | None = None
+        self._own_place = Place()
+        self._workers: list[Worker] = []
+        self._helpers: Helpers | None = None
+        self._under_way: deque[_Errand] = deque()
         self._iteration: object = None
 
-    def read(self, keys: Sequence[BatchKey]) -> Iterator[Batch]:
-        """Yield the batch of each key in turn; raises UserError where an utterance cannot be read."""
+    def read(self, keys: Sequence[BatchKey], stop: StopRequest = NEVER) -> Iterator[Batch]:
+        """Yield the batch of each key in turn.
+
+        Raises UserError where an utterance cannot be read or a worker died, and StopAskedError where `stop` is
+        requested while a batch is awaited.
+        """
+        self._give_up()
         iteration = self._iteration = object()
-        self._keys.keys = keys
-        if self._loader is None:
-            self._loader = self._new_loader()
-        with _signals_held():
-            self._iterator = iter(self._loader)
+        helpers = self._helpers = self._helpers or self._start()
+        coming = iter(keys)
         for _ in keys:
-            if self._iteration is not iteration or self._iterator is None:
+            if self._iteration is not iteration:
                 raise RuntimeError("this iteration was ended by a newer one or by close()")
-            found = next(self._iterator)
-            if isinstance(found, UserError):
-                raise found
-            yield found
+            self._send_for(coming, helpers, max(1, _AHEAD * len(self._workers)))
+            errand = self._under_way.popleft()
+            batch = self._take(errand, stop)
+            self._send_for(coming, helpers, _AHEAD * len(self._workers))  # while this one is used
+            yield batch
+
+    def _send_for(self, coming: Iterator[BatchKey], helpers: Helpers, how_many: int) -> None:
+        while len(self._under_way) < how_many and (key := next(coming, None)):
+            errand = _Errand(key)
+            errand.result = helpers.do(self._carry_out(errand))
+            self._under_way.append(errand)
+
+    def _carry_out(self, errand: _Errand) -> Callable[[int], Batch]:
+        workers = self._workers
+
+        def carry_out(helper: int) -> Batch:
+            errand.helper = helper
+            if workers:
+                batch: Batch = workers[helper].ask(errand.key)
+            else:
+                batch = self._dataset(errand.key, self._own_place)
+            return batch.pin_memory() if self._pin_memory else batch
+
+        return carry_out
+
+    def _take(self, errand: _Errand, stop: StopRequest) -> Batch:
+        assert errand.result is not None
+        try:
+            return wait_for(errand.result, lambda: f"data: reading {self._files(errand)}", stop)
+        except WorkerDiedError as error:
+            files = self._files(errand)
+            self.close()
+            raise UserError(
+                f"a process that reads audio died ({error}) at {files}: pass a lower --num_workers if memory is "
+                "short, else look at that file"
+            ) from error
+
+    def _files(self, errand: _Errand) -> str:
+        """Return in words which file is being read, and by which worker; one that never began waits for the first."""
+        helper = errand.helper or 0
+        if not self._workers:
+            return self._dataset.files(errand.key, self._own_place)
+        return f"{self._dataset.files(errand.key, self._workers[helper].place)} (worker {helper + 1})"
+
+    def _start(self) -> Helpers:
+        """Start the workers, or as many as the system allows: with fewer, or with none, the batches are the same."""
+        wanted, why = self._num_workers, ""
+        if wanted:
+            needed = wanted * OPEN_FILES_OF_A_WORKER + _OTHER_OPEN_FILES
+            room = room_for_open_files(needed) - _OTHER_OPEN_FILES
+            wanted = min(wanted, max(0, room // OPEN_FILES_OF_A_WORKER))
+            most = most_open_files()
+            why = f"only {most} files may be open at a time: `ulimit -n {most + 2 * needed}` gives room for all"
+        self._workers = []
+        for _ in range(wanted):
+            try:
+                self._workers.append(Worker(self._dataset, self._workers))
+            except OSError as error:
+                why = f"the system refuses another one: {error.strerror or error}"
+                break
+        found = len(self._workers)
+        if found < self._num_workers:
+            instead = f"{found} instead of {self._num_workers}" if found else f"none of the {self._num_workers}"
+            say(
+                f"[NOTE] {self._dataset.name} audio is read by {instead} processes of --num_workers ({why}). "
+                "The results are the same."
+            )
+        helpers = Helpers(max(1, found), "reading")
+        weakref.finalize(self, helpers.close).atexit = False  # threads outlive what they work for
+        return helpers
+
+    def _give_up(self) -> None:
+        for errand in self._under_way:
+            assert errand.result is not None
+            errand.result.cancel()
+        self._under_way.clear()
 
     def close(self) -> None:
-        """Let go of the DataLoader, whose last reference stops its workers and waits for them."""
+        """End the workers and whatever is under way, within a second; the next iteration starts new ones."""
         self._iteration = None
-        self._iterator = None
-        self._loader = None
-
-    def _new_loader(self) -> DataLoader[Any]:
-        # Its generator gives the workers' base seed, which would else be drawn from torch's global one.
-        return DataLoader(
-            self._dataset,
-            batch_size=None,
-            sampler=self._keys,
-            num_workers=self._num_workers,
-            persistent_workers=self._num_workers > 0,
-            pin_memory=self._pin_memory,
-            worker_init_fn=partial(_prepare_worker, os.getpid()),
-            generator=torch.Generator().manual_seed(derive_seed("workers")),
-        )
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold back what is sent to the group while workers start: they inherit the mask and see no default action."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _prepare_worker(parent: int, worker: int) -> None:  # noqa: ARG001 - torch passes the worker's number
-    """Ignore SIGINT and SIGUSR1, take SIGTERM from the parent only, compute in one thread, die with the parent (Linux).
-
-    What the parent had stays its own: a garbage collection would write to each of its objects, and so copy them all.
-    The parent's SIGTERM must work: multiprocessing sends it at exit and waits without end. A worker that outlived its
-    SIGKILLed parent would hold what it inherited: the other end of a pipe, say. Where the sender of a signal cannot be
-    known (macOS), SIGTERM keeps its effect.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_exit_when_the_parent_says_so, daemon=True).start()
-    else:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    torch.set_num_threads(1)
-    gc.freeze()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before this line, and no signal will ever come
-            os._exit(0)
-
-
-def _exit_when_the_parent_says_so() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
+        self._give_up()
+        if self._helpers:
+            self._helpers.close()
+        end_workers(self._workers)
+        self._workers, self._helpers = [], None

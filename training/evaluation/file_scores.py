@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from utils.audio.checking import AudioFault
 from utils.audio.reading import UnreadableAudioError
 from utils.audio.windows import Window, WindowedAudio, expected_windows
 from utils.progress import Progress
+from utils.waiting import Helpers, each_awaited, wait_for
 
 LEAST_SPEECH_S = 0.5
 """For a verdict. A choice: of 679 utterances of real speech, 1 to 12 s long, 4 have less sound than that."""
@@ -96,7 +98,18 @@ def _too_little(peak: float, speech_s: float) -> str:
 
 def count_windows(files: Sequence[Path]) -> int:
     """Return how many windows the files have, going by their headers."""
-    return sum(map(expected_windows, files))
+    helpers, reading = Helpers(1, "counting"), [Path()]
+
+    def count(_: int) -> int:
+        windows = 0
+        for reading[0] in files:
+            windows += expected_windows(reading[0])
+        return windows
+
+    try:
+        return wait_for(helpers.do(count), lambda: f"data: reading {reading[0]}")
+    finally:
+        helpers.close()
 
 
 def score_files(subject: Subject, files: Sequence[Path], progress: Progress) -> Iterator[FileScore]:
@@ -107,7 +120,7 @@ def score_files(subject: Subject, files: Sequence[Path], progress: Progress) -> 
         reading = _Reading(WindowedAudio(path))
         under_way.append(reading)
         try:
-            for window in reading.audio:
+            for window in each_awaited(reading.audio, partial("data: reading {}".format, path)):
                 batch.append((reading, window))
                 reading.waiting += 1
                 if len(batch) == subject.options.batch_size:

@@ -30,6 +30,7 @@ from utils.progress import progress
 from utils.regular_files import read_regular
 from utils.scores.score_files import read_scores
 from utils.table_bytes import bytes_on_disk
+from utils.waiting import StopAskedError
 
 
 def score_part(
@@ -152,13 +153,15 @@ def _score_rest(
     first, names = -(-len(scores) // options.batch_size), gathered.names
     try:
         with progress("scoring", batches.num_batches, first) as bar:
-            for batch in batches.batches(first):
+            for batch in batches.batches(first, stop):
                 if stop.requested:
                     return
                 texts = _score(subject, batch, names)
                 gathered.append(len(scores), texts)
                 scores += texts
                 bar.advance(utterances=len(texts))
+    except StopAskedError:  # what was scored before is in the file
+        return
     finally:
         batches.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,10 @@ from training.tasks.task import Built, Task
 from utils.console import say
 from utils.corpora import Corpus, CorpusPart, find_corpus, limit_examples
 from utils.errors import EXIT_FAILURE, UserError
-from utils.interruption import stop_on_signals
+from utils.interruption import StopRequest, stop_on_signals
 from utils.machine import choose_device, describe_environment, differences_that_may_change_bits, make_deterministic
 from utils.ranks import Ranks
+from utils.waiting import NEVER
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,14 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
     lock = RunLock(plan.run.lock)
     store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, facts.frozen)
     with (
+        closing(data.training),
+        closing(data.validation),
         _prepared(plan, store, lock, start.payload, state.history, names=names),
         _told(plan, task, state, data.validation_part) as reports,
         stop_on_signals() as stop,
         _saving(plan, store, state, task.device, names) as (saver, committer),
     ):
+        reports.stop = stop
         trainer = Trainer(
             state=state,
             task=task,
@@ -116,7 +120,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             facts=facts,
             stop=stop,
             last_saved=plan.checkpoint.path if plan.checkpoint else None,
-            draw=lambda is_last: _draw(plan, task, state, data.validation_part, is_last=is_last),
+            draw=lambda is_last: _draw(plan, task, state, data.validation_part, is_last=is_last, stop=stop),
             ranks=ranks,
         )
         del start  # what its payload holds was copied into the state
@@ -179,7 +183,7 @@ def draw_heatmaps(plan: Plan) -> None:
     part = _open_corpus(plan.options).dev
     folder = plan.checkpoint.path.parent / plan.run.attention_folder(plan.checkpoint.epoch).name
     try:
-        task.draw(networks, part, folder)
+        task.draw(networks, part, folder, NEVER)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}): mend that and try again") from error
 
@@ -242,7 +246,7 @@ def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart) -> Iterat
         return replace(
             story_of(state, task),
             checkpoints=lambda: _model_files(plan),
-            audio_examples=lambda: task.audio_examples(state.networks, part),
+            audio_examples=lambda: task.audio_examples(state.networks, part, reports.stop),
         )
 
     reports = Reports(_reporters(plan, wandb), story)
@@ -265,11 +269,11 @@ def _reporters(plan: Plan, wandb: WandbRun | None) -> list[Reporter]:
     return [*own, wandb] if wandb else own
 
 
-def _draw(plan: Plan, task: Task, state: TrainState, part: CorpusPart, *, is_last: bool) -> None:
+def _draw(plan: Plan, task: Task, state: TrainState, part: CorpusPart, *, is_last: bool, stop: StopRequest) -> None:
     """Draw what is due after an epoch; a disk that refuses a picture costs a warning, since it can be drawn later."""
     for folder in task.folders_to_draw(state.epoch, plan.run, is_last=is_last):
         try:
-            task.draw(state.networks, part, folder)
+            task.draw(state.networks, part, folder, stop)
         except OSError as error:
             say(f"[WARNING] No attention heatmaps in {folder}: {error.strerror or error}")
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from training.checkpoints.history import History, UnfinishedEpoch
 from training.checkpoints.record import STATE_DICT
 from training.checkpoints.verified_file import open_verified
@@ -23,6 +21,7 @@ from training.state.train_state import Observations, TrainState
 from training.tasks.task import Built, Networks, Task
 from utils.console import say
 from utils.errors import UserError
+from utils.memory_shortage import memory_shortage
 from utils.stored_values import OddValueError
 
 
@@ -81,9 +80,9 @@ def refusing_odd(path: Path) -> Iterator[None]:
     """Say of a checkpoint what no version stores: its seal holds, and so it was written like that."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if memory_shortage(error):
+            raise
         reason = (
             " ".join(str(error).split()) if isinstance(error, OddValueError) else f"{type(error).__name__}: {error}"
         )

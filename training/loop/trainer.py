@@ -5,6 +5,7 @@ A resumed run and a fresh one take the same path through here: the state says wh
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ from training.checkpoints.record import Kind
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.loop.reading import DataError, grouped, read
 from training.loop.step import take_step
+from training.loop.undoing import StepUndo
+from training.planning.announcements import out_of_memory_text
 from training.reports.reporting import Reports
 from training.reports.story import Moment
 from training.saving.background_saving import Saver
@@ -29,8 +32,10 @@ from training.tasks.task import Task
 from utils.console import say
 from utils.errors import UserError
 from utils.interruption import StopRequest
+from utils.memory_shortage import memory_shortage
 from utils.progress import progress
 from utils.ranks import Alone, Ranks
+from utils.waiting import StopAskedError
 
 
 @dataclass
@@ -76,10 +81,13 @@ class Trainer:
     def train(self) -> None:
         """Train until `is_done` or a stop is asked for; then `last_saved` is the state as it is.
 
-        Raises UserError where training cannot go on; what was trained is saved first, unless it diverged.
+        Raises UserError where training cannot go on; what was trained is saved first, unless it diverged or memory
+        ran out in the middle of an update.
         """
         self._clock = time.monotonic()
         self._began_at = self.state.step
+        self._undo = StepUndo(self.state.networks.values(), self.state.optimizers.values())
+        shortage = ""
         try:
             if self._was_stopped_before_validation():
                 self._after_step()
@@ -88,19 +96,31 @@ class Trainer:
                     self._train_epoch()
                 if not self._is_to_stop:
                     self._validate_and_commit()
+        except StopAskedError:
+            pass  # between two steps, and validation is done again
         except DataError as error:
             self._save_where_it_stands()
             raise UserError(f"{error}. {self._what_is_saved()}") from error
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (MemoryError, RuntimeError, OSError) as error:
+            shortage = memory_shortage(error)
+            if not shortage:
                 raise
-            # Raised wherever the loop was, also within an optimizer step, so the state cannot be trusted.
-            self._take_in(self.saver.wait())
-            raise UserError(
-                f"a process that reads audio died, most likely for want of memory ({str(error).splitlines()[0]}): "
-                f"pass a lower --num_workers. {self._what_is_saved()}"
-            ) from error
+        if shortage:  # here, where the error no longer holds what the step had allocated
+            self._end_for_want_of_memory(shortage)
         self._save_where_it_stands()
+
+    def _end_for_want_of_memory(self, shortage: str) -> None:
+        """Raise UserError, once what was trained is saved if it is whole and there is memory enough for that."""
+        gc.collect()
+        torch.cuda.empty_cache()
+        try:
+            if self._undo.undo():
+                self._save_where_it_stands()
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not memory_shortage(error):
+                raise
+        self._take_in(self.saver.wait())
+        raise UserError(f"{out_of_memory_text(shortage, self.state.history)} {self._what_is_saved()}")
 
     def _save_where_it_stands(self) -> None:
         """Put the state as it is on disk, unless it is there already, and wait until it is.
@@ -159,11 +179,12 @@ class Trainer:
             seconds_of_epoch=history.times[-1].seconds if history.times else None,
         ) as bar:
             began = self._unblocked_clock()
-            batches = read(self.training.batches(history.epoch + 1, under_way.batches_done))
+            batches = read(self.training.batches(history.epoch + 1, under_way.batches_done, self.stop))
             for group in grouped(batches, self.facts.options.accumulate_steps):
                 for network in state.networks.values():
                     network.train()
-                result = take_step(state, self.task, group)
+                with self._undo.step():
+                    result = take_step(state, self.task, group)
                 history.pace.steps += 1
                 history.pace.step_seconds += self._unblocked_clock() - began
                 if history.step == self._began_at + 1:  # only now do the optimizers have their moments
@@ -243,7 +264,7 @@ class Trainer:
         seen: list[Observed] = []
         label = f"epoch {state.epoch + 1}/{self.facts.options.num_epochs} validation"
         with progress(label, self.validation.num_batches) as bar:
-            for batch in read(self.validation.batches()):
+            for batch in read(self.validation.batches(stop=self.stop)):
                 seen.append(self.task.validation_step(state, batch.to(self.task.device)))
                 bar.advance(utterances=len(batch))
                 if self._is_to_stop:
@@ -267,7 +288,7 @@ class Trainer:
         if last_pass is None:
             return {}
         with progress(last_pass.label, self.training.num_batches_per_epoch) as bar:
-            for batch in read(self.training.batches(row.epoch + 1)):
+            for batch in read(self.training.batches(row.epoch + 1, stop=self.stop)):
                 last_pass.take(batch.to(self.task.device))
                 bar.advance(utterances=len(batch))
                 if self._is_to_stop:

@@ -157,6 +157,17 @@ def unsaved_text(reason: str, saved: Path | None) -> str:
     return f"{reason}; {on_disk}. Make room or mend the disk, then continue with --auto_resume"
 
 
+def out_of_memory_text(shortage: str, history: History) -> str:
+    """Say that training ended because memory ran out, and what takes less of it."""
+    within = ""
+    if history.under_way.batches_done:  # where another batch size would change the rest of the epoch
+        within = " (--batch_size can change only where a run goes on from the end of an epoch)"
+    return (
+        f"{shortage} after step {history.step}: pass a lower --batch_size, with more --accumulate_steps for a step of "
+        f"the same size{within}, or a lower --num_workers, or end other programs."
+    )
+
+
 def ended_text(history: History, path: Path) -> str:
     """Say how a run ended, whose best checkpoint is `path`."""
     best, first = history.best, history.figures.first

@@ -13,6 +13,7 @@ from training.checkpoints.record import CheckpointRecord
 from training.reports.story import Moment, Story
 from utils.console import say
 from utils.errors import UserError
+from utils.waiting import NEVER
 
 
 class Reporter(Protocol):
@@ -41,6 +42,7 @@ class Reports:
     """The reporters of one run, and the story that they are told; `story` gives it as it is now.
 
     `interrupted` says in words why this process trains no more although the run is not complete, "" while it does.
+    `stop` is the request that ends what is read for the reports.
     """
 
     def __init__(self, reporters: Sequence[Reporter], story: Callable[[], Story]) -> None:
@@ -49,6 +51,7 @@ class Reports:
         self._saved: CheckpointRecord | None = None
         self._lacking: list[Reporter] = []
         self.interrupted = ""
+        self.stop = NEVER
 
     def tell(self, moment: Moment) -> None:
         """Let everybody tell who wants to at this moment, and after an epoch who could not before."""

@@ -15,6 +15,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,13 @@ from training.settings.wandb import WandbIdentity
 from training.tasks.task import AudioExample
 from utils.console import say
 from utils.shell_text import quoted
+from utils.waiting import Helpers, StopAskedError
 
 DEFAULT_PROJECT = "bonafide"
 INIT_TIMEOUT_S = 20.0
 FINISH_TIMEOUT_S = 60.0
 FILES_TIMEOUT_S = 10.0
+HURRIED_TIMEOUT_S = 4.0  # after a stop, which is to end the process within 10 s
 FLUSH_INTERVAL_S = 1.0  # by default 15 s, which are lost where this process is killed
 _DATA_DIR = "WANDB_DATA_DIR"  # where W&B prepares artifacts, by default in the home folder
 UPLOAD_TIMEOUT_S = 3600.0  # of checkpoints, which --log_model asks for
@@ -49,7 +52,7 @@ class WandbRun:
     futures are two runs, unless WANDB_RUN_ID names the one of before.
     """
 
-    moments = frozenset({Moment.BEGUN, Moment.SAVED, Moment.COMPLETED})
+    moments = frozenset({Moment.BEGUN, Moment.SAVED, Moment.COMPLETED, Moment.ENDED})
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class WandbRun:
         self._run: Any = None
         self._num_logged = 0
         self._deciding: Figure | None = None
-        self._has_failed = self._has_set_data_dir = False
+        self._has_failed = self._has_set_data_dir = self._is_hurried = False
 
     @property
     def is_logging(self) -> bool:
@@ -94,6 +97,8 @@ class WandbRun:
             self._start(Curves.of(story.history), story.history.figures.first)
         elif story.moment is Moment.SAVED:
             self._write(Curves.of(story.history, until=story.saved))
+        elif story.moment is Moment.ENDED:
+            self._is_hurried = bool(story.interrupted)
         else:
             self._complete(story)
 
@@ -141,18 +146,26 @@ class WandbRun:
     def _complete(self, story: Story) -> None:
         """Add the checkpoints and the audio that --log_model and --log_audio ask for."""
         if self._options.log_audio:
-            self._guarded(lambda: self._add_audio(story.audio_examples()))
+            self._guarded(lambda: self._add_audio(story.audio_examples))
         if self._options.log_model:
             self._guarded(lambda: self._add_model(story.checkpoints()))
 
     def close(self) -> None:
-        """Finish this process's part; online that waits until all is sent, for a limited time."""
+        """Finish this process's part; online that waits until all is sent, for a time that is short after a stop."""
         if self._run is not None:
-            self._guarded(self._finish)
+            self._guarded(self._finish_in_time if self._is_hurried else self._finish)
         self._run = None
         if self._has_set_data_dir:
             del os.environ[_DATA_DIR]
             self._has_set_data_dir = False
+
+    def _finish_in_time(self) -> None:
+        finished = Helpers(1, "W&B").do(lambda _: self._finish())
+        wait([finished], HURRIED_TIMEOUT_S)
+        if finished.done():
+            finished.result()
+        else:
+            say(f"[NOTE] W&B did not take all of it within {HURRIED_TIMEOUT_S:.0f} s: the next start sends the rest.")
 
     def _finish(self) -> None:
         import wandb  # noqa: PLC0415
@@ -253,9 +266,13 @@ class WandbRun:
                 artifact.add_file(str(path), name=path.name, policy="immutable")  # no copy of it here
         self._run.log_artifact(artifact, aliases=["latest"])
 
-    def _add_audio(self, examples: Sequence[AudioExample]) -> None:
+    def _add_audio(self, audio_examples: Callable[[], Sequence[AudioExample]]) -> None:
         import wandb  # noqa: PLC0415
 
+        try:
+            examples = audio_examples()
+        except StopAskedError:
+            return
         table = wandb.Table(columns=["utterance", "label", "score", "audio"])
         for example in examples:
             caption = f"{example.name}, {example.label}, score {example.score:.3f}"

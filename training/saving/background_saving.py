@@ -52,6 +52,7 @@ from training.saving.background_copies import BackgroundCopies
 from training.saving.kept_buffers import KeptBuffers, NoRoomError, bytes_to_keep, detach
 from training.saving.save_control import SaveControl
 from utils.console import say
+from utils.waiting import wait_until_done
 
 Outcome = TypeVar("Outcome")
 Outcome_co = TypeVar("Outcome_co", covariant=True)
@@ -234,7 +235,8 @@ class BackgroundSaver(Generic[Outcome]):
         if self._saving is None:
             return None
         self._control.hurry()
-        error = self._saving.exception()  # waits; a Ctrl-C meanwhile leaves the save to `cancel`
+        wait_until_done(self._saving, lambda: "the disk to take a checkpoint; Ctrl-C twice gives that one up")
+        error = self._saving.exception()  # a Ctrl-C before this line leaves the save to `cancel`
         saving, self._saving = self._saving, None
         if error is not None:
             what = f"{type(error).__name__}: {error}"

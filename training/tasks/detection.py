@@ -32,6 +32,7 @@ from training.tasks.schedule import apply_rates, make_schedule
 from training.tasks.swa import SWA, StatisticsAnew, has_batch_norm, joins, with_epoch, without_statistics
 from training.tasks.task import AudioExample, Built, LastPass, Loss, Networks, Payload, Scores, Step, Task
 from utils.corpora import Corpus, CorpusPart
+from utils.interruption import StopRequest
 from utils.scores.metrics import accuracy_percent, equal_error_rate
 
 
@@ -196,15 +197,15 @@ class DetectionTask(Task):
         due = [run.attention_folder(epoch)] if frequency and epoch % frequency == 0 else []
         return [*due, *([run.final_attention_folder] if is_last else [])]
 
-    def draw(self, networks: Networks, part: CorpusPart, folder: Path) -> None:
+    def draw(self, networks: Networks, part: CorpusPart, folder: Path, stop: StopRequest) -> None:
         """Draw attention heatmaps into a folder."""
         from training.tasks.heatmaps import draw_part  # noqa: PLC0415  (matplotlib)
 
-        draw_part(cast(Detector, networks["model"]), part, self.options.viz_samples, folder, self.device)
+        draw_part(cast(Detector, networks["model"]), part, self.options.viz_samples, folder, self.device, stop=stop)
 
-    def audio_examples(self, networks: Networks, part: CorpusPart) -> Sequence[AudioExample]:
+    def audio_examples(self, networks: Networks, part: CorpusPart, stop: StopRequest) -> Sequence[AudioExample]:
         """Return a few validation utterances of each class, with their scores."""
-        return audio_examples(cast(Detector, networks["model"]), part, self.device)
+        return audio_examples(cast(Detector, networks["model"]), part, self.device, stop)
 
 
 def _eer_percent(observed: Observed) -> float | None:

@@ -14,6 +14,7 @@ from torch import nn
 from models.attention_pooling import temporal_prior
 from models.detector import Detector, scores
 from training.data.batches import validation_view
+from training.data.loading import read_waveforms
 from training.tasks.heatmap_figures import (
     CLASS_NAMES,
     CLASS_TITLES,
@@ -27,9 +28,11 @@ from training.tasks.heatmap_figures import (
     sample_figure,
 )
 from utils.atomic_files import atomic_write, remove_stray_temporaries
-from utils.audio.waveforms import SAMPLE_RATE_HZ, Waveform, read_waveform
+from utils.audio.waveforms import SAMPLE_RATE_HZ, Waveform
 from utils.console import say
 from utils.corpora import CorpusPart
+from utils.interruption import StopRequest
+from utils.waiting import NEVER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,13 +50,21 @@ _CLASS_FIGURES = {
 }
 
 
-def draw_part(detector: Detector, part: CorpusPart, how_many: int, folder: Path, device: torch.device) -> None:
+def draw_part(
+    detector: Detector,
+    part: CorpusPart,
+    how_many: int,
+    folder: Path,
+    device: torch.device,
+    *,
+    stop: StopRequest = NEVER,
+) -> None:
     """Draw up to `how_many` utterances of a part into `folder`, which is made, and say how many figures there are.
 
     Half of them are bona fide where the labels are known, else they are spread over the part and drawn without. Raises
-    OSError, and UserError for audio that cannot be read.
+    OSError, UserError for audio that cannot be read, and StopAskedError where `stop` comes while it is read.
     """
-    samples = _samples(part, how_many)
+    samples = _samples(part, how_many, stop)
     folder.mkdir(parents=True, exist_ok=True)
     remove_stray_temporaries(folder)
     written = write_attention_heatmaps(detector, samples, folder, device)
@@ -61,7 +72,7 @@ def draw_part(detector: Detector, part: CorpusPart, how_many: int, folder: Path,
     say(f"Attention heatmaps: {len(written)} figures in {folder}{unlabelled}")
 
 
-def _samples(part: CorpusPart, how_many: int) -> list[Sample]:
+def _samples(part: CorpusPart, how_many: int, stop: StopRequest) -> list[Sample]:
     trials = part.protocol.trials
     known = [index for index, trial in enumerate(trials) if trial.is_bona_fide is not None]
     if known:
@@ -69,13 +80,10 @@ def _samples(part: CorpusPart, how_many: int) -> list[Sample]:
         chosen = [known[position] for position in balanced]
     else:
         chosen = _evenly_spaced(range(len(trials)), min(how_many, len(trials)))
+    heard = read_waveforms([part.audio_paths[index] for index in chosen], stop)
     return [
-        (
-            trials[index].utterance,
-            validation_view(read_waveform(part.audio_paths[index]), 0, trials[index].utterance),
-            trials[index].is_bona_fide,
-        )
-        for index in chosen
+        (trials[index].utterance, validation_view(waveform, 0, trials[index].utterance), trials[index].is_bona_fide)
+        for index, waveform in zip(chosen, heard, strict=True)
     ]
 
 

@@ -29,6 +29,7 @@ from training.settings.tasks import TaskDescription
 from training.state.train_state import Observed, TrainState
 from utils.corpora import Corpus, CorpusPart
 from utils.errors import UserError
+from utils.interruption import StopRequest
 
 Payload = Mapping[str, Any]
 Networks = Mapping[str, nn.Module]
@@ -211,10 +212,13 @@ class Task(ABC):
         """Return the folders into which pictures are to be drawn after an epoch; none where nothing was asked for."""
         return ()
 
-    def draw(self, networks: Networks, part: CorpusPart, folder: Path) -> None:  # noqa: ARG002 - others draw
-        """Draw pictures of the networks as they are into a folder; raises OSError."""
+    def draw(self, networks: Networks, part: CorpusPart, folder: Path, stop: StopRequest) -> None:  # noqa: ARG002
+        """Draw pictures of the networks as they are into a folder; raises OSError.
+
+        Raises StopAskedError where `stop` comes while audio is read.
+        """
         raise UserError(f"there is nothing to draw of {self.options.model_type}: drop --visualize_attention")
 
-    def audio_examples(self, networks: Networks, part: CorpusPart) -> Sequence[AudioExample]:  # noqa: ARG002
-        """Return utterances to listen to, which --log_audio sends to W&B."""
+    def audio_examples(self, networks: Networks, part: CorpusPart, stop: StopRequest) -> Sequence[AudioExample]:  # noqa: ARG002
+        """Return utterances to listen to, which --log_audio sends to W&B; raises StopAskedError as `draw` does."""
         return ()
