@@ -95,7 +95,7 @@ def test_two_copies_that_both_go_on_have_two_run_ids_and_neither_prunes_what_the
     assert in_copy.run_id != past.run_id
     everything_goes = RetentionPolicy(save_best_only=True)
     for own in (in_original, in_copy):
-        gone = files_to_prune([in_original, in_copy], own.lineage, everything_goes, None, None)
+        gone = files_to_prune([in_original, in_copy], own.lineage, everything_goes, None)
         assert gone == [own.path]
 
 

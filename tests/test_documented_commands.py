@@ -302,7 +302,7 @@ STORY = [
         (
             "train from epoch 1 to epoch 3, from the weights in models/pretrained/best_model_eer.pth",
             "new optimizer",
-            f"to go on with it: --resume --model_path {SMALL_RUN}/version_",
+            f"to go on with it: python main.py --resume --model_path {SMALL_RUN}/version_",
             "Done: 3 epochs",
         ),
         copy_weights=(f"{SMALL_RUN}/best_model_eer.pth", "models/pretrained/best_model_eer.pth"),
@@ -385,7 +385,7 @@ STORY = [
         (1, 2, 3),
         (
             "Resuming from:    epoch 3\n",
-            f"to go on with it: --resume --model_path {SMALL_RUN}_exp1/version_",
+            f"to go on with it: python main.py --resume --model_path {SMALL_RUN}_exp1/version_",
             "Done: 3 epochs",
         ),
         experiment="exp1",

@@ -128,7 +128,10 @@ TABLE = [
         Start.RESUME,
         0,
         moved=("checkpoint_epoch_3.pth",),
-        says=(f"is moved aside, into {V0}/version_1; to go on with it: --resume --model_path {V0}/version_1/",),
+        says=(
+            f"is moved aside, into {V0}/version_1; to go on with it: "
+            f"python main.py --resume --model_path {V0}/version_1/",
+        ),
     ),
     Row(
         "--resume FILE from elsewhere: it comes along into the next version",

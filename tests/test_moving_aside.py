@@ -123,8 +123,10 @@ def test_where_nothing_was_interrupted_nothing_is_done(trained: RunDirectory) ->
     assert contents(RUN.folder) == before
 
 
-# Which system call a move makes for each step: renames (1 journal, 4 entries, 2 logs), and the removal of the journal.
-STEPS = [*(("rename", number) for number in range(1, 8)), ("unlink", 1)]
+# What a move does: the journal gets its name; new names for 4 files and 2 logs, and a folder; the old names and the
+# journal go.
+STEPS = [("rename", 1), *(("link", number) for number in range(1, 7)), *(("unlink", number) for number in range(1, 8))]
+STEPS += [("rmdir", 1), ("mkdir", 1), ("mkdir", 2)]
 
 
 @pytest.mark.skipif(not STRACE_WORKS, reason="needs strace, and leave to trace a child process")

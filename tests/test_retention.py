@@ -52,16 +52,15 @@ EVERY_5 = RetentionPolicy(save_freq=5)
 BEST_ONLY = RetentionPolicy(save_best_only=True)
 TWELVE = " ".join(f"e{number}" for number in range(1, 13))
 
-# (the files, the policy, the best epoch, the file the run was started from, what stays: why)
-TABLE: list[tuple[str, RetentionPolicy, int | None, str | None, str]] = [
-    ("", RetentionPolicy(), None, None, ""),
-    ("e1", RetentionPolicy(), 1, None, "e1: the furthest"),
-    ("e1 e2 e3", RetentionPolicy(), 1, None, "e1: the best epoch, e2: every epoch stays, e3: the furthest"),
-    ("e1 e2 s24", RetentionPolicy(), 1, "e2", "e1: the best epoch, e2: the start of this run, s24: the furthest"),
+# (the files, the policy, the best epoch, what stays: why)
+TABLE: list[tuple[str, RetentionPolicy, int | None, str]] = [
+    ("", RetentionPolicy(), None, ""),
+    ("e1", RetentionPolicy(), 1, "e1: the furthest"),
+    ("e1 e2 e3", RetentionPolicy(), 1, "e1: the best epoch, e2: every epoch stays, e3: the furthest"),
+    ("e1 e2 s24", RetentionPolicy(), 1, "e1: the best epoch, e2: every epoch stays, s24: the furthest"),
     (
         "s1 s2 s3 s4 s5 s6",
         RetentionPolicy(),
-        None,
         None,
         "s2: one of the last 5 steps, s3: one of the last 5 steps, s4: one of the last 5 steps, "
         "s5: one of the last 5 steps, s6: the furthest",
@@ -70,7 +69,6 @@ TABLE: list[tuple[str, RetentionPolicy, int | None, str | None, str]] = [
         "s4 s8 e1 s14 s16 s18 s20 e2",
         RetentionPolicy(),
         1,
-        None,
         "s8: one of the last 5 steps, e1: the best epoch, s14: one of the last 5 steps, s16: one of the last 5 steps, "
         "s18: one of the last 5 steps, s20: one of the last 5 steps, e2: the furthest",
     ),
@@ -78,38 +76,34 @@ TABLE: list[tuple[str, RetentionPolicy, int | None, str | None, str]] = [
         "e1 e2 e3 e4 e5",
         KEEP_3,
         1,
-        None,
         "e1: the best epoch, e3: one of the last 3 epochs, e4: one of the last 3 epochs, e5: the furthest",
     ),
-    ("e1 e2", KEEP_3, 2, None, "e1: one of the last 3 epochs, e2: the furthest"),
-    ("e1 e2 e3", KEEP_1, 3, None, "e3: the furthest"),
+    ("e1 e2", KEEP_3, 2, "e1: one of the last 3 epochs, e2: the furthest"),
+    ("e1 e2 e3", KEEP_1, 3, "e3: the furthest"),
     (  # N of each kind
         "s2 s4 s6 s8 e1 s12 e2 e3 e4 s42",
         KEEP_3,
         4,
-        None,
         "s8: one of the last 3 steps, s12: one of the last 3 steps, e2: one of the last 3 epochs, "
         "e3: one of the last 3 epochs, e4: the best epoch, s42: the furthest",
     ),
     # A kill within an epoch leaves the furthest state in a step file.
-    ("e1 e2 s24", KEEP_1, 1, None, "e1: the best epoch, e2: one of the last 1 epochs, s24: the furthest"),
-    ("e1 e2 s24", KEEP_1, None, None, "e2: one of the last 1 epochs, s24: the furthest"),
+    ("e1 e2 s24", KEEP_1, 1, "e1: the best epoch, e2: one of the last 1 epochs, s24: the furthest"),
+    ("e1 e2 s24", KEEP_1, None, "e2: one of the last 1 epochs, s24: the furthest"),
     # Killed between the last step of an epoch and the end of its validation; resumed, validated.
-    ("e1 s20", KEEP_1, 1, None, "e1: the best epoch, s20: the furthest"),
-    ("e1 s20 e2", KEEP_1, 2, "s20", "s20: the start of this run, e2: the furthest"),
+    ("e1 s20", KEEP_1, 1, "e1: the best epoch, s20: the furthest"),
+    ("e1 s20 e2", KEEP_1, 2, "s20: one of the last 1 steps, e2: the furthest"),
     (
         TWELVE,
         EVERY_5,
         7,
-        None,
         "e5: a multiple of 5 epochs, e7: the best epoch, e10: a multiple of 5 epochs, e12: the furthest",
     ),
-    ("e5 e6 e7 s73", EVERY_5, 5, "s73", "e5: the best epoch, s73: the start of this run"),
+    ("e5 e6 e7 s73", EVERY_5, 5, "e5: the best epoch, s73: the furthest"),
     (
         TWELVE,
         RetentionPolicy(save_freq=5, keep_last_n=2),
         1,
-        None,
         "e1: the best epoch, e5: a multiple of 5 epochs, e10: a multiple of 5 epochs, e11: one of the last 2 epochs, "
         "e12: the furthest",
     ),
@@ -117,22 +111,18 @@ TABLE: list[tuple[str, RetentionPolicy, int | None, str | None, str]] = [
         TWELVE,
         RetentionPolicy(milestones=(2, 10, 50), keep_last_n=1),
         3,
-        "e4",
-        "e2: a milestone, e3: the best epoch, e4: the start of this run, e10: a milestone, e12: the furthest",
+        "e2: a milestone, e3: the best epoch, e10: a milestone, e12: the furthest",
     ),
-    (TWELVE, RetentionPolicy(6, (6,), 1), 6, "e6", "e6: the start of this run, e12: the furthest"),
-    (TWELVE, RetentionPolicy(6, (6,), 1), 6, None, "e6: the best epoch, e12: the furthest"),
-    (TWELVE, RetentionPolicy(6, (6,), 1), 12, None, "e6: a milestone, e12: the furthest"),
+    (TWELVE, RetentionPolicy(6, (6,), 1), 6, "e6: the best epoch, e12: the furthest"),
+    (TWELVE, RetentionPolicy(6, (6,), 1), 12, "e6: a milestone, e12: the furthest"),
     (  # milestones are epochs, never steps
         "s7 s24",
         RetentionPolicy(milestones=(7,), keep_last_n=1),
         None,
-        None,
         "s24: the furthest",
     ),
-    ("e1 e2 s24", BEST_ONLY, 1, None, ""),
-    ("e1 e2 s24", BEST_ONLY, 1, "e2", "e2: the start of this run"),
-    ("e1 e2 s24", RetentionPolicy(2, (1,), 9, save_best_only=True), 1, "s24", "s24: the start of this run"),
+    ("e1 e2 s24", BEST_ONLY, 1, ""),
+    ("e1 e2 s24", RetentionPolicy(2, (1,), 9, save_best_only=True), 1, ""),
 ]
 
 
@@ -141,24 +131,22 @@ def reasons(text: str) -> dict[str, str]:
     return dict(part.split(": ") for part in text.split(", ")) if text else {}
 
 
-@pytest.mark.parametrize(("there", "policy", "best", "source", "expected"), TABLE)
+@pytest.mark.parametrize(("there", "policy", "best", "expected"), TABLE)
 def test_what_stays_is_the_union_of_the_rules(
-    there: str, policy: RetentionPolicy, best: int | None, source: str | None, expected: str
+    there: str, policy: RetentionPolicy, best: int | None, expected: str
 ) -> None:
-    start = files(source)[0].path if source else None
-    kept = retained(files(there), policy, metrics(best) if best else None, start)
+    kept = retained(files(there), policy, metrics(best) if best else None)
     assert {short(path): why for path, why in kept.items()} == reasons(expected)
 
 
-@pytest.mark.parametrize(("there", "policy", "best", "source", "expected"), TABLE)
+@pytest.mark.parametrize(("there", "policy", "best", "expected"), TABLE)
 def test_what_does_not_stay_is_pruned_oldest_first(
-    there: str, policy: RetentionPolicy, best: int | None, source: str | None, expected: str
+    there: str, policy: RetentionPolicy, best: int | None, expected: str
 ) -> None:
     """Also where the folder was listed in another order."""
     records = files(there)
-    start = files(source)[0].path if source else None
     random.Random(1).shuffle(shuffled := list(records))
-    pruned = files_to_prune(shuffled, LINEAGE, policy, metrics(best) if best else None, start)
+    pruned = files_to_prune(shuffled, LINEAGE, policy, metrics(best) if best else None)
     assert list(map(short, pruned)) == [word for word in there.split() if word not in reasons(expected)]
 
 
@@ -182,7 +170,7 @@ NOT_OURS: list[tuple[CheckpointRecord, str]] = [
 def test_what_the_run_did_not_write_under_that_name_is_never_touched(
     found: CheckpointRecord, what: str, policy: RetentionPolicy
 ) -> None:
-    assert files_to_prune([found, epoch(12)], LINEAGE, policy, metrics(12), None) == (
+    assert files_to_prune([found, epoch(12)], LINEAGE, policy, metrics(12)) == (
         [epoch(12).path] if policy.save_best_only else []
     ), what
 
@@ -190,7 +178,7 @@ def test_what_the_run_did_not_write_under_that_name_is_never_touched(
 def test_a_renamed_copy_does_not_count_among_the_last() -> None:
     """Nor as the furthest: what the rules keep are files that the program can tell to be its own."""
     copy = epoch(3, path=COPY)
-    pruned = files_to_prune([epoch(1), epoch(2), epoch(3), copy], LINEAGE, RetentionPolicy(keep_last_n=2), None, None)
+    pruned = files_to_prune([epoch(1), epoch(2), epoch(3), copy], LINEAGE, RetentionPolicy(keep_last_n=2), None)
     assert list(map(short, pruned)) == ["e1"]
 
 
@@ -200,8 +188,8 @@ def test_what_a_run_shares_with_the_one_it_left_is_its_own() -> None:
     old = [epoch(1), epoch(2), epoch(3)]
     new = [epoch(number, lineage=resumed) for number in (4, 5)]
     assert [short(made.path) for made in own_records([*old, *new], resumed)] == ["e1", "e2", "e4", "e5"]
-    pruned = files_to_prune([*old, *new], resumed, KEEP_1, metrics(4), epoch(2).path)
-    assert list(map(short, pruned)) == ["e1"]
+    pruned = files_to_prune([*old, *new], resumed, KEEP_1, metrics(4))
+    assert list(map(short, pruned)) == ["e1", "e2"]
 
 
 def test_a_checkpoint_saved_before_the_first_step_is_of_the_run_that_saved_it() -> None:
@@ -210,10 +198,10 @@ def test_a_checkpoint_saved_before_the_first_step_is_of_the_run_that_saved_it() 
     assert own_records([first], (("run-b", 0),)) == []
 
 
-def test_the_source_is_known_however_its_path_is_written() -> None:
-    policy = KEEP_1
-    for written in (RUN.epoch_checkpoint(1).absolute(), RUN.folder / ".." / "run" / "checkpoint_epoch_1.pth"):
-        assert files_to_prune([epoch(1), epoch(2)], LINEAGE, policy, None, written) == []
+def test_the_file_that_a_process_was_started_from_is_a_checkpoint_like_others() -> None:
+    """It is needed until the next one is durable, which is when files are pruned; it used to stay for good."""
+    assert files_to_prune([epoch(1), epoch(2)], LINEAGE, KEEP_1, None) == [epoch(1).path]
+    assert files_to_prune([epoch(1), step(12)], LINEAGE, BEST_ONLY, metrics(1)) == [epoch(1).path, step(12).path]
 
 
 def test_the_policy_is_what_the_flags_say() -> None:
@@ -230,7 +218,7 @@ POLICIES = [
 ]
 
 
-def histories() -> Iterator[tuple[list[CheckpointRecord], EpochMetrics | None, Path | None]]:
+def histories() -> Iterator[tuple[list[CheckpointRecord], EpochMetrics | None]]:
     """Yield a hundred folders as trainings leave them that are killed and resumed at random."""
     chance = random.Random(20260301)
     for _ in range(100):
@@ -240,33 +228,32 @@ def histories() -> Iterator[tuple[list[CheckpointRecord], EpochMetrics | None, P
         there += [step(number) for number in steps]
         chance.shuffle(there)
         best = metrics(chance.choice(epochs)) if epochs else None
-        yield there, best, chance.choice(there).path if chance.random() < 0.5 else None
+        yield there, best
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
-def test_no_policy_takes_the_furthest_the_best_or_the_source(policy: RetentionPolicy) -> None:
-    for there, best, source in histories():
-        pruned = set(files_to_prune(there, LINEAGE, policy, best, source))
+def test_no_policy_takes_the_furthest_or_the_best(policy: RetentionPolicy) -> None:
+    for there, best in histories():
+        pruned = set(files_to_prune(there, LINEAGE, policy, best))
         furthest = max(there, key=lambda made: made.position)
         best_file = [made.path for made in there if made.kind is Kind.EPOCH and best and made.epoch == best.epoch]
-        assert source not in pruned
         if not policy.save_best_only:
             assert not pruned & {furthest.path, *best_file}
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 def test_pruning_again_takes_nothing_more(policy: RetentionPolicy) -> None:
-    for there, best, source in histories():
-        pruned = set(files_to_prune(there, LINEAGE, policy, best, source))
+    for there, best in histories():
+        pruned = set(files_to_prune(there, LINEAGE, policy, best))
         left = [made for made in there if made.path not in pruned]
-        assert files_to_prune(left, LINEAGE, policy, best, source) == []
+        assert files_to_prune(left, LINEAGE, policy, best) == []
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 def test_every_reason_is_given_and_every_other_file_goes(policy: RetentionPolicy) -> None:
-    for there, best, source in histories():
-        kept = retained(there, policy, best, source)
-        pruned = files_to_prune(there, LINEAGE, policy, best, source)
+    for there, best in histories():
+        kept = retained(there, policy, best)
+        pruned = files_to_prune(there, LINEAGE, policy, best)
         assert all(kept.values())
         assert sorted([*kept, *pruned]) == sorted(made.path for made in there)
 
@@ -277,9 +264,7 @@ def test_of_two_checkpoints_of_one_step_the_validated_one_stays_and_they_count_a
     named = RUN.folder / "s003-eer_5.00.ckpt"
     validated = step(3, path=named, name=named.name, validated=figures)
     records = [*files("s1 s2 s3 s4"), validated]
-    kept = retained(records, RetentionPolicy(keep_last_n=2), None, None)
+    kept = retained(records, RetentionPolicy(keep_last_n=2), None)
     assert sorted(path.name for path in kept) == ["checkpoint_step_4.pth", named.name]
-    kept = retained([*files("s2 s3"), validated], KEEP_1, None, None)
+    kept = retained([*files("s2 s3"), validated], KEEP_1, None)
     assert [path.name for path in kept] == [named.name]
-    kept = retained([*files("s2 s3"), validated], KEEP_1, None, RUN.step_checkpoint(3))
-    assert len(kept) == 2, "the file that the run was started from stays"

@@ -13,10 +13,14 @@ Guaranteed, on a local POSIX file system, each held by the test in tests/test_at
    (`test_a_failed_fsync_is_raised_and_never_repeated`).
 5. `link_or_copy` replaces its target as atomically, and leaves no temporary where both names are one file already
    (`test_a_link_over_a_name_of_the_same_file_leaves_no_temporary`).
-6. What a killed process left behind has a recognisable name; removing it touches no other file, and not the content
-   of a file that it was a second name of (`test_only_files_with_the_temporary_prefix_are_removed`,
-   `test_a_stray_link_is_removed_and_the_file_it_named_is_whole`).
+6. What a killed process left behind has a recognisable name; removing it touches no other file, not the content
+   of a file that it was a second name of, and nothing that a living process is writing
+   (`test_only_files_with_the_temporary_prefix_are_removed`,
+   `test_a_stray_link_is_removed_and_the_file_it_named_is_whole`,
+   `test_what_a_living_process_is_writing_stays_and_goes_once_it_was_killed`).
 7. `durable_rename` refuses a target that exists (`test_a_rename_never_replaces_what_is_there`).
+8. An error that shows when the file is closed, as NFS reports a full disk, is one of writing
+   (`test_a_disk_that_says_at_the_close_that_it_is_full_leaves_the_old_file`).
 
 Not guaranteed:
 
@@ -26,6 +30,7 @@ Not guaranteed:
   (`test_a_new_file_follows_the_umask`).
 * A symbolic link at the path: it is replaced, its target stays as it was
   (`test_a_symbolic_link_is_replaced_and_what_it_points_to_is_kept`).
+* On file systems without locks what a living process writes looks like what a killed one left.
 * Drives that acknowledge a flush they did not do (on macOS fsync stops at the drive's cache), and file systems that
   cannot fsync a folder (`fsync_folder` says which errors mean that).
 """
@@ -34,9 +39,12 @@ from __future__ import annotations
 
 import enum
 import errno
+import fcntl
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,6 +54,7 @@ TEMPORARY_PREFIX = ".tmp-"
 
 _COPY_BUFFER_BYTES = 4 * 2**20
 _FOLDER_FSYNC_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+_MOMENT_S = 0.05
 HARD_LINK_REFUSED = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 
 
@@ -76,9 +85,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = _temporary_beside(path)
     try:
-        with temporary.open("x+b") as file:
+        with _created(temporary) as file:
             try:
-                yield cast(BinaryIO, file)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             except BaseException:
@@ -122,18 +131,15 @@ def link_or_copy(source: Path, target: Path) -> Placement:
 
 
 def durable_rename(source: Path, target: Path) -> None:
-    """Rename a file or folder to a name that is free, and return once the new name survives a power cut.
+    """Rename a file or folder to a name that is free in its folder, and return once that survives a power cut.
 
-    Raises FileExistsError where `target` exists in any form (an empty folder and a dangling link too), and OSError
-    where the two lie on different file systems.
+    Raises FileExistsError where `target` exists in any form (an empty folder and a dangling link too), and OSError.
+    Between two folders a rename may leave neither name (`utils/moving.py`).
     """
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, "the new name is taken", str(source), None, str(target))
     source.rename(target)
-    # The new name first: a power cut between the two may then show both names, but never neither.
     fsync_folder(target.parent)
-    if source.parent != target.parent:
-        fsync_folder(source.parent)
 
 
 def fsync_folder(folder: Path) -> bool:
@@ -150,26 +156,62 @@ def fsync_folder(folder: Path) -> bool:
             raise
         return False
     finally:
-        os.close(descriptor)
+        with suppress(OSError):  # nothing was written through it
+            os.close(descriptor)
     return True
 
 
-def remove_stray_temporaries(folder: Path) -> list[str]:
-    """Remove what killed processes left in `folder` and return the names, sorted; [] where `folder` does not exist.
-
-    Call it only where no other process or thread writes in `folder`: a temporary in use looks the same.
-    """
+def temporaries_in(folder: Path, of: str = "") -> list[str]:
+    """Return the names of the temporaries of the file called `of`, or of all files, in a folder; [] for no folder."""
+    pattern = re.compile(rf"{re.escape(TEMPORARY_PREFIX + of)}-\d+-[0-9a-f]{{8}}" if of else f"{TEMPORARY_PREFIX}.*")
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        names = sorted(
-            entry.name
-            for entry in entries
-            if entry.name.startswith(TEMPORARY_PREFIX) and entry.is_file(follow_symlinks=False)
+        return sorted(
+            entry.name for entry in entries if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
         )
+
+
+def remove_stray_temporaries(folder: Path, of: str = "") -> list[str]:
+    """Remove what killed processes left in `folder`, as `temporaries_in` finds it, and return the names.
+
+    What another process writes stays; this one must write none of them meanwhile, since its own locks do not hold it
+    up.
+    """
+    names = [name for name in temporaries_in(folder, of) if not _is_being_written(folder / name)]
+    if names:
+        time.sleep(_MOMENT_S)  # of one that was closed and not renamed yet
+    names = [name for name in names if os.path.lexists(folder / name) and not _is_being_written(folder / name)]
     for name in names:
-        (folder / name).unlink()
+        (folder / name).unlink(missing_ok=True)
     return names
+
+
+def hold_temporary(file: BinaryIO) -> None:
+    """Lock a file that is being written, so that no other process takes it for what a killed one left.
+
+    The lock ends with this process, is not inherited by its children, and is lost when the process closes another
+    handle of the file: then it is taken again by this. Where the file system cannot lock, nothing is done.
+    """
+    with suppress(OSError):
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_being_written(temporary: Path) -> bool:
+    try:
+        descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # it is gone, or cannot be looked at: removing it tells
+        return False
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:  # the file system has no locks
+        return False
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)
+    return False
 
 
 def disk_error_behind(error: BaseException) -> OSError | None:
@@ -205,6 +247,19 @@ def _temporary_beside(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
+def _created(temporary: Path) -> BinaryIO:
+    """Create a file and hold it; one that was taken for a stray before it was held is created again."""
+    while True:
+        file = cast(BinaryIO, temporary.open("x+b"))
+        hold_temporary(file)
+        try:
+            if os.path.samestat(os.fstat(file.fileno()), temporary.lstat()):
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()
+
+
 def _is_same_file(source: Path, target: Path) -> bool:
     """Return whether `target` is a name of `source` itself; a symbolic link to it is not."""
     try:
@@ -225,8 +280,17 @@ def _replace_by_link(source: Path, target: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its missing parents, and return once their names survive a power cut."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    """Create a folder and its missing parents, and return once their names survive a power cut.
+
+    The names of those that are there are synced too, down from where a relative path begins: who made them may have
+    been killed before that.
+    """
+    missing = {folder.parent for folder in (path, *path.parents) if not folder.exists()}
     path.mkdir(parents=True, exist_ok=True)
-    for folder in missing:
-        fsync_folder(folder.parent)
+    around = [path.parent] if path.is_absolute() else path.parents
+    for parent in dict.fromkeys((*missing, *around)):
+        try:
+            fsync_folder(parent)
+        except PermissionError:  # it cannot be opened, as a folder can be that others made
+            if parent in missing:
+                raise

@@ -14,6 +14,7 @@ import io
 import os
 import weakref
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class FileBytes:
     """
 
     def __init__(self, file: io.FileIO, *, held: bool) -> None:
-        self._close = weakref.finalize(self, file.close)
+        self._close = weakref.finalize(self, _let_go_of, file)
         self._descriptor = file.fileno()
         self.status = os.fstat(file.fileno())
         self.size = self.status.st_size
@@ -112,6 +113,12 @@ class FileBytes:
         """Forget everything."""
         self._chunks.clear()
         self._close()
+
+
+def _let_go_of(file: io.FileIO) -> None:
+    """Close a file that was only read: what its disk says then changes nothing of that."""
+    with suppress(OSError):
+        file.close()
 
 
 class ByteReader(io.RawIOBase):

@@ -12,6 +12,7 @@ included, in one sequential read. A CRC-32 is for accidents; it proves nothing a
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
 import os
@@ -20,7 +21,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from training.checkpoints.file_format import (
     CUT_OR_BAD_BLOCK,
@@ -37,6 +38,7 @@ from training.checkpoints.safetensors_file import BadSafetensorsError, header_in
 
 RECORD_NAME = "record.json"
 _CHUNK_BYTES = 1 << 22
+_ENTRY, _DIRECTORY = b"PK\x03\x04", b"PK\x01\x02"  # how their headers begin (PKWARE APPNOTE 6.3.3, 4.3.7, 4.3.12)
 _RECORD_LIMIT_BYTES = 1 << 24
 # What zipfile raises beside BadZipFile: a changed flag makes an entry encrypted, or of another compression.
 BAD_ENTRY = (
@@ -56,46 +58,79 @@ class _Writable(Protocol):
     def flush(self) -> None: ...
 
 
-class _ChecksummedWriter:
-    """Passes strictly sequential writes on, and knows the CRC-32 of everything before each of them."""
+class _SequentialWriter:
+    """Passes writes on, one behind the other, but for the zip directory at the end, which waits for the record.
+
+    `held` are the bytes from `held_from` on, none of which is written yet, and `crc` the CRC-32 of all before them. A
+    directory begins with a write of its own, and after it comes no entry; of an entry whose content begins like one,
+    that is written when the next entry comes.
+    """
 
     def __init__(self, file: _Writable) -> None:
         self._file = file
-        self._crc = 0
-        self._position = 0
-        self.crc_before: dict[int, int] = {0: 0}
+        self._is_holding = False
+        self.held = bytearray()
+        self.held_from = 0
+        self.crc = 0
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
-        self._file.write(view)
-        self._crc = zlib.crc32(view, self._crc)
-        self._position += view.nbytes
-        self.crc_before[self._position] = self._crc
+        start = bytes(view[: len(_ENTRY)])
+        if self._is_holding and start == _ENTRY:
+            self._is_holding = False
+            held, self.held = self.held, bytearray()
+            self._pass_on(memoryview(held))
+        self._is_holding = self._is_holding or start == _DIRECTORY
+        if self._is_holding:
+            self.held += view
+        else:
+            self._pass_on(view)
         return view.nbytes
+
+    def _pass_on(self, view: memoryview) -> None:
+        self._file.write(view)
+        self.crc = zlib.crc32(view, self.crc)
+        self.held_from += view.nbytes
 
     def flush(self) -> None:
         self._file.flush()
 
 
-def write_sealed(file: IO[bytes], save: Callable[[Any], None], record: dict[str, Any]) -> None:
+class _EndOfFile(io.BytesIO):
+    """The last bytes of a file, in memory, at the positions that they have in the file."""
+
+    def __init__(self, content: bytes, begins_at: int) -> None:
+        super().__init__(content)
+        self._begins_at = begins_at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        if whence == os.SEEK_SET:
+            offset -= self._begins_at
+        return super().seek(offset, whence) + self._begins_at
+
+    def tell(self) -> int:
+        return super().tell() + self._begins_at
+
+
+def write_sealed(file: _Writable, save: Callable[[Any], None], record: dict[str, Any]) -> None:
     """Let `save` write a torch archive into the empty binary `file`, then add the record and the seal.
 
-    `file` must be open for reading and writing, as "w+b" is. It is flushed, and not synced: that is the caller's part.
+    The file is written from its start to its end and never read: so nothing that a disk reads wrongly can be sealed. It
+    is flushed, and not synced: that is the caller's part. Raises OSError, and zipfile.BadZipFile for what `save` wrote
+    if it is no archive.
     """
-    writer = _ChecksummedWriter(file)
+    writer = _SequentialWriter(file)
     save(writer)
-    file.flush()
-    with zipfile.ZipFile(file, "a") as archive:
-        directory_start = archive.start_dir
+    end = _EndOfFile(bytes(writer.held), writer.held_from)
+    with zipfile.ZipFile(end) as archive:  # which "a" would take for a new one where it is none
         top = archive.namelist()[0].split("/", 1)[0]
+    with zipfile.ZipFile(end, "a") as archive:
         entry = zipfile.ZipInfo(f"{top}/{RECORD_NAME}")  # of 1980, as torch's entries: same content, same bytes
         entry.external_attr = 0o600 << 16
         archive.writestr(entry, json.dumps(record, indent=1, allow_nan=False))
         archive.comment = SEAL % 0
-    file.seek(directory_start)
-    crc = zlib.crc32(file.read()[:-SEAL_BYTES], writer.crc_before[directory_start])
-    file.seek(-SEAL_BYTES, os.SEEK_END)
-    file.write(SEAL % crc)
+    content = end.getvalue()[:-SEAL_BYTES]
+    file.write(content + SEAL % zlib.crc32(content, writer.crc))
     file.flush()
 
 

@@ -29,6 +29,14 @@ class BrokenFileError(BadCheckpointFileError):
     """A file that says what it is, and whose bytes are not those that were written."""
 
 
+class NoLongerReadableError(UserError):
+    """A file that was whole when it was verified, and could not be read, or not read the same, when it was loaded."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} is damaged: {reason}")
+        self.reason = reason
+
+
 @dataclass(frozen=True, eq=False)
 class VerifiedFile:
     """A whole file: what it is, the JSON record in it (None if another program wrote it), its bytes and their format.
@@ -83,7 +91,7 @@ class VerifiedFile:
         try:
             return self.content.sha256()
         except OSError as error:
-            raise UserError(f"{self.path} is damaged: {cannot_be_read(error)}") from error
+            raise NoLongerReadableError(self.path, cannot_be_read(error)) from error
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:

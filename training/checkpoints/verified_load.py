@@ -20,7 +20,7 @@ import torch
 from training.checkpoints.file_bytes import TakingReader
 from training.checkpoints.file_format import FileFormat
 from training.checkpoints.tensor_table import FOREIGN_DATA
-from training.checkpoints.verified_file import VerifiedFile
+from training.checkpoints.verified_file import NoLongerReadableError, VerifiedFile
 from utils.errors import UserError
 from utils.inert_pickle import BAD_PICKLE
 
@@ -55,8 +55,8 @@ def stand_ins() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
 def load_verified(opened: VerifiedFile) -> dict[str, Any]:
     """Return what a file of tensors holds, on the CPU; its bytes are given back meanwhile, so that it is loaded once.
 
-    Raises UserError where it would run code, and where it is too large to be held and was changed since it was
-    verified; RuntimeError where it was loaded before.
+    Raises UserError where it would run code, NoLongerReadableError where it is too large to be held and was changed
+    since it was verified, or cannot be read any more, and RuntimeError where it was loaded before.
     """
     path, content = opened.path, opened.content
     load = _load_safetensors if opened.format is FileFormat.SAFETENSORS else _load_torch
@@ -65,7 +65,7 @@ def load_verified(opened: VerifiedFile) -> dict[str, Any]:
             payload = load(path, file)
     finally:
         if content.failure:
-            raise UserError(f"{path} is damaged: {content.failure}")
+            raise NoLongerReadableError(path, content.failure)
     if not isinstance(payload, dict):
         raise UserError(f"{path} holds a {type(payload).__name__}, not a checkpoint or state dict")
     return payload

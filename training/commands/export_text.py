@@ -6,6 +6,7 @@ from pathlib import Path
 
 from training.export.exporting import Exported
 from training.export.scored_detector import INPUT, OUTPUTS
+from utils.shell_text import with_path
 from utils.terminal_text import bytes_text
 
 UNKNOWN = "—"
@@ -20,7 +21,7 @@ import torch
 detector = torch.jit.load({path!r})
 log_probabilities, score = detector(waveform)  # a tensor, float32""",
     "safetensors": """\
-python main.py --model_type {model_type} --fresh_start --model_path {path}   # and the other flags of a new run""",
+python main.py --model_type {model_type} --fresh_start {model_path}   # and the other flags of a new run""",
 }
 
 
@@ -56,4 +57,5 @@ def _val_eer(exported: Exported) -> str:
 
 
 def _use(exported: Exported) -> str:
-    return _USE[exported.format].format(path=str(exported.path), model_type=exported.metadata["model_type"])
+    path, model_type = str(exported.path), exported.metadata["model_type"]
+    return _USE[exported.format].format(path=path, model_path=with_path("--model_path", path), model_type=model_type)

@@ -8,23 +8,36 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from training.checkpoints.record import UnusableFile
+from training.checkpoints.verified_file import NoLongerReadableError
 from training.planning.announcements import changes_text, plan_text, reached_text, resume_summary, untrained_text
 from training.planning.facts import collect_facts
 from training.planning.plan import Plan, Start, decide
 from training.planning.refusals import changed_data
-from training.settings.requests import Train
+from training.settings.requests import AutoResume, Train
 from utils.console import say
 from utils.errors import EXIT_FAILURE, UserError
 from utils.ranks import Alone, Ranks
 
 
 def run(request: Train) -> int:
-    """Begin or continue a training and return its exit code."""
+    """Begin or continue a training and return its exit code.
+
+    Where --auto_resume chose a checkpoint that could be verified and then not be loaded, it chooses again without it.
+    """
     ranks = Alone()
-    plan = ranks.broadcast(lambda: decide(request, collect_facts(request)))
-    if ranks.is_first:
-        announce(plan)
-    return carry_out(plan, ranks)
+    lost: list[UnusableFile] = []
+    while True:
+        plan = ranks.broadcast(lambda: decide(request, collect_facts(request, lost)))
+        if ranks.is_first:
+            announce(plan)
+        try:
+            return carry_out(plan, ranks)
+        except NoLongerReadableError as error:  # before anything was written
+            if not isinstance(request, AutoResume) or plan.checkpoint is None:
+                raise
+            say(f"[WARNING] {error}: it was whole when it was checked. Looking for an older checkpoint.")
+            lost.append(UnusableFile(plan.checkpoint.path, error.reason))
 
 
 def announce(plan: Plan) -> None:

@@ -47,7 +47,7 @@ def look_at(output: Path, origin: Origin) -> Found | None:
     stored = _stored(origin_path(output))
     if stored is None:
         return Found(False, f"{origin_path(output).name}, which would say of what, is not there")
-    if stored.get("scores_sha256") != hashlib.sha256(content).hexdigest():
+    if hashlib.sha256(content).hexdigest() not in (stored.get("scores_sha256"), stored.get("replaced_sha256")):
         return Found(False, "they were changed since they were written")
     differing = origin.differing(str(stored.get("fingerprint")))
     foreign = [name for name in differing if name in origin.decisive]
@@ -67,34 +67,48 @@ def _stored(path: Path) -> dict[str, Any] | None:
 def write_finished(output: Path, content: str, origin: Origin, sources: Sequence[Path]) -> Path | None:
     """Write `output` and its origin, and return where other scores of that name are now; None where there were none.
 
-    In this order: the earlier files get their new name, the origin is written, then the scores. A kill between any two
-    leaves no scores under a wrong origin, since it holds the hash of its own. Raises OSError.
+    In this order: the earlier origin gets its new name, then the earlier scores, then the origin is written, then the
+    scores. A kill between any two leaves no scores under a wrong origin, since it holds the hash of its own, and the
+    next call goes on with the same new name. Raises OSError.
     """
     moved = None
     encoded = content.encode()
-    if output.exists() and output.read_bytes() != encoded:
-        moved = _free_version(output)
-        durable_rename(output, moved)
-        if os.path.lexists(origin_path(output)):
+    earlier = output.read_bytes() if output.exists() else encoded
+    if earlier != encoded:
+        moved = _free_version(output, hashlib.sha256(earlier).hexdigest())
+        if os.path.lexists(origin_path(output)) and not os.path.lexists(origin_path(moved)):
             durable_rename(origin_path(output), origin_path(moved))
+        durable_rename(output, moved)
     lay_out_again(output, content, origin, sources)
     return moved
 
 
 def lay_out_again(output: Path, content: str, origin: Origin, sources: Sequence[Path]) -> None:
-    """Write the origin, then `output`, in the place of the same scores under other columns. Raises OSError."""
+    """Write the origin, then `output`, in the place of the same scores under other columns. Raises OSError.
+
+    The origin names both, so that a kill between the two leaves scores that are known.
+    """
     encoded = content.encode()
     document = {
         "scores_sha256": hashlib.sha256(encoded).hexdigest(),
         "checkpoints": [str(source) for source in sources],
         "fingerprint": origin.fingerprint,
     }
+    if output.exists() and (replaced := output.read_bytes()) != encoded:
+        document["replaced_sha256"] = hashlib.sha256(replaced).hexdigest()
     write_text_atomically(origin_path(output), json.dumps(document, indent=1) + "\n")
     with atomic_write(output) as file:
         file.write(encoded)
 
 
-def _free_version(output: Path) -> Path:
-    """Return the first of `scores.version_1.txt`, `scores.version_2.txt` ... that is free; its origin's name too."""
+def _free_version(output: Path, digest: str) -> Path:
+    """Return the first of `scores.version_1.txt`, `scores.version_2.txt` ... that is free; its origin's name too.
+
+    One that has the origin of these very scores, by their hash, is where a killed process was moving them.
+    """
     names = (output.with_name(f"{output.stem}.version_{number}{output.suffix}") for number in itertools.count(1))
-    return next(name for name in names if not os.path.lexists(name) and not os.path.lexists(origin_path(name)))
+    return next(name for name in names if not os.path.lexists(name) and _is_free_for(digest, origin_path(name)))
+
+
+def _is_free_for(digest: str, origin: Path) -> bool:
+    return not os.path.lexists(origin) or (_stored(origin) or {}).get("scores_sha256") == digest

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.evaluation.score_report import ScoreReport
-from utils.atomic_files import atomic_write
+from utils.atomic_files import atomic_write, remove_stray_temporaries
 from utils.errors import UserError
 from utils.scores.detection_cost import DECISION_THRESHOLD
 from utils.scores.score_metrics import PooledMetrics
@@ -37,6 +37,7 @@ def draw_score_figures(report: ScoreReport, folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
+            remove_stray_temporaries(folder, of=name)
             with atomic_write(folder / name) as file:
                 figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
     except OSError as error:

@@ -7,18 +7,20 @@ change a score by more than float rounding (1e-4 is far above it); the same ones
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from models.precision import autocast, log_odds
 from training.data.batches import Batch, ValidationBatches
-from training.evaluation.finished_scores import Found, lay_out_again, look_at, write_finished
+from training.evaluation.finished_scores import Found, lay_out_again, look_at, origin_path, write_finished
 from training.evaluation.origin import Origin
 from training.evaluation.partial_scores import PartialScores, partial_path
 from training.evaluation.score_layouts import ScoreLayout, score_text
-from training.evaluation.scoring_lock import ScoringLock
+from training.evaluation.scoring_lock import ScoringLock, lock_path
 from training.evaluation.subject import Subject
+from utils.atomic_files import remove_stray_temporaries, temporaries_in
 from utils.console import say
 from utils.corpora import CorpusPart
 from utils.errors import UserError
@@ -50,9 +52,11 @@ def score_part(
             if not quiet:
                 say(_recognised(output, found))
             _require_layout(subject, part, output, layout, origin)
+            _clear_up(PartialScores(partial_path(output), origin.fingerprint, names), output)
             return len(names)
         output.parent.mkdir(parents=True, exist_ok=True)
         with ScoringLock(output):
+            _remove_strays(output)
             if found:
                 say(f"{output} holds other scores ({found.remark}): they get another name when these are complete")
             return _score_all(subject, part, output, layout, origin=origin, stop=stop, quiet=quiet)
@@ -60,6 +64,26 @@ def score_part(
         raise UserError(
             f"{error.filename or output} cannot be written ({error.strerror or error}): pass another --eval_output"
         ) from error
+
+
+def _clear_up(gathered: PartialScores, output: Path) -> None:
+    """Remove what a process left that was killed after it had written all scores, where that can be removed."""
+    is_left = any(path.exists() for path in (gathered.path, lock_path(output)))
+    if not is_left and not any(temporaries_in(output.parent, of=path.name) for path in _written_for(output)):
+        return
+    with suppress(UserError, OSError), ScoringLock(output):  # busy, or in a folder that cannot be written
+        _remove_strays(output)
+        if gathered.found_fingerprint() == gathered.fingerprint:
+            gathered.remove()
+
+
+def _remove_strays(output: Path) -> None:
+    for path in _written_for(output):
+        remove_stray_temporaries(output.parent, of=path.name)
+
+
+def _written_for(output: Path) -> tuple[Path, ...]:
+    return output, origin_path(output), partial_path(output)
 
 
 def _recognised(output: Path, found: Found) -> str:

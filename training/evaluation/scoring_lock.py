@@ -19,7 +19,7 @@ class ScoringLock(FileLock):
 
     def __init__(self, output: Path) -> None:
         super().__init__(
-            output.with_name(output.name + SUFFIX),
+            lock_path(output),
             busy=f"another process scores into {output}",
             advice="wait for it, stop it, or pass another --eval_output",
             unnoticed=f"that scores into {output} would not be noticed",
@@ -37,3 +37,12 @@ class ScoringLock(FileLock):
         if self._is_in_place():
             self._path.unlink(missing_ok=True)
         self._let_go()
+
+
+def lock_path(output: Path) -> Path:
+    """Return where the lock of a score file is.
+
+    >>> lock_path(Path("scores.txt")).name
+    'scores.txt.lock'
+    """
+    return output.with_name(output.name + SUFFIX)

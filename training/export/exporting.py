@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.verified_file import VerifiedFile
+from training.checkpoints.verified_load import first_line
 from training.data.database import database_folder
 from training.export import onnx_file, torchscript_file, weights_file
 from training.export.checking import TOLERANCE, Difference, differences, random_cases, real_case, takes_any_length
@@ -23,7 +25,7 @@ from training.export.scored_detector import Score, ScoredDetector
 from training.export.whole_checkpoint import require_free
 from training.settings.options import DEMO_DATABASE
 from training.tasks.detectors import TrainedDetector, detector_in
-from utils.atomic_files import atomic_write
+from utils.atomic_files import atomic_write, hold_temporary
 from utils.errors import UserError
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".torchscript", "safetensors": ".safetensors"}
@@ -74,12 +76,20 @@ def export_detector(opened: VerifiedFile, format_name: str, target: Path | None,
         with atomic_write(target) as file:
             made.write(metadata, file)
             file.flush()
-            score, stored = made.open_file(Path(file.name), metadata)
+            score, stored = _opened(made, Path(file.name), metadata, target)
+            hold_temporary(file)  # whoever reads a file closes it, too
             checks = differences(detector, score, cases)
             _require_good(target, checks, stored == metadata)
     except OSError as error:
         raise UserError(f"--export_path {target} could not be written: {error.strerror or error}") from error
     return Exported(target, format_name, metadata, checks)
+
+
+def _opened(made: _Format, path: Path, metadata: Mapping[str, str], target: Path) -> tuple[Score, dict[str, str]]:
+    try:
+        return made.open_file(path, metadata)
+    except (RuntimeError, SafetensorError) as error:  # what libraries say of a disk that does not give a file back
+        raise UserError(f"{target} was not written: it could not be read back ({first_line(error)})") from error
 
 
 def _free_target(source: Path, format_name: str, target: Path | None) -> Path:

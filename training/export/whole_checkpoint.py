@@ -9,6 +9,7 @@ from pathlib import Path
 from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.verified_file import VerifiedFile
 from training.saving.store import load_payload, save_checkpoint
+from utils.atomic_files import remove_stray_temporaries
 from utils.errors import UserError
 
 
@@ -27,8 +28,12 @@ def export_checkpoint(opened: VerifiedFile, target: Path | None) -> Path:
 
 
 def require_free(target: Path) -> None:
-    """Raise UserError where an exported file cannot get this name: there is one already, or no folder for it."""
+    """Raise UserError where an exported file cannot get this name: there is one already, or no folder for it.
+
+    What a killed process left of writing it is removed.
+    """
     if os.path.lexists(target):
         raise UserError(f"--export_path {target} exists already: pass another name, nothing is overwritten")
     if not target.parent.is_dir():
         raise UserError(f"--export_path {target}: there is no folder {target.parent}: make it first")
+    remove_stray_temporaries(target.parent, of=target.name)

@@ -8,10 +8,13 @@ from typing import Any
 
 from training.checkpoints.record import CheckpointRecord
 from training.planning.plan import Plan
+from training.runs.directory import LOCK_NAME, is_heatmaps_name
+from training.runs.experiments import other_versions
+from training.runs.lock import held_if_free
 from training.runs.moving_aside import complete_interrupted_move, move_aside
 from training.runs.survey import RunFolder, survey_folder
 from training.saving.store import CheckpointStore, LoadedFile
-from utils.atomic_files import fsync_folder, make_folder, remove_stray_temporaries
+from utils.atomic_files import fsync_folder, make_folder, remove_stray_temporaries, temporaries_in
 from utils.console import say
 from utils.errors import UserError
 from utils.file_systems import limits_of
@@ -41,8 +44,12 @@ def prepare_folder(plan: Plan, store: CheckpointStore, payload: Mapping[str, Any
     cannot do is said here, once a start. Raises UserError where the folder is not as it was when the plan was made.
     """
     complete_interrupted_move(plan.run)
-    for name in remove_stray_temporaries(plan.run.folder):
-        say(f"Removed {plan.run.folder / name}, left by a process that was killed while it wrote.")
+    _remove_strays(plan.run.folder)
+    for version in other_versions(plan.run.folder):
+        if any(map(temporaries_in, _written_folders(version))):
+            with held_if_free(version / LOCK_NAME) as is_free:
+                if is_free:
+                    _remove_strays(version)
     for limit in limits_of(plan.run.folder):
         say(f"[NOTE] {limit}")
     found = survey_folder(plan.run.folder)
@@ -60,6 +67,18 @@ def prepare_folder(plan: Plan, store: CheckpointStore, payload: Mapping[str, Any
         store.mark_last(in_place)
         loaded = LoadedFile(plan.opened, payload) if plan.opened and payload else None
         _restore_best(plan.checkpoint, plan, store, found, loaded)
+
+
+def _remove_strays(run_folder: Path) -> None:
+    for folder in _written_folders(run_folder):
+        for name in remove_stray_temporaries(folder):
+            say(f"Removed {folder / name}, left by a process that was killed while it wrote.")
+
+
+def _written_folders(run_folder: Path) -> list[Path]:
+    """Return a run folder and those in it that heatmaps are drawn into."""
+    found = [path for path in run_folder.iterdir() if is_heatmaps_name(path.name) and path.is_dir()]
+    return [run_folder, *sorted(found)]
 
 
 def _restore_best(

@@ -42,8 +42,8 @@ from training.runs.config_file import write_config
 from training.runs.directory import logs_folder_of
 from training.runs.lock import RunLock
 from training.runs.names import CheckpointNames
-from training.runs.retention import RetentionPolicy
-from training.runs.survey import place_of
+from training.runs.retention import RetentionPolicy, left_to_prune
+from training.runs.survey import place_of, survey_folder
 from training.runs.trained_names import TrainedNames, write_trained_names
 from training.saving.background_saving import (
     BackgroundSaver,
@@ -52,7 +52,7 @@ from training.saving.background_saving import (
     fence_before_updates,
     tensors_that_steps_change,
 )
-from training.saving.commit import Committer, Outcome
+from training.saving.commit import Committer, Outcome, prune
 from training.saving.store import CheckpointStore, load_payload
 from training.settings.options import Options
 from training.settings.wandb import WandbIdentity, refuse_missing_package
@@ -104,7 +104,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         _prepared(plan, store, lock, start.payload, state.history, names=names),
         _told(plan, task, state, data.validation_part) as reports,
         stop_on_signals() as stop,
-        _saving(plan, store, state, task.device, names) as saver,
+        _saving(plan, store, state, task.device, names) as (saver, committer),
     ):
         trainer = Trainer(
             state=state,
@@ -112,6 +112,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             training=data.training,
             validation=data.validation,
             saver=saver,
+            committer=committer,
             reports=reports,
             facts=facts,
             stop=stop,
@@ -149,6 +150,9 @@ def finish(plan: Plan) -> None:
     try:
         with lock:
             prepare_folder(replace(plan, start=Start.RESUME), store, payload)
+            found = survey_folder(plan.run.folder).checkpoints
+            for warning in prune(left_to_prune(found, plan.checkpoint, plan.options), plan.checkpoint.path):
+                say(f"[WARNING] {warning}.")
             wandb = _wandb_run(plan, WandbIdentity.in_payload(payload))
             reports = Reports(_reporters(plan, wandb), lambda: story)
             reports.tell(Moment.BEGUN)
@@ -275,14 +279,15 @@ def _model_files(plan: Plan) -> list[Path]:
 @contextmanager
 def _saving(
     plan: Plan, store: CheckpointStore, state: TrainState, device: torch.device, names: TrainedNames | None
-) -> Iterator[Saver[Outcome]]:
-    """Yield what saves the state. On the way out the save in flight ends first; a second Ctrl-C gives it up."""
+) -> Iterator[tuple[Saver[Outcome], Committer]]:
+    """Yield what saves the state, and what makes each save part of the run.
+
+    On the way out the save in flight ends first; a second Ctrl-C gives it up.
+    """
     networks, optimizers = state.networks.values(), state.optimizers.values()
-    source = plan.checkpoint.path if plan.checkpoint else None
     committer = Committer(
         store,
         RetentionPolicy.of(plan.options),
-        source,
         plan.options.compress_after,
         on_new_folder=lambda: _write_beside_checkpoints(plan, state.history, names),
     )
@@ -294,7 +299,7 @@ def _saving(
         saver = BackgroundSaver(committer.commit, lambda: tensors_that_steps_change(networks, optimizers), pinned)
     with fence_before_updates(saver.fence, optimizers):
         try:
-            yield saver
+            yield saver, committer
         except KeyboardInterrupt:
             saver.cancel()
             raise

@@ -21,7 +21,7 @@ from training.loop.step import take_step
 from training.reports.reporting import Reports
 from training.reports.story import Moment
 from training.saving.background_saving import Saver
-from training.saving.commit import Outcome
+from training.saving.commit import Committer, Outcome
 from training.state.snapshot import RunFacts, take_snapshot
 from training.state.train_state import Observed, TrainState
 from training.tasks.task import Task
@@ -54,9 +54,10 @@ def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
 class Trainer:
     """Everything one run needs while it trains.
 
-    `last_saved` is the checkpoint that the state came from or was last written to, None before the first; `draw` is
-    called at the end of each epoch, and told whether it is the last one. A disk that refuses a checkpoint does not end
-    the run: `not_saved` then says why the newest checkpoint is on no disk, and the next save tries again.
+    `committer` is what the saver hands its saves to. `last_saved` is the checkpoint that the state came from or was
+    last written to, None before the first; `draw` is called at the end of each epoch, and told whether it is the last
+    one. A disk that refuses a checkpoint does not end the run: `not_saved` then says why the newest checkpoint is on
+    no disk, and the next save tries again.
     """
 
     state: TrainState
@@ -64,6 +65,7 @@ class Trainer:
     training: TrainingBatches
     validation: ValidationBatches
     saver: Saver[Outcome]
+    committer: Committer
     reports: Reports
     facts: RunFacts
     stop: StopRequest
@@ -115,19 +117,48 @@ class Trainer:
                 f"a process that reads audio died, most likely for want of memory ({str(error).splitlines()[0]}): "
                 f"pass a lower --num_workers. {self._what_is_saved()}"
             ) from error
-        if self._is_to_stop:
-            self._save_where_it_stands()
-        self._take_in(self.saver.wait())
+        self._save_where_it_stands()
 
     def _save_where_it_stands(self) -> None:
-        """Put the state as it is on disk, unless it is there already, and wait until it is."""
-        self._take_in(self.saver.wait())
+        """Put the state as it is on disk, unless it is there already, and wait until it is.
+
+        What was refused is tried once more, since no other save comes.
+        """
+        outcome = self.saver.wait()
+        self._take_in(outcome)
+        if outcome and outcome.refused:
+            say(f"[WARNING] {outcome.refused}. It is tried once more.")
+        is_news = self._save_refused_best()
         if self.state.history.under_way.batches_done:
-            if self._saved_at != (self.state.step, self.state.epoch) or self.not_saved:
+            if self._saved_at != (self.state.step, self.state.epoch) or self.not_saved or is_news:
                 self._save(Kind.STEP)
-        elif self.not_saved:
+        elif self.not_saved or is_news:
             self._save(Kind.EPOCH)
         self._take_in(self.saver.wait())
+        self.committer.catch_up()
+
+    def _save_refused_best(self) -> bool:
+        """Try again to save the best epoch, if that was refused; return whether checkpoints that came later lack that.
+
+        It holds up training: the next save, which must know what came of it, has to wait.
+        """
+        if not self.ranks.is_first:
+            return False
+        with self.saver.blocked.measured():
+            outcome = self.committer.save_refused()
+        if outcome is None or outcome.path is None:
+            return False
+        history = self.state.history
+        history.lost_epochs.remove(outcome.record.epoch)
+        say(f"{outcome.path} is saved now, on a second try.")
+        self._warn(outcome)
+        if outcome.path == outcome.furthest:
+            self.last_saved = outcome.path
+            self.reports.saved(outcome.record)
+        is_newest = (outcome.record.step, outcome.record.epoch) == (history.step, history.epoch)
+        if is_newest:
+            self.not_saved = ""
+        return not is_newest
 
     def _what_is_saved(self) -> str:
         if self.last_saved is None:
@@ -251,6 +282,8 @@ class Trainer:
         lost = self.state.history.lost_epochs
         if kind is Kind.EPOCH and self.state.epoch in lost:  # a second try
             lost.remove(self.state.epoch)
+        else:
+            self._save_refused_best()
         self._read_clock()
         if self.ranks.is_first:
             self._report(self.saver.begin(*take_snapshot(self.state, self.facts, kind)))
@@ -271,6 +304,10 @@ class Trainer:
             self.reports.saved(outcome.record)
         elif outcome.record.kind is Kind.EPOCH:
             self.state.history.lost_epochs.append(outcome.record.epoch)
+        self._warn(outcome)
+
+    @staticmethod
+    def _warn(outcome: Outcome) -> None:
         for warning in outcome.warnings:
             say(f"[WARNING] {warning}.")
 

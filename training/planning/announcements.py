@@ -14,6 +14,7 @@ from training.runs.directory import version_number
 from training.settings.changes import Change
 from training.settings.options import Options
 from training.settings.tasks import Figure
+from utils.shell_text import with_path
 from utils.terminal_text import RULE
 
 
@@ -144,7 +145,7 @@ def stopped_text(signal_name: str, epoch: int, batches_done: int, saved: Path | 
     where = f"in epoch {epoch + 1}, after {batches_done} batches" if batches_done else f"after epoch {epoch}"
     return (
         f"Stopped by {signal_name} {where}; saved in {saved}\n"
-        f"To go on: the same command with --auto_resume, or --resume --model_path {saved}"
+        f"To go on: the same command with --auto_resume, or --resume {with_path('--model_path', saved)}"
     )
 
 

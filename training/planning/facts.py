@@ -8,7 +8,7 @@ from pathlib import Path
 
 from models.names import TYPES_WITH_SETTING
 from training.checkpoints.checking import Verdict, check_file
-from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
 from training.checkpoints.verified_file import VerifiedFile
 from training.runs.directory import RunDirectory
 from training.runs.experiments import find_experiment
@@ -47,13 +47,16 @@ class Facts:
     opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
 
 
-def collect_facts(command: Train) -> Facts:
-    """Look at the disk; raises UserError where --model_path names nothing that can be used."""
+def collect_facts(command: Train, lost: Sequence[UnusableFile] = ()) -> Facts:
+    """Look at the disk; raises UserError where --model_path names nothing that can be used.
+
+    `lost` are checkpoints that --auto_resume does not choose, since they could not be loaded.
+    """
     if isinstance(command, AutoResume):
         experiment = command.options.experiment
         if experiment is None:
-            return _facts_for_auto_resume(command)
-        return _facts_of_newest_version(command, experiment)
+            return _facts_for_auto_resume(command, lost)
+        return _facts_of_newest_version(command, experiment, lost)
     if command.model_path is None:
         return _facts_of_run(command.options)
     opened = find_source(command.model_path, command.load_checkpoint_type)
@@ -83,7 +86,7 @@ def _facts_of_run(options: Options, opened: VerifiedFile | None = None, *, goes_
     return Facts(options, survey_folder(folder), opened.source if opened else None, opened=opened)
 
 
-def _facts_of_newest_version(command: AutoResume, name: str) -> Facts:
+def _facts_of_newest_version(command: AutoResume, name: str, lost: Sequence[UnusableFile]) -> Facts:
     """Find the newest version of the settings that are asked for; what was not typed comes from it, as with --resume.
 
     A version with all of the settings, defaults too, goes before one that has those that were typed. Where none has
@@ -101,7 +104,7 @@ def _facts_of_newest_version(command: AutoResume, name: str) -> Facts:
     if run is None:
         opened = find_source(command.model_path, command.load_checkpoint_type) if command.model_path else None
         return replace(_facts_of_run(command.options, opened), similar=near)
-    candidates = find_latest_usable(run)
+    candidates = find_latest_usable(run, lost)
     stored = candidates.usable.options if candidates.usable else command.options
     newer = experiment.folders[: experiment.folders.index(run.folder)]
     passed = tuple(folder for folder in newer if folder not in [one.folder for one in versions])
@@ -117,15 +120,15 @@ def _version_of(wanted: Wanted, versions: Sequence[RunFolder]) -> RunFolder | No
     return next((run for runs in (exact, unread, typed) for run in runs), None)
 
 
-def _facts_for_auto_resume(command: AutoResume) -> Facts:
+def _facts_for_auto_resume(command: AutoResume, lost: Sequence[UnusableFile]) -> Facts:
     found = find_run(Wanted(command.options, command.given))
-    candidates = find_latest_usable(found.run)
+    candidates = find_latest_usable(found.run, lost)
     if candidates.usable:
         options = auto_resume_options(command, candidates.usable.options)
         return Facts(options, found.run, candidates=candidates, opened=candidates.opened)
     if found.run.all_checkpoints or found.run.unusable:
         return Facts(command.options, found.run, candidates=candidates)
-    other = find_latest_usable(found.other_length) if found.other_length else _NOTHING
+    other = find_latest_usable(found.other_length, lost) if found.other_length else _NOTHING
     options, run = command.options, found.run
     if other.usable:
         options = auto_resume_options(command, other.usable.options)

@@ -25,6 +25,7 @@ from training.settings.requests import AutoResume, NewRun, Resume, Train
 from training.settings.setting import OnChange
 from utils.errors import UserError
 from utils.numerics import changes_since
+from utils.shell_text import with_path
 
 
 class Start(enum.Enum):
@@ -141,7 +142,7 @@ def _plan_resume(command: Resume, facts: Facts) -> Plan:
             "keep --model_path"
         )
     assert facts.source is not None
-    reason = f"--resume --model_path {command.model_path}"
+    reason = f"--resume {with_path('--model_path', command.model_path)}"
     if command.model_path.name != facts.source.path.name:
         reason += f" (its {command.load_checkpoint_type} checkpoint)"
     if command.config and command.config.resume_from == command.model_path:
@@ -238,7 +239,7 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
     refuse_breaking(changes, source)
     stalled = not source.batches_done and is_stalled(source, options.patience)
     if source.epoch >= options.num_epochs or stalled:
-        undone = left_undone(facts.run, source)
+        undone = left_undone(facts.run, source, options)
         return Plan(
             Start.REACHED,
             reason,
@@ -329,5 +330,5 @@ def _how_to_return_to(run: RunFolder, damaged: Container[Path] = ()) -> list[str
         return [f"what is in the way in {run.folder} is moved aside, into {version}"]
     return [
         f"the earlier training in {run.folder} is moved aside, into {version}; "
-        f"to go on with it: --resume --model_path {version / run.latest.path.name}"
+        f"to go on with it: python main.py --resume {with_path('--model_path', version / run.latest.path.name)}"
     ]

@@ -12,6 +12,7 @@ from training.settings.options import SETTINGS, Options
 from training.settings.recipe import ONE_CLASS_LOSS
 from training.settings.setting import OnChange
 from utils.errors import UserError
+from utils.shell_text import with_path
 from utils.text_tables import few
 
 
@@ -32,8 +33,8 @@ def refuse_other_run(typed: Sequence[Change], source: CheckpointRecord) -> None:
     told = ", ".join(f"--{change.name} is {change.old} there and {change.new} now" for change in typed)
     raise UserError(
         f"{source.path.parent} has the name of this run and holds another one: {told}; type its settings to go on with "
-        f"it, add --comment WORD for a run in a folder of its own, or pass --resume --model_path {source.path} to "
-        "change the settings of this one"
+        f"it, add --comment WORD for a run in a folder of its own, or pass --resume "
+        f"{with_path('--model_path', source.path)} to change the settings of this one"
     )
 
 
@@ -45,18 +46,18 @@ def refuse_breaking(changes: Sequence[Change], source: CheckpointRecord) -> None
             case OnChange.REFUSED if change.name == "freeze_ssl":
                 raise UserError(
                     f"{told}: the weights fit, but the optimizer's state does not; drop that flag, or start a new run "
-                    f"from the weights: --fresh_start --model_path {source.path}"
+                    f"from the weights: --fresh_start {with_path('--model_path', source.path)}"
                 )
             case OnChange.REFUSED if change.name == "swa":
                 raise UserError(
                     f"{told}: the mean would lack the epochs so far; drop that flag, or start a new run from the "
-                    f"weights: --fresh_start --model_path {source.path}. For a mean of epochs that are kept there is "
-                    "--eval --average_checkpoints N"
+                    f"weights: --fresh_start {with_path('--model_path', source.path)}. For a mean of epochs that are "
+                    "kept there is --eval --average_checkpoints N"
                 )
             case OnChange.REFUSED if change.name == "loss" and ONE_CLASS_LOSS not in (change.old, change.new):
                 raise UserError(
                     f"{told}: the epochs so far were validated by another measure; drop that flag, or start a new run "
-                    f"from the weights: --fresh_start --model_path {source.path}"
+                    f"from the weights: --fresh_start {with_path('--model_path', source.path)}"
                 )
             case OnChange.REFUSED:
                 raise UserError(

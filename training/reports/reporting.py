@@ -34,7 +34,7 @@ class Reporter(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of what is open; never raises."""
+        """Let go of what is open; raises OSError where the disk says only now that it did not take all of it."""
 
 
 class Reports:
@@ -68,7 +68,11 @@ class Reports:
         """Let all of them tell for the last time, and close them."""
         self.tell(Moment.ENDED)
         for reporter in self._reporters:
-            reporter.close()
+            try:
+                reporter.close()
+            except OSError as error:
+                if reporter not in self._lacking:  # else it was said
+                    say(f"[WARNING] {reporter.place} may not be complete: {error.strerror or error}.")
 
     def _ask(self, reporters: Iterable[Reporter], story: Story) -> None:
         for reporter in reporters:

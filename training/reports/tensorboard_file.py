@@ -47,17 +47,21 @@ class TensorBoardFile:
                 self._file.write(event)
             self._file.flush()
         except OSError:
-            self.close()
+            self._drop()
             raise
         self._num_epochs, self._num_validations = len(curves.epochs), len(curves.validations)
         self._num_drawn = max(self._num_drawn, drawn)
 
     def close(self) -> None:
-        """Close the file; what the disk refuses now was announced by the write that failed."""
-        if self._file is not None:
-            with suppress(OSError):
-                self._file.close()
-        self._file = None
+        """Close the file; raises OSError where the disk refuses only now what was written, as NFS does."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _drop(self) -> None:
+        """Close a file that lacks something, which is told, or of which another one gets all."""
+        with suppress(OSError):
+            self.close()
 
     def _missing(self, curves: Curves, drawn: int) -> Iterator[bytes]:
         for epoch in curves.epochs[self._num_epochs :]:
@@ -78,7 +82,7 @@ class TensorBoardFile:
                 yield _event(epoch.metrics.epoch, epoch.times.finished_at, [{"tag": image.tag, "image": shown}])
 
     def _begin(self) -> None:
-        self.close()
+        self._drop()
         make_folder(self.place)
         for earlier in self.place.glob("events.out.tfevents.*"):
             earlier.unlink()

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from utils.atomic_files import make_folder, write_text_atomically
+from utils.atomic_files import make_folder, remove_stray_temporaries, write_text_atomically
 
 _BLOCK_BYTES = 32 * 1024
 _HEADER = b":W&B"
@@ -45,6 +45,7 @@ def note_first_point(folder: Path, run_id: str, number: int) -> None:
     path = _first_point_file(folder, run_id)
     if not path.exists():
         make_folder(path.parent)
+        remove_stray_temporaries(path.parent, of=path.name)
         write_text_atomically(path, f"{number}\n")
 
 

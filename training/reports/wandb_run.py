@@ -27,6 +27,7 @@ from training.settings.tasks import Figure
 from training.settings.wandb import WandbIdentity
 from training.tasks.task import AudioExample
 from utils.console import say
+from utils.shell_text import quoted
 
 DEFAULT_PROJECT = "bonafide"
 INIT_TIMEOUT_S = 20.0
@@ -225,7 +226,8 @@ class WandbRun:
     def _say_where(self) -> None:
         told = f"W&B: run {self.identity.name} ({self.identity.run_id}) of project {self.identity.project}"
         if self._run.offline:
-            files = self._folder / "wandb" / f"offline-run-*-{self.identity.run_id}*"
+            folder = quoted(str(self._folder / "wandb"))
+            files = f"{folder}/offline-run-*-{self.identity.run_id}*"
             say(f"{told}, offline. To send it: WANDB_RESUME=allow wandb sync {files}")
         else:
             say(f"{told}, {self._run.url}")

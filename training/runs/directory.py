@@ -20,6 +20,7 @@ LOCK_NAME = ".lock"
 MOVE_JOURNAL_NAME = ".moving_aside.json"
 TRAINING_LOG_NAME = "training_log.csv"
 REPORT_NAME = "report.html"
+_ATTENTION, _FINAL_ATTENTION = "attention_epoch_", "final_attention_analysis"
 _VERSION = re.compile(r"version_(\d+)")
 
 
@@ -84,12 +85,12 @@ class RunDirectory:
 
     def attention_folder(self, epochs_completed: int) -> Path:
         """The heatmaps drawn after an epoch."""
-        return self.folder / f"attention_epoch_{epochs_completed}"
+        return self.folder / f"{_ATTENTION}{epochs_completed}"
 
     @property
     def final_attention_folder(self) -> Path:
         """The heatmaps drawn at the end of training."""
-        return self.folder / "final_attention_analysis"
+        return self.folder / _FINAL_ATTENTION
 
     @property
     def config(self) -> Path:
@@ -133,6 +134,11 @@ def logs_folder_of(folder: Path) -> Path:
     'outputs/fractalgen/logs/version_3'
     """
     return folder.parent.with_name(LOGS_ROOT.name) / folder.name if is_version(folder) else LOGS_ROOT / folder.name
+
+
+def is_heatmaps_name(name: str) -> bool:
+    """Whether a folder in a run folder is called as one that heatmaps are drawn into."""
+    return name.startswith(_ATTENTION) or name == _FINAL_ATTENTION
 
 
 def is_version(folder: Path) -> bool:

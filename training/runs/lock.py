@@ -7,6 +7,8 @@ import fcntl
 import io
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -74,8 +76,10 @@ class FileLock:
             raise
 
     def _let_go(self) -> None:
+        """Give the lock back, which closing its file does whatever the disk says; it holds no more than a name."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
         self._file = None
 
     @staticmethod
@@ -122,6 +126,31 @@ class RunLock(FileLock):
             f"{self._path.parent} was removed, replaced or unmounted while this process trained: "
             "it was made and locked again, and what is saved from now on is there"
         )
+
+
+@contextmanager
+def held_if_free(path: Path) -> Iterator[bool]:
+    """Yield whether nobody held the lock file `path`, which this process then holds inside the block.
+
+    False too where there is no such file, and where the file system has no locks. Not for a lock of this process, which
+    would be dropped.
+    """
+    try:
+        file = io.FileIO(path, "r+")
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            is_free = False
+        else:
+            is_free = True
+        yield is_free
+    finally:
+        with suppress(OSError):
+            file.close()
 
 
 def _own_name() -> str:

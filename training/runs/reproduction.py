@@ -12,6 +12,7 @@ from typing import Any
 from training.checkpoints.history import History, best_epoch
 from training.settings.options import SETTINGS, Options
 from training.settings.setting import OnChange
+from utils.shell_text import with_path
 
 _FALLING = ("linear", "cosine")
 
@@ -32,7 +33,7 @@ def how_to_repeat(history: History, options: Options) -> str:
     """Say what it would take to have the run again where its settings alone do not give it."""
     steps = sorted({change.step for change in _changes_that_matter(history, options)})
     weights = _first_weights(history)
-    began = f"--model_path {weights}" if weights else ""
+    began = with_path("--model_path", weights) if weights else ""
     if not steps:
         return f"pass {began}, too"
     beginning = f"begin with {began} and the earlier values" if began else "begin with the earlier values"

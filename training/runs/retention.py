@@ -6,7 +6,6 @@ an earlier run or of another future of this one, not the best and last files, an
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,15 +56,23 @@ def files_to_prune(
     lineage: Lineage,
     policy: RetentionPolicy,
     best: EpochMetrics | None,
-    source: Path | None,
 ) -> list[Path]:
     """Return the files to delete, oldest first.
 
-    `lineage` is that of the run as it is now, `best` its best epoch so far and `source` the file it was started from.
+    `lineage` is that of the run as it is now and `best` its best epoch so far. What a process was started from is a
+    checkpoint like others: it is needed until the next one is durable, and this is called after that.
     With save_best_only this names even the furthest checkpoint: call it once the last and best files are durable.
     """
     own = own_records(records, lineage)
-    kept = retained(own, policy, best, source)
+    kept = retained(own, policy, best)
+    return [record.path for record in own if record.path not in kept]
+
+
+def left_to_prune(records: Iterable[CheckpointRecord], newest: CheckpointRecord, asked_for: Options) -> list[Path]:
+    """Return what the process that saved `newest` was killed before it deleted; not what is to stay by now."""
+    own = own_records(records, newest.lineage)
+    policies = [RetentionPolicy.of(options) for options in (newest.options, asked_for)]
+    kept = {path for policy in policies for path in retained(own, policy, newest.best)}
     return [record.path for record in own if record.path not in kept]
 
 
@@ -83,12 +90,14 @@ def own_records(records: Iterable[CheckpointRecord], lineage: Lineage) -> list[C
 
 
 def retained(
-    records: Sequence[CheckpointRecord], policy: RetentionPolicy, best: EpochMetrics | None, source: Path | None
+    records: Sequence[CheckpointRecord], policy: RetentionPolicy, best: EpochMetrics | None
 ) -> dict[Path, str]:
     """Return the files that stay, each with the first reason that keeps it; a file that is not there goes.
 
-    `records` are the checkpoints of one run, see `own_records`. Paths are compared as absolute ones.
+    `records` are the checkpoints of one run, see `own_records`.
     """
+    if policy.save_best_only:
+        return {}
     ordered = sorted(records, key=_age)
     furthest = ordered[-1].position if ordered else None
     epochs = [record for record in ordered if record.kind is Kind.EPOCH]
@@ -98,9 +107,6 @@ def retained(
 
     def reason(record: CheckpointRecord) -> str:
         is_epoch = record.kind is Kind.EPOCH
-        started_here = source is not None and _is_same_path(record.path, source)
-        if started_here or policy.save_best_only:
-            return "the start of this run" if started_here else ""
         rules = (
             (record.position == furthest and (is_epoch or record in steps), "the furthest"),
             (is_epoch and best is not None and record.epoch == best.epoch, "the best epoch"),
@@ -136,8 +142,3 @@ def _is_multiple(epoch: int, stride: int | None) -> bool:
 
 def _stride_text(save_freq: int) -> str:
     return "every epoch stays" if save_freq == 1 else f"a multiple of {save_freq} epochs"
-
-
-def _is_same_path(one: Path, other: Path) -> bool:
-    """Whether two paths are one by their text; links are not followed, since that would read the disk."""
-    return os.path.abspath(one) == os.path.abspath(other)  # noqa: PTH100  (Path.absolute keeps `..`)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -207,11 +207,17 @@ def _interrupted_move(folder: Path) -> tuple[set[str], set[int]]:
         ) from error
 
 
-def find_latest_usable(run: RunFolder) -> Candidates:
-    """Open the checkpoints, and their frozen weights, from the latest one back until one is whole."""
+def find_latest_usable(run: RunFolder, lost: Sequence[UnusableFile] = ()) -> Candidates:
+    """Open the checkpoints, and their frozen weights, from the latest one back until one is whole.
+
+    `lost` are known to be of no use, by whatever name.
+    """
     passed_over = list(run.unusable)
     frozen: KnownFrozen = {}
     for record in sorted(run.all_checkpoints, key=run.preference, reverse=True):
+        if reason := next((file.reason for file in lost if _is_same_file(file.path, record.path)), ""):
+            passed_over.append(UnusableFile(record.path, reason))
+            continue
         try:
             opened = verify(record.path, frozen)
         except BadCheckpointFileError as error:
@@ -221,6 +227,13 @@ def find_latest_usable(run: RunFolder) -> Candidates:
             return Candidates(opened.facts, tuple(passed_over), opened)
         passed_over.append(UnusableFile(record.path, "it was replaced by a file of another kind"))
     return Candidates(None, tuple(passed_over))
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one == other
 
 
 def checkpoint_files(folder: Path) -> list[Path]:

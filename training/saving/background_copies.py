@@ -11,13 +11,18 @@ HAND: this part was never run.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, UntypedStorage
 
-from training.saving.kept_buffers import PendingCopy
+from training.saving.kept_buffers import KeptBuffers, PendingCopy, detach
+from training.saving.room import tensor_bytes
+from utils.free_memory import free_memory_bytes
+
+_SHARE_OF_FREE_MEMORY = 0.9
 
 
 class BackgroundCopies:
@@ -51,6 +56,19 @@ class BackgroundCopies:
         self._ordered.wait()
         for device, event in self._copied.items():
             torch.cuda.current_stream(device).wait_event(event)
+
+
+def lasting_copy(payload: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a copy of a payload that nothing changes, made at once; None where there is no memory for it."""
+    free = free_memory_bytes()
+    if free is not None and tensor_bytes(payload) > _SHARE_OF_FREE_MEMORY * free:
+        return None
+    try:
+        copy, pending = detach(dict(payload), (), KeptBuffers())
+        BackgroundCopies(pending).make(lambda: None)
+    except MemoryError:
+        return None
+    return copy
 
 
 def _copy(copy: PendingCopy, stream: torch.cuda.Stream | None) -> None:

@@ -163,7 +163,10 @@ class BackgroundSaver(Generic[Outcome]):
 
     def prepare(self) -> None:
         """Reserve the buffers, and touch them in the background; call it once the optimizers have their state."""
-        if self._saving is None and self._reserve(bytes_to_keep(self._deferred())):
+        if self._saving is not None:
+            return
+        self._control.keeps_payload = False
+        if self._reserve(bytes_to_keep(self._deferred())):
             self._touched_enough.set()
             self._touched_enough = threading.Event()
             self._writer.submit(self._buffers.touch, self._touched_enough.is_set)
@@ -176,12 +179,13 @@ class BackgroundSaver(Generic[Outcome]):
         self.blocked.last_seconds = 0.0
         with self.blocked.measured():
             earlier = self._outcome()
+            self._control.keeps_payload = False
             deferred = list(self._deferred())
             if self._reserve(bytes_to_keep(deferred)):
                 copy, pending = detach(payload, deferred, self._buffers)
                 self._touched_enough.set()
                 self._copies = BackgroundCopies(pending)
-                self._control = SaveControl()
+                self._control = SaveControl(keeps_payload=True)
                 self._saving = self._writer.submit(self._save, copy, record, self._copies, self._control)
             else:
                 self._saving = Future()

@@ -13,60 +13,127 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoints.file_format import BadCheckpointFileError
+from training.checkpoints.history import rank
 from training.checkpoints.record import CheckpointRecord, Kind
 from training.checkpoints.sealed_file import broken_seal
 from training.runs.retention import RetentionPolicy, files_to_prune
 from training.runs.survey import survey_folder
+from training.saving.background_copies import lasting_copy
 from training.saving.compression import compress_file, files_to_compress
 from training.saving.save_control import AwaitedError, SaveControl
 from training.saving.store import CannotSaveError, CheckpointStore
 from utils.atomic_files import fsync_folder
+from utils.errors import UserError
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one save ended: where the checkpoint is, or why it is on no disk (`refused`), and what else must be told."""
+    """How one save ended: where the checkpoint is, or why it is on no disk (`refused`), and what else must be told.
+
+    `furthest` is the checkpoint that is furthest in training of those that were saved.
+    """
 
     record: CheckpointRecord
     path: Path | None
     refused: str = ""
     warnings: tuple[str, ...] = ()
+    furthest: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Refused:
+    """The best epoch so far, which is on no disk; its payload is whole while `control.keeps_payload`."""
+
+    payload: Mapping[str, Any]
+    record: CheckpointRecord
+    control: SaveControl
 
 
 @dataclass
 class Committer:
-    """Commits the checkpoints of one run, one after the other. `source` is the file that the run was started from.
+    """Commits the checkpoints of one run, one after the other.
 
     `on_new_folder` is called where the run folder was gone and was made again: what lay in it beside checkpoints.
     """
 
     store: CheckpointStore
     policy: RetentionPolicy
-    source: Path | None = None
     compress_after: int | None = None
     on_new_folder: Callable[[], None] = lambda: None
     _best_is_stale: bool = False
+    _is_behind: bool = False
+    _furthest: tuple[Path, CheckpointRecord] | None = None
+    _refused: _Refused | None = None
     _warnings: list[str] = field(default_factory=list)
 
     def commit(self, payload: Mapping[str, Any], record: CheckpointRecord, control: SaveControl) -> Outcome:
-        """Return once the checkpoint is durable and everything that follows from it is done or found impossible."""
+        """Return once the checkpoint is durable and everything that follows from it is done or found impossible.
+
+        The best epoch, if it is refused, is kept in memory for `save_refused`, for as long as none is better.
+        """
+        if self._refused and not self._refused.control.keeps_payload:
+            self._refused = None
+        outcome = self._commit(payload, record, control)
+        waiting = self._refused.record if self._refused else None
+        if record.kind is Kind.EPOCH and record.best == record.last and not _is_better(waiting, record):
+            self._refused = self._kept(payload, record, control) if outcome.refused else None
+        return outcome
+
+    def save_refused(self) -> Outcome | None:
+        """Try once more to save the best epoch, if that was refused and its state is in memory; None where not.
+
+        To be called when no save is under way, before the next one: its checkpoint then knows of this one.
+        """
+        refused = self._refused
+        if refused is None or not refused.control.keeps_payload:
+            self._refused = None
+            return None
+        outcome = self._commit(refused.payload, refused.record, SaveControl())
+        lasting = lasting_copy(refused.payload) if outcome.refused else None
+        self._refused = _Refused(lasting, refused.record, SaveControl(keeps_payload=True)) if lasting else None
+        return outcome
+
+    def catch_up(self) -> None:
+        """Try once more what followed from the last save and was refused, and told: no other save comes."""
+        if self._is_behind and self._furthest:
+            self._follow(*self._furthest, None, SaveControl())
+
+    def _kept(self, payload: Mapping[str, Any], record: CheckpointRecord, control: SaveControl) -> _Refused | None:
+        if control.keeps_payload:
+            return _Refused(payload, record, control)
+        lasting = lasting_copy(payload)
+        return _Refused(lasting, record, SaveControl(keeps_payload=True)) if lasting else None
+
+    def _commit(self, payload: Mapping[str, Any], record: CheckpointRecord, control: SaveControl) -> Outcome:
         try:
             note = self.store.hold_folder(record)
             path = self.store.save(payload, record, control.check)
         except CannotSaveError as error:
-            return Outcome(record, None, str(error))
+            return Outcome(record, None, str(error), furthest=self._furthest[0] if self._furthest else None)
         self._warnings = [note] if note else []
         if note:
             self._best_is_stale = True
             self._try(self.on_new_folder, "the settings of the run are not beside its checkpoints")
+        if self._furthest is None or record.position >= self._furthest[1].position:
+            self._furthest = path, record
+        self._follow(path, record, payload, control)
+        return Outcome(record, path, warnings=tuple(self._warnings), furthest=self._furthest[0])
+
+    def _follow(
+        self, path: Path, record: CheckpointRecord, payload: Mapping[str, Any] | None, control: SaveControl
+    ) -> None:
+        """Do what follows from a durable checkpoint, whose state is not in memory any more if `payload` is None."""
+        assert self._furthest
+        furthest, _ = self._furthest
         warned = len(self._warnings)
         stale = "the best files are not those of the best epoch"
         self._try(lambda: self._keep_best(path, payload, record, control), stale)
-        self._try(lambda: self.store.mark_last(path), "it is not the checkpoint that is furthest in training")
+        if path == furthest or self._is_behind:
+            self._try(lambda: self.store.mark_last(furthest), "it is not the checkpoint that is furthest in training")
         if len(self._warnings) == warned:  # only what is safely under its other names may lose its own
             self._try(lambda: self._prune(path, record), "what --keep_last_n and the like let go is still there")
             self._try(lambda: self._compress(record, control), "older checkpoints stay as they are")
-        return Outcome(record, path, warnings=tuple(self._warnings))
+        self._is_behind = len(self._warnings) > warned
 
     def _try(self, action: Callable[[], None], consequence: str) -> None:
         """Do what the checkpoint's own safety does not depend on; the next save tries again."""
@@ -74,19 +141,21 @@ class Committer:
             action()
         except CannotSaveError as error:
             self._warnings.append(f"{error}; until a later save succeeds in it, {consequence}")
+        except (UserError, BadCheckpointFileError) as error:
+            self._warnings.append(f"{error}; until a later save succeeds, {consequence}")
         except OSError as error:
             where = error.filename or self.store.run.folder
             self._warnings.append(f"{where}: {error.strerror or error}; until a later save succeeds, {consequence}")
 
     def _keep_best(
-        self, path: Path, payload: Mapping[str, Any], record: CheckpointRecord, control: SaveControl
+        self, path: Path, payload: Mapping[str, Any] | None, record: CheckpointRecord, control: SaveControl
     ) -> None:
         """Make the best files those of the best epoch, also where an earlier attempt was refused."""
         is_best = record.kind is Kind.EPOCH and record.best == record.last
-        if not is_best and not self._best_is_stale:
+        if not self._best_is_stale and (not is_best or payload is None):
             return
         self._best_is_stale = True
-        if is_best:
+        if is_best and payload is not None:
             self.store.mark_best(path, payload, record, control.check)
         else:
             lost = self.store.restore_best(record, [self.store.run.folder])
@@ -96,14 +165,7 @@ class Committer:
     def _prune(self, path: Path, record: CheckpointRecord) -> None:
         """Delete what the policy does not keep, once every byte of the newest checkpoint was read back."""
         found = survey_folder(self.store.run.folder).checkpoints
-        gone = files_to_prune(found, record.lineage, self.policy, record.best, self.source)
-        if not gone:
-            return
-        damage = broken_seal(path)
-        if damage:
-            self._warnings.append(f"{path} is not as it was written: {damage}; nothing older is deleted")
-            return
-        _delete(gone)
+        self._warnings += prune(files_to_prune(found, record.lineage, self.policy, record.best), path)
 
     def _compress(self, record: CheckpointRecord, control: SaveControl) -> None:
         """Deflate old files, one after the other, for as long as nobody waits; what was begun then is begun again."""
@@ -119,8 +181,20 @@ class Committer:
                 self._warnings.append(f"{path} is not compressed: {error}")
 
 
-def _delete(paths: Sequence[Path]) -> None:
-    for path in paths:
+def _is_better(one: CheckpointRecord | None, other: CheckpointRecord) -> bool:
+    """Whether the last epoch of one checkpoint is better than that of another."""
+    if one is None or one.last is None or other.last is None:
+        return False
+    return rank(one.last, one.figures) < rank(other.last, other.figures)
+
+
+def prune(gone: Sequence[Path], newest: Path) -> list[str]:
+    """Delete files once the newest checkpoint was read back; return why not, where it is damaged. Raises OSError."""
+    damage = broken_seal(newest) if gone else None
+    if damage:
+        return [f"{newest} is not as it was written: {damage}; nothing older is deleted"]
+    for path in gone:
         path.unlink()
-    for folder in {path.parent for path in paths}:
+    for folder in {path.parent for path in gone}:
         fsync_folder(folder)
+    return []

@@ -21,7 +21,10 @@ class AwaitedError(OSError):
 
 
 class SaveControl:
-    """The two messages from the loop's thread to the one that saves.
+    """The messages from the loop's thread to the one that saves.
+
+    `keeps_payload` is true while the payload of the save stays as it is: one that training goes on to change never
+    does, and a copy does until its memory is needed again.
 
     >>> control = SaveControl()
     >>> control.check()
@@ -32,7 +35,8 @@ class SaveControl:
     training.saving.save_control.SaveCancelledError: [Errno 125] the save was cancelled
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_payload: bool = False) -> None:
+        self.keeps_payload = keeps_payload
         self._cancelled = threading.Event()
         self._awaited = threading.Event()
 

@@ -25,6 +25,7 @@ Invariants, each with the test that holds it (tests/test_store.py unless said ot
 
 from __future__ import annotations
 
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -45,9 +46,9 @@ from training.checkpoints.frozen_reference import (
 from training.checkpoints.frozen_weights import FrozenWeights, made_whole, with_frozen
 from training.checkpoints.history import EpochMetrics
 from training.checkpoints.record import FORMAT, REQUIRED_KEYS, CheckpointRecord, Kind, examine, record_from_dict
-from training.checkpoints.sealed_file import broken_seal, read_record, write_sealed
-from training.checkpoints.verified_file import VerifiedFile, verify
-from training.checkpoints.verified_load import load_verified
+from training.checkpoints.sealed_file import BAD_ENTRY, broken_seal, read_record, write_sealed
+from training.checkpoints.verified_file import NoLongerReadableError, VerifiedFile, verify
+from training.checkpoints.verified_load import first_line, load_verified
 from training.runs.directory import RunDirectory
 from training.runs.lock import RunLock
 from training.runs.names import CheckpointNames
@@ -57,6 +58,8 @@ from utils.atomic_files import atomic_write, disk_error_behind, link_or_copy
 from utils.errors import UserError
 
 Check = Callable[[], None]
+# What torch, zipfile, json and the disk raise between the first byte and the name.
+_WRITING_FAILED = (OSError, zipfile.BadZipFile, MemoryError, LookupError, TypeError, *BAD_ENTRY)
 _PLAIN_TYPES = (type(None), bool, int, float, str, torch.Tensor, torch.nn.Parameter)
 
 
@@ -116,8 +119,11 @@ class CheckpointStore:
         `check` is that of `save_checkpoint`. Raises CannotSaveError where the disk refuses.
         """
         path = self._path(record)
-        if self.frozen and not (self.run.folder / self.frozen.reference.file).is_file():
-            self.keep_frozen()  # the folder was made again since the start
+        try:
+            if self.frozen and not (self.run.folder / self.frozen.reference.file).is_file():
+                self.keep_frozen()  # the folder was made again since the start
+        except OSError as error:
+            raise _cannot_save(path, error.strerror or error) from error
         save_checkpoint(path, payload, replace(record, name=path.name, format=FORMAT), check)
         return path
 
@@ -213,8 +219,9 @@ def save_checkpoint(
     """Write one sealed checkpoint file atomically.
 
     `check` is called before each write; an OSError that it raises ends the save as one of the disk would. Raises
-    CannotSaveError where the disk refuses, leaving what was there; too little room is noticed before anything is
-    written. Raises TypeError for a value that `torch.load(weights_only=True)` would refuse: what is saved must load.
+    CannotSaveError where the disk refuses, and where anything else goes wrong, leaving what was there; too little room
+    is noticed before anything is written. Raises TypeError for a value that `torch.load(weights_only=True)` would
+    refuse: what is saved must load.
     """
     _write(path, payload, record.as_dict(), check)
 
@@ -231,11 +238,10 @@ def _write(path: Path, payload: Mapping[str, Any], record: dict[str, Any], check
     try:
         with atomic_write(path) as file:
             write_sealed(file, write, record)
-    except (OSError, RuntimeError) as error:
+    except _WRITING_FAILED as error:  # whatever it is, the name is not given, and the state can be saved again
         cause = disk_error_behind(error)
-        if cause is None:
-            raise
-        raise _cannot_save(path, cause.strerror or cause) from error
+        reason = (cause.strerror or cause) if cause else f"{type(error).__name__}: {first_line(error)}"
+        raise _cannot_save(path, reason) from error
 
 
 class _CheckingWriter:
@@ -282,12 +288,11 @@ def _payload_of(path: Path, loaded: LoadedFile | None) -> Mapping[str, Any] | No
     if loaded and loaded.file.is_at(path):
         return loaded.payload
     try:
-        opened = verify(path)
+        return load_payload(verify(path))
     except NotUsableError as error:
         raise UserError(f"{path} cannot be used: {error}") from error
-    except BadCheckpointFileError:
+    except (BadCheckpointFileError, NoLongerReadableError):
         return None
-    return load_payload(opened)
 
 
 class CannotSaveError(UserError):

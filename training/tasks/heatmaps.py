@@ -26,7 +26,7 @@ from training.tasks.heatmap_figures import (
     layer_time_figure,
     sample_figure,
 )
-from utils.atomic_files import atomic_write
+from utils.atomic_files import atomic_write, remove_stray_temporaries
 from utils.audio.waveforms import SAMPLE_RATE_HZ, Waveform, read_waveform
 from utils.console import say
 from utils.corpora import CorpusPart
@@ -55,6 +55,7 @@ def draw_part(detector: Detector, part: CorpusPart, how_many: int, folder: Path,
     """
     samples = _samples(part, how_many)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_stray_temporaries(folder)
     written = write_attention_heatmaps(detector, samples, folder, device)
     unlabelled = "" if any(label is not None for _, _, label in samples) else ", of utterances without a key"
     say(f"Attention heatmaps: {len(written)} figures in {folder}{unlabelled}")

@@ -28,6 +28,7 @@ from training.runs.reproduction import how_to_repeat, what_differs
 from training.runs.survey import RunFolder
 from training.tasks.task import Scores
 from utils.errors import UserError
+from utils.shell_text import with_path
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -113,7 +114,7 @@ def _under_way(story: Story, run: RunFolder) -> str:
 def _how_to_go_on(state: str, run: RunFolder) -> str:
     if state != "stopped" or run.latest is None:
         return ""
-    return f"python main.py --resume --model_path {run.latest.path}"
+    return f"python main.py --resume {with_path('--model_path', run.latest.path)}"
 
 
 @functools.cache
