@@ -18,9 +18,10 @@ Entry = tuple[int, str]
 ROOT = 0
 EVERYTHING = -1
 _RENAME_EXCHANGE, _RENAME_NOREPLACE, _KEEP_SIZE = 2, 1, 1
-_HARMLESS_KINDS = frozenset(
-    "chmod fchmod fchmodat fchmodat2 chown lchown fchown fchownat utime utimes futimesat utimensat sync_file_range".split()
-)
+_NO_CONTENT = """
+chmod fchmod fchmodat fchmodat2 chown lchown fchown fchownat utime utimes futimesat utimensat sync_file_range
+setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr
+"""
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,14 @@ def changed(content: bytes, step: Step) -> bytes:
 
 @dataclass(frozen=True)
 class Recording:
-    """A folder as it was, durable, and what was done to it, step by step."""
+    """A folder as it was, durable, and what was done to it, step by step; from step `last_from` on by the last program.
+
+    The ones before it were killed.
+    """
 
     before: Disk
     steps: tuple[Step, ...]
+    last_from: int = 0
 
     def after(self, number: int | None = None) -> Disk:
         """Return what a process sees after the first `number` steps; after all without."""
@@ -137,17 +142,18 @@ def disk_of(folder: Path) -> tuple[Disk, dict[int, int]]:
     return disk, known
 
 
-def recording_of(folder: Path, before: Disk, known: dict[int, int], calls: Iterable[Call]) -> Recording:
-    """Turn calls on a folder, and tidings in a file in memory, into steps.
+def recording_of(folder: Path, before: Disk, known: dict[int, int], *programs: Iterable[Call]) -> Recording:
+    """Turn what programs did to a folder one after the other, and told in a file in memory, into steps.
 
     `before` and `known` are what `disk_of` gave before the calls. Raises UnknownCallError for what cannot be told as
     steps, and where they do not end in what the folder holds now.
     """
     translation = _Translation(str(folder.resolve()), Recording(before, ()).after(), dict(known))
-    steps = tuple(step for call in calls for step in translation.steps(call))
+    done = [[step for call in calls for step in translation.steps(call)] for calls in programs]
     # What an inode is, never changes: the kinds of all are known from the start.
     kinds = Disk(dict(before.names), dict(before.contents), translation.disk.links, translation.disk.folders)
-    recording = Recording(kinds, steps)
+    steps = tuple(step for steps in done for step in steps)
+    recording = Recording(kinds, steps, len(steps) - len(done[-1]))
     seen, there = _shown(recording.after()), _shown(disk_of(folder)[0])
     if seen != there:
         differing = sorted(path for path in seen.keys() | there.keys() if seen.get(path) != there.get(path))
@@ -181,7 +187,7 @@ class _Translation:
             self.disk.apply(step)
         return found
 
-    def _steps(self, call: Call) -> list[Step]:
+    def _steps(self, call: Call) -> list[Step]:  # noqa: PLR0911, PLR0912 - one return a call
         text = f"{call.name} {' '.join(path.removeprefix(self.top + '/') for path in call.paths)}"
         if call.paths and call.paths[0].startswith("/memfd:"):
             return [Step(text, told=call.data)] if call.kind == "write" else []
@@ -214,7 +220,7 @@ class _Translation:
                 return [Step(text, ((self._entry(call.paths[0]), None),))]
             case "rename" if call.flags in (0, _RENAME_NOREPLACE, _RENAME_EXCHANGE):
                 return self._renamed(call, text)
-            case kind if kind in _HARMLESS_KINDS:
+            case kind if kind in _NO_CONTENT.split():
                 return []
         raise UnknownCallError(f"{text}: nobody has said what a crash makes of {call.name} (flags {call.flags})")
 

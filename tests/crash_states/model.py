@@ -69,7 +69,7 @@ class State:
 
 @dataclass
 class Counts:
-    """How many choices of names and contents were legal at all moments together, and how many of them were looked at."""
+    """How many choices of names and contents were legal at all moments together, and how many of them were tried."""
 
     legal: int = 0
     tried: int = 0

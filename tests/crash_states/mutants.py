@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from tests.crash_states.disk import Recording, Step
-from tests.crash_states.judging import Labels, Promises, Tidings, is_read, tidings_of
 from tests.crash_states.model import Counts, Model, Past, states
+from tests.crash_states.promises import Labels, Promises, Tidings, is_read, tidings_of
 
 
 class Fate(enum.Enum):
@@ -18,8 +18,8 @@ class Fate(enum.Enum):
     CAUGHT = "caught"
     """Some crash leaves what was promised otherwise, or something torn under a name that is read."""
     EQUIVALENT = "equivalent"
-    """It allows no state that the recording itself does not allow at a moment with the same promises, temporaries aside,
-    which the program does not read and the next start removes: so it cannot be caught."""
+    """It allows no state that the recording itself does not allow at a moment with the same promises, temporaries
+    aside, which the program does not read and the next start removes: so it cannot be caught."""
     SURVIVED = "survived"
 
 
@@ -36,16 +36,16 @@ class Mutant:
 def mutants_of(recording: Recording) -> Iterator[Mutant]:
     """Yield a mutant without each sync, rename and link, and with each of them done after what its thread did next.
 
-    What two threads do has no order that anybody could have changed.
+    What two threads do has no order that anybody could have changed, and what a killed program did is a fact.
     """
     steps = recording.steps
     for number, step in enumerate(steps):
-        if not _is_ordered(step):
+        if number < recording.last_from or not _is_ordered(step):
             continue
         rest = tuple(_possible(steps[number + 1 :], step))
         yield Mutant(f"without {step.call}", replace(recording, steps=steps[:number] + rest), number, number)
         own = (n for n in range(number + 1, len(steps)) if steps[n].thread == step.thread)
-        after = next((n for n in own if _is_ordered(steps[n]) or steps[n].told), None)
+        after = next((n for n in own if _is_ordered(steps[n]) or _takes_away(steps[n]) or steps[n].told), None)
         if after is not None and _can_wait(step, steps[number + 1 : after + 1]):
             swapped = (*steps[:number], *steps[number + 1 : after + 1], step, *steps[after + 1 :])
             yield Mutant(f"{step.call} after {steps[after].call}", replace(recording, steps=swapped), number, after + 1)
@@ -53,6 +53,10 @@ def mutants_of(recording: Recording) -> Iterator[Mutant]:
 
 def _is_ordered(step: Step) -> bool:
     return step.synced is not None or len(step.entries) > 1 or step.call.startswith("link")
+
+
+def _takes_away(step: Step) -> bool:
+    return any(inode is None for _, inode in step.entries)
 
 
 def _possible(steps: tuple[Step, ...], missing: Step) -> Iterator[Step]:

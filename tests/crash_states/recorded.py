@@ -22,19 +22,25 @@ from training.runs import moving_aside
 from training.runs.directory import RunDirectory
 from training.saving import commit
 from training.saving.store import CheckpointStore
-from utils import atomic_files
+from utils import atomic_files, moving
 
 Work = Callable[[], int | None]
 _PROMISING = ("link_or_copy", "make_folder")
 """Functions of utils/atomic_files.py whose last argument is durable once they return."""
+_HOME = {"move_durably": moving, "complete_interrupted_move": moving_aside, "prune": commit}
+"""Where other functions than those of utils/atomic_files.py are that promise something."""
 
 
 @dataclass(frozen=True)
 class Told:
-    """What the program took for done: a `durable` path, a `checkpoint` that is; one that is `released`, and then gone."""
+    """What the program took for done: a `durable` path, a `checkpoint` that is; one that is `released`, then `gone`.
+
+    One that is `moving` is still there or has its name `to` from now on.
+    """
 
     what: str
     path: str
+    to: str = ""
 
     @classmethod
     def read(cls, told: bytes) -> Told:
@@ -51,10 +57,10 @@ def record(folder: Path, *works: Work, faults: Sequence[Fault] = ()) -> Recordin
     calls = []
     for number, work in enumerate(works):
         done = trace(_telling(work), [folder, "/memfd:told"], cwd=folder, faults=() if number else faults)
-        calls += done.calls
+        calls.append(done.calls)
         if done.exit_code and (number or not faults):
             raise AssertionError(f"exit code {done.exit_code}: {done.output}")
-    return recording_of(folder, before, known, calls)
+    return recording_of(folder, before, known, *calls)
 
 
 def _telling(work: Work) -> Work:
@@ -69,8 +75,9 @@ def _telling(work: Work) -> Work:
 def _promises(file: int) -> Iterator[None]:
     """Write into a file what is promised when the functions that promise something return."""
 
-    def tell(what: str, path: Path) -> None:
-        os.write(file, json.dumps({"what": what, "path": os.path.relpath(path)}).encode())
+    def tell(what: str, path: Path, to: Path | None = None) -> None:
+        told = {"what": what, "path": os.path.relpath(path), "to": os.path.relpath(to) if to else ""}
+        os.write(file, json.dumps(told).encode())
 
     def promising(function: Callable[..., Any], what: str, path_of: Callable[..., Path]) -> Callable[..., Any]:
         @wraps(function)
@@ -83,37 +90,43 @@ def _promises(file: int) -> Iterator[None]:
 
     @contextmanager
     def atomic_write(path: Path) -> Iterator[Any]:
-        with original_write(path) as opened:
+        with originals["atomic_write"](path) as opened:
             yield opened
         tell("durable", path)
 
-    def delete(paths: Sequence[Path]) -> None:
-        for path in paths:
-            tell("released", path)
-        original_delete(paths)
-        for path in paths:
-            tell("gone", path)
-
     def rename(source: Path, target: Path) -> None:
-        original_rename(source, target)
+        originals["durable_rename"](source, target)
         tell("gone", source)
         tell("durable", target)
 
+    def move(names: Sequence[str], folder: Path, target: Path) -> None:
+        for name in names:
+            tell("moving", folder / name, target / name)
+        originals["move_durably"](names, folder, target)
+        for name in names:
+            tell("gone", folder / name)
+            tell("durable", target / name)
+
     def complete_move(run: RunDirectory) -> int | None:
-        version = original_move(run)
+        version: int | None = originals["complete_interrupted_move"](run)
         if version is not None:
             tell("gone", run.move_journal)
         return version
 
-    original_write, original_delete = atomic_files.atomic_write, commit._delete
-    original_rename, original_move = atomic_files.durable_rename, moving_aside.complete_interrupted_move
-    _replace_everywhere(original_rename, rename)
-    _replace_everywhere(original_move, complete_move)
-    _replace_everywhere(original_write, atomic_write)
-    for name in _PROMISING:
-        original = getattr(atomic_files, name)
-        _replace_everywhere(original, promising(original, "durable", lambda _, *arguments: arguments[-1]))
-    commit._delete = delete
+    def prune(gone: Sequence[Path], newest: Path) -> list[str]:
+        for path in gone:
+            tell("released", path)
+        complaints: list[str] = originals["prune"](gone, newest)
+        for path in () if complaints else gone:
+            tell("gone", path)
+        return complaints
+
+    telling = {"atomic_write": atomic_write, "durable_rename": rename, "move_durably": move, "prune": prune}
+    telling |= {"complete_interrupted_move": complete_move}
+    originals = {name: getattr(_HOME.get(name, atomic_files), name) for name in (*telling, *_PROMISING)}
+    telling |= {name: promising(originals[name], "durable", lambda _, *arguments: arguments[-1]) for name in _PROMISING}
+    for name, wrapped in telling.items():
+        _replace_everywhere(originals[name], wrapped)
     saves: dict[str, Callable[..., Path]] = {
         "save": lambda path, *_: path,
         "bring_along": lambda path, *_: path,

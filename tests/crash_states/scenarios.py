@@ -10,7 +10,7 @@ from pathlib import Path
 from main import main
 from tests.crash_states.disk import Recording
 from tests.crash_states.recorded import Work, record
-from tests.system_calls.recorder import Fault, trace
+from tests.system_calls.recorder import Call, Fault, trace
 from tests.toy_task import registered
 from training.settings.command_line import read_command
 from training.settings.requests import AutoResume
@@ -41,6 +41,12 @@ class Scenario:
             done = trace(work, [], cwd=folder)
             assert done.exit_code == 0, done.output
         return record(folder, *killed, last, faults=[self.killed] if self.killed else [])
+
+    def calls(self, folder: Path, corpus: Path) -> tuple[Call, ...]:
+        """Return the calls of the command in an empty folder, those that failed too, as faults count them."""
+        done = trace(self.work(self.command, corpus), [folder], cwd=folder)
+        assert done.exit_code == 0, done.output
+        return done.calls
 
     def work(self, command: Command, corpus: Path) -> Work:
         """Return a command as something to be done in a fork."""
@@ -78,7 +84,7 @@ def _epochs(number: int, *more: str) -> Command:
     return "--num_epochs", str(number), *more
 
 
-def _simple(epochs: int, *flags: str, more: Command = (), before: tuple[Command, ...] = ()) -> Scenario:
+def training(epochs: int, *flags: str, more: Command = (), before: tuple[Command, ...] = ()) -> Scenario:
     """Return a scenario of one training, which is started again with the same flags."""
     command = _epochs(epochs, *flags)
     return Scenario((*command, *more), (*command, "--auto_resume"), before)
@@ -92,20 +98,22 @@ def killed_at(fault: Fault, epochs: int = 2, *flags: str) -> Scenario:
 
 _FREQUENT = ("--keep_last_n", "1", "--save_interval", "2")
 SCENARIOS: Mapping[str, Scenario] = {
-    "steps and epochs are saved and pruned": _simple(2, *_FREQUENT),
-    "in the foreground": _simple(2, *_FREQUENT, "--sync_save"),
-    "the best alone is kept": _simple(3, "--save_best_only"),
-    "old ones are compressed": _simple(4, "--compress_after", "1"),
-    "names by a template": _simple(2, "--checkpoint_name", "at_{step:05d}.pt", "--save_interval", "1", "--val_interval", "1"),
+    "steps and epochs are saved and pruned": training(2, *_FREQUENT),
+    "in the foreground": training(2, *_FREQUENT, "--sync_save"),
+    "the best alone is kept": training(3, "--save_best_only"),
+    "old ones are compressed": training(4, "--compress_after", "1"),
+    "names by a template": training(
+        2, "--checkpoint_name", "at_{step:05d}.pt", "--save_interval", "1", "--val_interval", "1"
+    ),
     "a killed run goes on": killed_at(Fault("rename", r"checkpoint_epoch_2\.pth$", kill=True), 3, *_FREQUENT),
-    "a new run moves the old one aside": _simple(2, before=(_epochs(2),)),
+    "a new run moves the old one aside": training(2, before=(_epochs(2),)),
     "a run goes on from an older epoch": Scenario(
         ("--resume", "--model_path", RUN.format(epochs=3) + "/checkpoint_epoch_1.pth"),
         _epochs(3, "--auto_resume"),
         (_epochs(3),),
     ),
-    "a run of another length is brought along": _simple(3, more=("--auto_resume",), before=(_epochs(2),)),
-    "an experiment's next version": _simple(
-        2, "--experiment", "x", before=(_epochs(2, "--experiment", "x", "--lr", "1e-3"),)
+    "a run of another length is brought along": training(3, more=("--auto_resume",), before=(_epochs(2),)),
+    "an experiment's next version": training(
+        2, "--experiment", "x", "--lr", "1e-6", before=(_epochs(1, "--experiment", "x", "--lr", "1e-3"),)
     ),
 }

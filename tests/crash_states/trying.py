@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,23 +11,14 @@ import torch
 
 from tests.comparing import bits, differences
 from tests.crash_states.disk import Recording
-from tests.crash_states.judging import (
-    Labels,
-    Promises,
-    copy_out,
-    is_checkpoint,
-    is_read,
-    looks,
-    place_in_memory,
-    seen_by_the_program,
-    tidings_of,
-)
+from tests.crash_states.judging import copy_out, looks, place_in_memory, seen_by_the_program
 from tests.crash_states.model import Counts, Model, State, states
+from tests.crash_states.promises import Labels, Promises, is_checkpoint, is_read, tidings_of
 from tests.crash_states.recorded import Told
 from tests.crash_states.scenarios import Scenario
 from tests.system_calls.recorder import trace
 from tests.toy_task import registered
-from training.runs.directory import version_number
+from training.runs.directory import is_version, version_number
 from utils.atomic_files import TEMPORARY_PREFIX
 
 
@@ -44,9 +35,9 @@ def went_on(state: State, scenario: Scenario, corpus: Path, undisturbed: Path, o
     done = trace(scenario.start_again(corpus), [], cwd=scratch)
     if done.exit_code:
         return [f"exit code {done.exit_code}: {done.output[-500:]}"]
-    there, here = undisturbed / own, scratch / own
+    there, here = undisturbed / own, _run_gone_on_with(scratch / own)
     names = [{path.name for path in folder.iterdir() if path.name != ".lock"} for folder in (there, here)]
-    wrong = [f"{name} is left" for name in sorted(names[1]) if name.startswith(TEMPORARY_PREFIX)]
+    wrong = [f"{path} is left" for path in sorted(scratch.rglob(f"{TEMPORARY_PREFIX}*"))]
     # Not what lies between epochs: the step checkpoint that a run goes on from stays, and another run has another.
     gone = sorted(name for name in names[0] - names[1] if version_number(name) is None and "step" not in name)
     wrong += [f"{name} is not there" for name in gone]
@@ -59,6 +50,13 @@ def went_on(state: State, scenario: Scenario, corpus: Path, undisturbed: Path, o
                 wrong += differences(bits(there / name), bits(here / name), name)
     shutil.rmtree(scratch)
     return wrong
+
+
+def _run_gone_on_with(own: Path) -> Path:
+    """Return the folder of a run, or of the next version where the run had no checkpoint to go on from."""
+    if not is_version(own):
+        return own
+    return max(own.parent.iterdir(), key=lambda folder: version_number(folder.name) or 0)
 
 
 @dataclass
@@ -81,7 +79,10 @@ def try_states(
     keep: Callable[[int], bool] = lambda _: False,
     most: int = 512,
 ) -> Tried:
-    """Judge the states of a recording; `keep` says of the n-th new one whether it belongs into the sample."""
+    """Judge the states that the last program of a recording may leave in a crash.
+
+    `keep` says of the n-th new one whether it belongs into the sample.
+    """
     tried, labels = Tried(), Labels(scratch / "labels" / "file.pth")
     request, own = scenario.request(corpus), own_folder(recording)
     with registered(), place_in_memory(scratch / "place") as place:
@@ -89,7 +90,7 @@ def try_states(
         for model in models:
             promises = Promises(recording, labels, tidings)
             judged: set[tuple[int, int]] = set()
-            for state in states(recording, model, is_read, tried.counts, most=most):
+            for state in states(recording, model, is_read, tried.counts, begin=recording.last_from, most=most):
                 promises.advance_to(state.number)
                 look = looks(state, labels)
                 if (look, promises.told) in judged:
