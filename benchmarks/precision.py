@@ -27,8 +27,8 @@ def scores_of(precision: str, run: Path, shared: tuple[str, ...], folder: Path) 
     """Score the evaluation set of the corpus; return the EER in percent and the scores, (trials,)."""
     output = folder / f"{run.name}.{precision}.txt"
     typed = ("--eval", "--model_path", str(run), "--eval_output", str(output), "--precision", precision, "--json")
-    printed = json.loads(run_once((*PROGRAM, *typed, *shared), folder).output)
-    return printed["eer_percent"], read_scores(output).scores
+    printed = run_once((*PROGRAM, *typed, *shared), folder).output
+    return json.loads(printed[printed.index("{") :])["eer_percent"], read_scores(output).scores  # after the progress
 
 
 def order_kept(one: np.ndarray, other: np.ndarray) -> float:

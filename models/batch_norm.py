@@ -71,9 +71,9 @@ class _Normalised(torch.autograd.Function):
         # Near the mean, so that squares of differences from it do not cancel. Any place that is not far off would do.
         near = rows[:: max(1, len(rows) // _BLOCK_ROWS)].float().mean(dim=0)
 
-        def differences(start: int, end: int) -> tuple[Tensor, Tensor]:
-            difference = rows[start:end] - near
-            return difference, difference.square()
+        def differences(start: int, end: int, room: Tensor) -> tuple[Tensor, Tensor]:
+            difference = torch.sub(rows[start:end], near, out=room[0])
+            return difference, torch.mul(difference, difference, out=room[1])
 
         first, second = _sums(len(rows), rows.shape[1], differences) / len(rows)
         mean, variance = near.double() + first, (second - first.square()).clamp(min=0)
@@ -88,8 +88,9 @@ class _Normalised(torch.autograd.Function):
         rows, upstream = _rows(maps), _rows(gradients[0].contiguous(memory_format=torch.channels_last))
         centre = mean.float()
 
-        def products(start: int, end: int) -> tuple[Tensor, Tensor]:
-            return upstream[start:end].float(), (rows[start:end] - centre) * upstream[start:end]
+        def products(start: int, end: int, room: Tensor) -> tuple[Tensor, Tensor]:
+            difference = torch.sub(rows[start:end], centre, out=room[0])
+            return upstream[start:end].float(), difference.mul_(upstream[start:end])
 
         of_bias, of_product = _sums(len(rows), rows.shape[1], products)
         of_weight = (of_product + (centre - mean) * of_bias) * scale  # from the mean itself, not from it in float32
@@ -109,14 +110,17 @@ def _rows(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
-def _sums(places: int, channels: int, terms: Callable[[int, int], tuple[Tensor, Tensor]]) -> Tensor:
+def _sums(places: int, channels: int, terms: Callable[[int, int, Tensor], tuple[Tensor, Tensor]]) -> Tensor:
     """Return the sums over all places of two terms, (2, channels) in float64.
 
-    `terms(start, end)` gives both of some places, each (end - start, channels) in float32.
+    `terms(start, end, room)` gives both of some places, each (end - start, channels) in float32; it may keep them in
+    `room`, (2, end - start, channels), which is the same memory each time: new memory costs more than the arithmetic.
     """
     total = torch.zeros(2, channels, dtype=torch.float64)
-    for start, end in _chunks(places, channels):
-        for position, term in enumerate(terms(start, end)):
+    chunks = _chunks(places, channels)
+    room = torch.empty(2, chunks[0][1], channels)
+    for start, end in chunks:
+        for position, term in enumerate(terms(start, end, room[:, : end - start])):
             whole = len(term) // _BLOCK_ROWS * _BLOCK_ROWS
             blocks = term[:whole].view(-1, _BLOCK_ROWS, channels).sum(dim=1)
             total[position] += blocks.sum(dim=0, dtype=torch.float64)
@@ -127,9 +131,11 @@ def _sums(places: int, channels: int, terms: Callable[[int, int], tuple[Tensor, 
 
 def _combine(target: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], constant: Tensor) -> None:
     """Write the sum of two (rows, factor of each channel) and of a constant of each channel into rows."""
-    for start, end in _chunks(*target.shape):
-        combined = torch.addcmul(constant, second[0][start:end], second[1])
-        target[start:end] = combined.addcmul_(first[0][start:end], first[1])
+    chunks = _chunks(*target.shape)
+    room = torch.empty(chunks[0][1], target.shape[1])
+    for start, end in chunks:
+        combined = torch.addcmul(constant, second[0][start:end], second[1], out=room[: end - start])
+        torch.addcmul(combined, first[0][start:end], first[1], out=target[start:end])
 
 
 def _chunks(places: int, channels: int) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faulty_calls import needs_compiler, run_code, where_it_fails
 from utils import atomic_files
 from utils.atomic_files import (
     TEMPORARY_PREFIX,
@@ -23,6 +24,7 @@ from utils.atomic_files import (
     durable_rename,
     link_or_copy,
     remove_stray_temporaries,
+    temporaries_in,
     write_text_atomically,
 )
 
@@ -280,6 +282,42 @@ def test_only_a_refusal_of_links_leads_to_a_copy(tmp_path: Path, refusal: str, o
     assert not any(name.startswith(TEMPORARY_PREFIX) for name in names_in(tmp_path))
 
 
+@needs_compiler
+def test_a_disk_that_says_at_the_close_that_it_is_full_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "best.pth").write_text("old")
+    code = "from pathlib import Path\nfrom utils.atomic_files import *\nwrite_text_atomically(Path('best.pth'), 'new')"
+    done = run_code(code, tmp_path, where_it_fails("close", "/.tmp-best.pth", errno.EDQUOT))
+    assert "OSError: [Errno 122] Disk quota exceeded" in done.stderr
+    assert (names_in(tmp_path), (tmp_path / "best.pth").read_text()) == (["best.pth"], "old")
+
+
+WRITES = (
+    "import os, sys, time\nfrom pathlib import Path\nfrom utils.atomic_files import atomic_write\n"
+    "with atomic_write(Path(sys.argv[1])) as file:\n"
+    "    if os.fork() == 0: time.sleep(60); os._exit(0)\n"
+    "    print('writes', flush=True); sys.stdin.readline()\n"
+)
+
+
+def test_what_a_living_process_is_writing_stays_and_goes_once_it_was_killed(tmp_path: Path) -> None:
+    """Also where a child lives on, as a worker of the data loader may for some seconds."""
+    command = [sys.executable, "-c", WRITES, str(tmp_path / "scores.txt")]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as writer:
+        try:
+            assert writer.stdout is not None and writer.stdout.readline() == "writes\n"
+            assert remove_stray_temporaries(tmp_path) == []
+            (left,) = temporaries_in(tmp_path)
+            writer.kill()
+            writer.wait()
+            assert remove_stray_temporaries(tmp_path, of="scores") == []
+            assert remove_stray_temporaries(tmp_path, of="scores.txt") == [left]
+        finally:
+            os.killpg(writer.pid, signal.SIGKILL)
+    assert names_in(tmp_path) == []
+
+
 def test_only_files_with_the_temporary_prefix_are_removed(tmp_path: Path) -> None:
     (tmp_path / f"{TEMPORARY_PREFIX}folder").mkdir()
     (tmp_path / f"{TEMPORARY_PREFIX}link").symlink_to("best.pth")
@@ -302,12 +340,17 @@ def test_a_folder_that_does_not_exist_has_no_strays(tmp_path: Path) -> None:
     assert remove_stray_temporaries(tmp_path / "no_such_run") == []
 
 
-def test_a_rename_moves_files_and_folders_between_folders(tmp_path: Path) -> None:
-    (tmp_path / "run" / "version_1").mkdir(parents=True)
-    (tmp_path / "run" / "figures").mkdir()
-    durable_rename(tmp_path / "run" / "figures", tmp_path / "run" / "version_1" / "figures")
-    assert names_in(tmp_path / "run") == ["version_1"]
-    assert names_in(tmp_path / "run" / "version_1") == ["figures"]
+@needs_strace
+def test_a_rename_is_durable_when_it_returns(tmp_path: Path) -> None:
+    (tmp_path / "scores.txt").write_text("earlier scores")
+    trace = tmp_path / "trace"
+    code = "durable_rename(Path(sys.argv[1]), Path(sys.argv[2]))"
+    names = (tmp_path / "scores.txt", tmp_path / "scores.version_1.txt")
+    child = run_child(code, *names, traced=("-y", "-o", str(trace), "-e", "trace=fsync,/^rename"))
+    assert child.returncode == 0, child.stderr
+    calls = [line for line in trace.read_text().splitlines() if str(tmp_path) in line]
+    assert re.match(r"rename", calls[0]) and re.match(rf"fsync\(\d+<{re.escape(str(tmp_path))}>\) *= 0", calls[1])
+    assert names_in(tmp_path) == ["scores.version_1.txt", "trace"]
 
 
 @pytest.mark.parametrize("taken_by", ["file", "empty folder", "dangling link", "the source itself"])

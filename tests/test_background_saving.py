@@ -474,3 +474,38 @@ def test_the_time_that_the_loop_was_held_is_counted(state: TrainState, folder: P
     assert saver.blocked.total_seconds == pytest.approx(first + saver.blocked.last_seconds)
     assert first > 0
     saver.close()
+
+
+@pytest.mark.parametrize("need", ["prepare", "begin"])
+def test_a_payload_is_kept_until_its_memory_is_needed_again_and_that_is_said_before(tmp_path: Path, need: str) -> None:
+    """A refused best epoch is saved from it; from memory that has another state it would be a wrong checkpoint."""
+    state, seen = state_with_batch_norm(), list[tuple[Payload, SaveControl]]()
+    seed_everything(1)
+    train(state, 2)
+
+    def commit(payload: Payload, record: CheckpointRecord, control: SaveControl) -> Path:
+        seen.append((payload, control))
+        return tmp_path
+
+    saver = saver_of(state, commit)
+    before = {name: part.clone() for name, part in state.networks["model"].state_dict().items()}
+    with fences(saver, state):
+        saver.begin(*take_snapshot(state, FACTS, Kind.STEP))
+        train(state, 2)
+        saver.wait()
+        (kept, control), *_ = seen
+        assert control.keeps_payload and all(kept["model_state_dict"][name].equal(before[name]) for name in before)
+        saver.prepare() if need == "prepare" else saver.begin(*take_snapshot(state, FACTS, Kind.STEP))
+        assert not control.keeps_payload
+        saver.close()
+
+
+def test_a_state_that_is_saved_directly_is_not_kept(tmp_path: Path) -> None:
+    seen = list[bool]()
+
+    def commit(payload: Payload, record: CheckpointRecord, control: SaveControl) -> Path:
+        seen.append(control.keeps_payload)
+        return tmp_path
+
+    DirectSaver(commit).begin(*take_snapshot(small_state(), FACTS, Kind.STEP))
+    assert seen == [False]

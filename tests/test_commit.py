@@ -158,3 +158,61 @@ def test_compression_ends_where_training_waits_and_is_made_up_for_later(folder: 
     assert not list(folder.glob(".tmp-*"))
     commit(made, epochs(3, (9.0, 8.0, 7.0)))
     assert (folder / "checkpoint_epoch_1.pth").stat().st_size < before
+
+
+def refuse(folder: Path, epoch: int) -> Path:
+    """Put a folder under an epoch's name: it stands for a disk that refuses, until it is removed."""
+    path = folder / f"checkpoint_epoch_{epoch}.pth"
+    path.mkdir()
+    return path
+
+
+def test_a_refused_best_epoch_is_saved_on_a_second_try_and_does_not_become_the_last(folder: Path) -> None:
+    made, state = committer(RetentionPolicy(save_best_only=True)), epochs(1, (1.0,))
+    in_the_way = refuse(folder, 1)
+    payload, record = take_snapshot(state, FACTS, Kind.EPOCH)
+    assert made.commit(payload, record, SaveControl()).refused
+    weight = payload["model_state_dict"]["0.weight"].clone()
+    train(state, 10)
+    complete_epoch(state, 2.0)
+    state.history.lost_epochs.append(1)
+    assert commit(made, state).path
+    in_the_way.rmdir()
+    outcome = made.save_refused()
+    assert outcome and outcome.path == in_the_way and outcome.furthest == folder / "checkpoint_epoch_2.pth"
+    assert made.save_refused() is None
+    run = survey_folder(folder)
+    assert run.best and run.last and (run.best.epoch, run.last.epoch) == (1, 2)
+    assert names_in(folder) == ["best_checkpoint_eer.pth", "best_model_eer.pth", "last_checkpoint.pth"]
+    saved = torch.load(folder / "best_checkpoint_eer.pth", weights_only=True)["model_state_dict"]["0.weight"]
+    assert torch.equal(saved, weight), "training went on, and changed the state that was refused"
+
+
+def test_a_refused_state_whose_memory_was_needed_again_is_not_saved_as_what_it_was(folder: Path) -> None:
+    made, control = committer(RetentionPolicy()), SaveControl(keeps_payload=True)
+    in_the_way = refuse(folder, 1)
+    assert made.commit(*take_snapshot(epochs(1), FACTS, Kind.EPOCH), control).refused
+    control.keeps_payload = False
+    in_the_way.rmdir()
+    assert made.save_refused() is None
+    assert names_in(folder) == []
+
+
+def test_without_memory_for_a_copy_a_refused_state_is_let_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.saving.background_copies.free_memory_bytes", lambda: 0)
+    made = committer(RetentionPolicy())
+    refuse(folder, 1)
+    assert commit(made, epochs(1)).refused
+    assert made.save_refused() is None
+
+
+def test_what_was_left_undone_after_the_last_save_is_tried_once_more(folder: Path) -> None:
+    made = committer(KEEP_1)
+    commit(made, epochs(1))
+    (folder / "best_checkpoint_eer.pth").unlink()
+    (folder / "best_checkpoint_eer.pth").mkdir()
+    assert commit(made, epochs(2)).warnings
+    (folder / "best_checkpoint_eer.pth").rmdir()
+    made.catch_up()
+    assert (folder / "best_checkpoint_eer.pth").samefile(folder / "checkpoint_epoch_2.pth")
+    assert not (folder / "checkpoint_epoch_1.pth").exists()

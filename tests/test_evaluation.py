@@ -60,6 +60,21 @@ def test_batch_size_and_workers_change_no_score_by_more_than_rounding(
     assert read_scores(Path("another.txt")).scores == pytest.approx(first.scores, abs=1e-4)
 
 
+@pytest.mark.parametrize("is_of_these", [True, False], ids=["of these scores", "of other scores"])
+def test_what_a_scoring_left_that_was_killed_after_its_last_rename_goes_with_the_same_command(
+    is_of_these: bool, trained: Path, corpus: Path, protocol: Path, workplace: Path
+) -> None:
+    assert main(arguments(trained, corpus, protocol)) == 0
+    fingerprint = json.loads(Path("scores.txt.origin.json").read_text())["fingerprint"] if is_of_these else "other=1"
+    Path("scores.txt.partial").write_text(f"# scores not complete yet, of {fingerprint}\n")
+    Path("scores.txt.lock").write_text("host x, process 1\n")
+    for name in ("scores.txt", "scores.txt.partial", "scores.txt.origin.json", "another.txt"):
+        Path(f".tmp-{name}-17-0123abcd").write_text("half")
+    assert main(arguments(trained, corpus, protocol)) == 0
+    left = {".tmp-another.txt-17-0123abcd"} | (set() if is_of_these else {"scores.txt.partial"})
+    assert {path.name for path in workplace.iterdir()} == {"scores.txt", "scores.txt.origin.json"} | left
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_or_killed_scoring_goes_on_to_the_same_bytes(
     number: signal.Signals, code: int, trained: Path, corpus: Path, protocol: Path, workplace: Path

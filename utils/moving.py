@@ -79,6 +79,8 @@ class _Move:
         source, target = self.folder / entry, self.target / entry
         if _is_folder(source):
             target.mkdir(exist_ok=True)
+            remove_stray_temporaries(source)
+            remove_stray_temporaries(target)
             for child in source.iterdir():
                 self.give_new_name(entry / child.name)
             with suppress(OSError):  # its times, and who may read it
