@@ -13,13 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from main import main
+from tests.conftest import trained_run
 from tests.crash_states.disk import ROOT, Disk, Recording, Step
 from tests.crash_states.model import Counts, Model, contents_after_a_crash, states
 from tests.crash_states.mutants import Fate, Original, mutants_of
-from tests.crash_states.promises import Labels, is_read
+from tests.crash_states.promises import Labels, Promises, is_read, tidings_of
+from tests.crash_states.recorded import Work, record
 from tests.crash_states.scenarios import SCENARIOS, warm_up
 from tests.crash_states.trying import own_folder, try_states, went_on
-from tests.system_calls.recorder import why_not_here
+from tests.system_calls.recorder import trace, why_not_here
 
 _MEMORY = Path("/dev/shm")
 FILE, OTHER, FOLDER = 1, 2, 3
@@ -135,3 +138,42 @@ def test_each_sync_rename_and_link_is_needed_where_it_is(name: str, least: int, 
     fates = {mutant.what: original.fate_of(mutant) for mutant in mutants_of(recording)}
     assert [what for what, fate in fates.items() if fate is Fate.SURVIVED] == []
     assert sum(fate is Fate.CAUGHT for fate in fates.values()) >= least
+
+
+@pytest.fixture(scope="module")
+def detector(warm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_run(tmp_path_factory.mktemp("detector"), warm, num_epochs=1) / "checkpoint_epoch_1.pth"
+
+
+@needs_tracing
+@pytest.mark.parametrize("verb", ["--eval", "--export"])
+def test_a_crash_leaves_whole_scores_and_exports_or_none_and_never_loses_earlier_scores(
+    verb: str, detector: Path, warm: Path, memory: Path
+) -> None:
+    protocols, folder = warm / "ASVspoof2019_LA_cm_protocols", memory / "run"
+    typed = {
+        "--export": ["checkpoint", "--export_path", "whole.pth"],
+        "--eval": ["--eval_output", "scores"],
+    }
+
+    def work(part: str) -> Work:
+        data = ["--database_path", str(warm), "--protocols_path", str(protocols / f"ASVspoof2019.LA.cm.{part}.txt")]
+        arguments = [verb, *typed[verb], "--model_path", str(detector), *(data if verb == "--eval" else ())]
+        return lambda: main([*arguments, *(("--batch_size", "4") if verb == "--eval" else ())])
+
+    folder.mkdir()
+    try:
+        if verb == "--eval":
+            assert trace(work("dev.trl"), [], cwd=folder).exit_code == 0
+        recording = record(folder, work("train.trn"))
+        labels, number = Labels(memory / "labels" / "file"), 0
+        promises = Promises(recording, labels, tidings_of(recording, labels))
+        for number, state in enumerate(states(recording, Model.UNJOURNALLED, is_read, Counts())):  # noqa: B007
+            promises.advance_to(state.number)
+            assert list(promises.broken_by(state)) == [], recording.steps[state.number - 1].call
+            held = {state.disk.contents.get(inode, b"") for inode in state.disk.paths().values()}
+            earlier = recording.before.find("scores")
+            assert earlier is None or recording.before.contents[earlier] in held
+        assert number > (100 if verb == "--eval" else 3)
+    finally:
+        shutil.rmtree(folder)

@@ -32,7 +32,7 @@ class Label:
 def is_read(path: str) -> bool:
     """Whether the program reads what a file of this path holds, or only that it is there."""
     name = path.rpartition("/")[2]
-    return not (name.startswith(TEMPORARY_PREFIX) or name == ".lock" or name.startswith("events.out.tfevents."))
+    return not (name.startswith(TEMPORARY_PREFIX) or name.endswith(".lock") or name.startswith("events.out.tfevents."))
 
 
 def is_below(path: str, top: str) -> bool:

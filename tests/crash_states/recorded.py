@@ -94,11 +94,6 @@ def _promises(file: int) -> Iterator[None]:
             yield opened
         tell("durable", path)
 
-    def rename(source: Path, target: Path) -> None:
-        originals["durable_rename"](source, target)
-        tell("gone", source)
-        tell("durable", target)
-
     def move(names: Sequence[str], folder: Path, target: Path) -> None:
         for name in names:
             tell("moving", folder / name, target / name)
@@ -121,7 +116,7 @@ def _promises(file: int) -> Iterator[None]:
             tell("gone", path)
         return complaints
 
-    telling = {"atomic_write": atomic_write, "durable_rename": rename, "move_durably": move, "prune": prune}
+    telling = {"atomic_write": atomic_write, "move_durably": move, "prune": prune}
     telling |= {"complete_interrupted_move": complete_move}
     originals = {name: getattr(_HOME.get(name, atomic_files), name) for name in (*telling, *_PROMISING)}
     telling |= {name: promising(originals[name], "durable", lambda _, *arguments: arguments[-1]) for name in _PROMISING}
