@@ -46,13 +46,12 @@ def open_regular(path: str | os.PathLike[str], *, buffering: int = -1) -> Binary
         raise
 
 
-def open_to_append(path: str | os.PathLike[str], *, made: bool = True) -> io.FileIO:
-    """Open the regular file at `path` for reading, and for writing at its end; it is made, if `made`, where none is.
+def open_to_append(path: str | os.PathLike[str]) -> io.FileIO:
+    """Open the regular file at `path` for reading, and for writing at its end; it is made where there is none.
 
     Never follows a link, so that what one leads to is not written to. Raises as `open_regular` does.
     """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
-    flags |= os.O_CREAT if made else 0
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW
     if os.path.lexists(path):
         _insist(Path(path).lstat(), path)
     descriptor = os.open(path, flags, 0o666)
