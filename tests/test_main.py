@@ -6,12 +6,13 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from main import main
-from tests.conftest import SMALL_RUN, Run, command_line, write_corpus
+from tests.conftest import REPOSITORY, SMALL_RUN, Run, command_line, write_corpus
 from tests.records import record, write_checkpoint
 from training.runs.directory import RunDirectory
 from training.settings.options import Options
@@ -150,15 +151,23 @@ def test_an_output_that_is_closed_or_full_ends_no_run(redirection: str, workplac
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_ctrl_c_before_training_says_so_and_exits_130(workplace: Path) -> None:
-    """Ctrl-C while something slow is read; here a settings file that never comes."""
-    os.mkfifo("settings.yaml")
-    with (
-        subprocess.Popen(
-            command_line("--config", "settings.yaml"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as process,
-        Path("settings.yaml").open("w"),
-    ):  # opens as soon as the program reads
+SLOW_READING = """
+import sys, time
+import main
+def read_slowly(arguments):
+    print("reading", flush=True)
+    time.sleep(60)
+main.read_command = read_slowly
+sys.exit(main.main())
+"""
+
+
+def test_ctrl_c_before_training_says_so_and_exits_130() -> None:
+    """Ctrl-C while something slow is read; here settings that never come."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_READING], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout and process.stdout.readline() == "reading\n"
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
