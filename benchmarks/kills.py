@@ -1,6 +1,6 @@
 """Kills real trainings, evaluations and exports at random instants; they must end like undisturbed ones.
 
-    python -m benchmarks.kills [KILLS] [--seed N] [--only SCENARIO] [--first N]
+    python -m benchmarks.kills [KILLS] [--seed N] [--only SCENARIO ...] [--first N]
 
 Each scenario (benchmarks/killing/scenarios.py) is a few commands in one folder, which together use every feature that
 writes. Each command is started, ended by SIGKILL or SIGTERM, sent to it alone or to its process group, and repeated as
@@ -42,12 +42,12 @@ from benchmarks.killing.life import TRAINING_BEGAN, Death, Life
 from benchmarks.killing.scenarios import SCENARIOS, Command, Scenario
 from benchmarks.measuring import machine_text
 from tests.conftest import write_corpus
-from tests.killing import damaged_checkpoints, temporaries, wait_for_a_write
+from tests.killing import POLL_S, damaged_checkpoints, temporaries
 
 SEED = 20261126
 IMPORTED_ONCE = ("training.loop.session", "training.evaluation.subject", "matplotlib.figure", "wandb")
 ONE_FRESH_IN = 10
-MOST_DEATHS = 6  # of one command; then it is let alone
+MOST_DEATHS = 8  # of one command; then it is let alone
 LONGEST_LIFE = 0.6  # of the undisturbed command
 JUST_AFTER_S = 0.05
 DEATHS = (Death.KILL, Death.KILL_GROUP) * 4 + (Death.TERM, Death.TERM_GROUP, Death.TERM_THEN_KILL)
@@ -97,7 +97,7 @@ class Kills:
             self._kill(scenario, folder, random.Random(f"{self.seed} {scenario.name} {number}"))
         except AssertionError as error:
             self.counts[scenario.name, "failed"] += 1
-            kept = Path(tempfile.mkdtemp(prefix="kills_failed_")) / folder.name
+            kept = Path(tempfile.mkdtemp(prefix="kills_failed_", dir=self.root.parent)) / folder.name
             end_processes_in(folder)
             shutil.copytree(folder, kept, symlinks=True)
             self.failures.append(
@@ -170,7 +170,7 @@ class Kills:
             life.wait_until_it_trains()
         life.wait(draw.uniform(0, LONGEST_LIFE * seconds))
         if aim == IN_A_WRITE:
-            wait_for_a_write(lambda: life.is_running, life.folder)
+            _wait_for_a_write(life)
             life.wait(draw.choice((0.0, draw.uniform(0, JUST_AFTER_S))))
         if not life.is_running:
             return
@@ -196,6 +196,13 @@ def _any_way_to_the_same_bits(draw: random.Random) -> tuple[str, ...]:
     return ("--num_workers", str(draw.randrange(3)), draw.choice(("--sync_save", "--no-sync_save", "--no-sync_save")))
 
 
+def _wait_for_a_write(life: Life) -> None:
+    """Return as soon as any file is being written, or nobody is running any more."""
+    before = temporaries(life.folder)
+    while life.is_running and not temporaries(life.folder) - before:
+        time.sleep(POLL_S)
+
+
 def _is_there_already(life: Life) -> bool:
     """Whether the life before was killed between the name of its export and its end."""
     return life.exit_code == 1 and "exists already: pass another name" in life.said
@@ -206,7 +213,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kills")
     parser.add_argument("kills", nargs="?", type=int, default=200)
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--only", choices=[scenario.name for scenario in SCENARIOS])
+    parser.add_argument("--only", nargs="+", metavar="SCENARIO", default=[s.name for s in SCENARIOS])
     parser.add_argument("--first", type=int, default=0)
     asked = parser.parse_args()
     print(machine_text(), flush=True)
@@ -216,13 +223,19 @@ def main() -> int:
             import_module(name)
     before = time.monotonic()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
+        tempfile.tempdir = os.environ["TMPDIR"] = str(Path(place) / "temporary")  # where W&B leaves what was killed
+        Path(tempfile.tempdir).mkdir()
         corpus = write_corpus(Path(place) / "corpus")
         protocols = corpus / "ASVspoof2019_LA_cm_protocols"
         shutil.copytree(corpus / "ASVspoof2019_LA_dev", corpus / "ASVspoof2019_LA_eval")
         shutil.copy(protocols / "ASVspoof2019.LA.cm.dev.trl.txt", protocols / "ASVspoof2019.LA.cm.eval.trl.txt")
         kills = Kills(Path(place), corpus, asked.seed)
-        chosen = [scenario for scenario in SCENARIOS if asked.only in (None, scenario.name)]
-        kills.go_on_until(asked.kills, chosen, asked.first)
+        chosen = [scenario for scenario in SCENARIOS if scenario.name in asked.only]
+        try:
+            kills.go_on_until(asked.kills, chosen, asked.first)
+        except KeyboardInterrupt:
+            print("Stopped; so far:")
+        end_processes_in(Path(place))
     print(kills.table())
     outcome = f"{len(kills.failures)} runs failed" if kills.failures else "nothing lost, nothing left, same bits"
     print(f"{kills.done} kills in {time.monotonic() - before:.0f} s: {outcome}")

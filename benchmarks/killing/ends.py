@@ -16,14 +16,16 @@ from typing import Any
 
 import safetensors
 import torch
+import yaml
 
 from tests.comparing import bits, differences, log_rows
-from tests.killing import temporaries
+from tests.killing import files_in, temporaries
 from training.runs.directory import MOVE_JOURNAL_NAME
 from training.runs.survey import survey_folder
+from training.settings.name_template import CHECKPOINT_SUFFIXES
 
-CHECKPOINTS = (".pth", ".ckpt", ".pt")
 SECONDS_TO_LEAVE = 30.0
+FREE = ("num_workers", "sync_save")  # what the kills draw anew at each start
 _BEFORE_A_SAVE = {"config.yaml", "trained_names.bin", ".lock"}
 _STOPPED_IN = re.compile(r"saved in (\S+)$", re.MULTILINE)
 
@@ -90,7 +92,8 @@ def assert_same_end(folder: Path, undisturbed: Path, stopped_in: set[str]) -> No
     assert not surplus, f"should not be there: {sorted(surplus)}"
     for name in sorted(theirs):
         assert not (found := _differences(folder / name, undisturbed / name)), f"{name}: {found[:3]}"
-    assert (found := _curves(folder)) == (wanted := _curves(undisturbed)), f"curves: {found ^ wanted}"
+    curves, wanted = _curves(folder), _curves(undisturbed)
+    assert curves == wanted, f"curves: {curves ^ wanted}"
 
 
 def never_saved(folder: Path) -> set[Path]:
@@ -104,7 +107,7 @@ def never_saved(folder: Path) -> set[Path]:
 
 def _compared(folder: Path) -> Iterator[str]:
     """Yield the names of the files whose content must not depend on interruptions, or which must be there."""
-    for path in folder.rglob("*"):
+    for path in files_in(folder):
         name = str(path.relative_to(folder))
         is_other = name == "said.txt" or path.name.endswith(".lock") or "tfevents" in name or "/wandb/" in name
         if path.is_file() and not is_other:
@@ -112,7 +115,9 @@ def _compared(folder: Path) -> Iterator[str]:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return [p for p in folder.rglob("*") if p.suffix in CHECKPOINTS and not p.name.startswith(".") and p.is_file()]
+    return [
+        p for p in files_in(folder) if p.suffix in CHECKPOINT_SUFFIXES and not p.name.startswith(".") and p.is_file()
+    ]
 
 
 def _differences(one: Path, other: Path) -> list[str]:
@@ -132,6 +137,11 @@ def _safetensors(path: Path) -> dict[str, Any]:
         return {name: file.get_tensor(name) for name in names} | {"": sorted(file.metadata().items())}
 
 
+def _settings(path: Path) -> dict[str, Any]:
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {name: value for name, value in settings.items() if name not in FREE}
+
+
 def _whole_page(path: Path) -> bool:
     return path.read_text(encoding="utf-8").rstrip().endswith("</html>")
 
@@ -139,11 +149,12 @@ def _whole_page(path: Path) -> bool:
 # The first pattern that fits says what of a file must be the same: by default, every byte.
 _COMPARED_BY: dict[str, Callable[[Path], Any]] = {
     "training_log.csv": lambda path: log_rows(path.parent),
+    "config.yaml": _settings,
     "report.html": _whole_page,
     "*.json": lambda path: list(json.loads(path.read_text(encoding="utf-8"))),
     "best_model*": _weights,
     "*.safetensors": _safetensors,  # the library writes its header in any order
-    **dict.fromkeys((f"*{suffix}" for suffix in CHECKPOINTS), bits),
+    **dict.fromkeys((f"*{suffix}" for suffix in CHECKPOINT_SUFFIXES), bits),
 }
 
 
@@ -167,6 +178,6 @@ def _curves(folder: Path) -> set[tuple[str, str, int, float]]:
         board = EventAccumulator(str(place))
         board.Reload()
         where = str(place.relative_to(folder))
-        for tag in board.Tags()["scalars"]:
+        for tag in (tag for tag in board.Tags()["scalars"] if not tag.startswith("time/")):
             points |= {(where, tag, event.step, event.value) for event in board.Scalars(tag)}
     return points
