@@ -28,7 +28,7 @@ test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
 
 # Kills trainings, evaluations and exports 1,000 times, damages checkpoints 2,000 times and cuts the power at every step
-# of a save. About four hours on 2 idle cores (13 s a kill on average), most of them kills; the last part needs root.
+# of a save. Hours, most of them for the kills: 20 to 40 s each on 2 cores at a load of 10. The last part needs root.
 soak: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.kills 1000
 	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.damage 2000

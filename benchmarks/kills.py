@@ -33,6 +33,7 @@ from benchmarks.killing.ends import (
     assert_nothing_is_left,
     assert_same_end,
     contents,
+    drop_never_saved,
     end_processes_in,
     never_saved,
     progress,
@@ -99,7 +100,8 @@ class Kills:
             self.counts[scenario.name, "failed"] += 1
             kept = Path(tempfile.mkdtemp(prefix="kills_failed_", dir=self.root.parent)) / folder.name
             end_processes_in(folder)
-            shutil.copytree(folder, kept, symlinks=True)
+            if folder.exists():
+                shutil.copytree(folder, kept, symlinks=True)
             self.failures.append(
                 f"FAILED {scenario.name}, run {number}: {error}\n  files: {kept}\n  again: "
                 f"python -m benchmarks.kills 1 --seed {self.seed} --only {scenario.name!r} --first {number}"
@@ -129,6 +131,7 @@ class Kills:
             stopped_in |= self._kill_command(scenario.name, command, folder, seconds, draw)
         self.counts[scenario.name, "empty versions"] += len(never_saved(folder))
         assert_nothing_is_left(folder)
+        drop_never_saved(folder)
         assert_same_end(folder, undisturbed.folder, stopped_in)
 
     def _kill_command(self, name: str, command: Command, folder: Path, seconds: float, draw: random.Random) -> set[str]:

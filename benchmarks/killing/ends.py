@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from training.settings.name_template import CHECKPOINT_SUFFIXES
 
 SECONDS_TO_LEAVE = 30.0
 FREE = ("num_workers", "sync_save")  # what the kills draw anew at each start
-_BEFORE_A_SAVE = {"config.yaml", "trained_names.bin", ".lock"}
+_BEFORE_A_SAVE = {"config.yaml", "trained_names.bin", "training_log.csv", "report.html", ".lock"}
 _STOPPED_IN = re.compile(r"saved in (\S+)$", re.MULTILINE)
 
 
@@ -88,7 +89,6 @@ def assert_same_end(folder: Path, undisturbed: Path, stopped_in: set[str]) -> No
     ours, theirs = (set(_compared(place)) for place in (folder, undisturbed))
     assert not theirs - ours, f"missing: {sorted(theirs - ours)}"
     surplus = ours - theirs - stopped_in
-    surplus -= {str((version / name).relative_to(folder)) for version in never_saved(folder) for name in _BEFORE_A_SAVE}
     assert not surplus, f"should not be there: {sorted(surplus)}"
     for name in sorted(theirs):
         assert not (found := _differences(folder / name, undisturbed / name)), f"{name}: {found[:3]}"
@@ -103,6 +103,23 @@ def never_saved(folder: Path) -> set[Path]:
     """
     versions = [path for path in folder.glob("models/*/version_*") if path.is_dir()]
     return {version for version in versions if {path.name for path in version.iterdir()} <= _BEFORE_A_SAVE}
+
+
+def drop_never_saved(folder: Path) -> None:
+    """Delete those versions, in models/ and logs/, and number the others from 1, as where nobody was killed."""
+    dropped = never_saved(folder)
+    for run in (folder / "models").glob("*/"):
+        number = 0
+        for version in sorted(run.glob("version_*"), key=lambda path: int(path.name.rpartition("_")[2])):
+            logs = folder / "logs" / run.name / version.name
+            if version in dropped:
+                shutil.rmtree(version)
+                shutil.rmtree(logs, ignore_errors=True)
+                continue
+            number += 1
+            for place in (version, logs):
+                if place.exists():
+                    place.rename(place.with_name(f"version_{number}"))
 
 
 def _compared(folder: Path) -> Iterator[str]:

@@ -12,7 +12,7 @@ EVERY_STEP = ("--save_interval", "1")
 CURVES = ("--wandb", "--wandb_mode", "offline") if find_spec("wandb") else ()
 CONTRASTIVE = ("--use_contrastive", "--algo", "5", "--crop", "random")
 FIGURES = ("--visualize_attention", "--viz_samples", "2", "--viz_frequency", "2")
-RUN, FIRST_EPOCH = "{run}", "{run}/checkpoint_epoch_1.pth"
+RUN, FIRST_EPOCH = "{run}", "{run}/checkpoint_epoch_1_first.pth"
 
 
 @dataclass(frozen=True)
