@@ -81,6 +81,11 @@ class Kills:
         """How many SIGKILLs were sent that ended a process."""
         return sum(number for (_, column), number in self.counts.items() if column == "SIGKILL")
 
+    @property
+    def ended(self) -> int:
+        """How many runs reached their end, and were compared."""
+        return sum(number for (_, column), number in self.counts.items() if column == "runs")
+
     def go_on_until(self, wanted: int, scenarios: list[Scenario], first: int) -> None:
         """Kill that often, whole scenarios in turn."""
         for number in count(first):
@@ -240,7 +245,11 @@ def main() -> int:
             print("Stopped; so far:")
         end_processes_in(Path(place))
     print(kills.table())
-    outcome = f"{len(kills.failures)} runs failed" if kills.failures else "nothing lost, nothing left, same bits"
+    outcome = (
+        f"{len(kills.failures)} runs failed"
+        if kills.failures
+        else f"all {kills.ended} runs that ended: nothing left, same bits"
+    )
     print(f"{kills.done} kills in {time.monotonic() - before:.0f} s: {outcome}")
     print(*kills.failures, sep="\n")
     return bool(kills.failures)
