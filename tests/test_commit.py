@@ -98,6 +98,15 @@ def test_the_two_file_policy_leaves_best_and_last_alone(folder: Path) -> None:
     assert run.best and run.last and (run.best.epoch, run.last.epoch) == (2, 3)
 
 
+def test_a_save_is_told_under_a_name_that_is_there(folder: Path) -> None:
+    """Stopped with --save_best_only, the printed way on named a step checkpoint that had just been deleted."""
+    made = committer(RetentionPolicy(save_best_only=True))
+    state = epochs(1)
+    train(state, 1)
+    outcome = made.commit(*take_snapshot(state, FACTS, Kind.STEP), SaveControl())
+    assert outcome.path == outcome.furthest == folder / "last_checkpoint.pth" and outcome.path.exists()
+
+
 def test_nothing_is_deleted_where_the_newest_checkpoint_is_not_as_it_was_written(folder: Path) -> None:
     commit(committer(KEEP_1), epochs(1, (9.0,)))
     outcome = commit(committer(KEEP_1, _StoreThatDamages), epochs(2, (9.0, 8.0)))
@@ -179,7 +188,8 @@ def test_a_refused_best_epoch_is_saved_on_a_second_try_and_does_not_become_the_l
     assert commit(made, state).path
     in_the_way.rmdir()
     outcome = made.save_refused()
-    assert outcome and outcome.path == in_the_way and outcome.furthest == folder / "checkpoint_epoch_2.pth"
+    names = folder / "best_checkpoint_eer.pth", folder / "last_checkpoint.pth"
+    assert outcome and (outcome.path, outcome.furthest) == names, "it is told under a name that is there"
     assert made.save_refused() is None
     run = survey_folder(folder)
     assert run.best and run.last and (run.best.epoch, run.last.epoch) == (1, 2)

@@ -31,7 +31,8 @@ from utils.errors import UserError
 class Outcome:
     """How one save ended: where the checkpoint is, or why it is on no disk (`refused`), and what else must be told.
 
-    `furthest` is the checkpoint that is furthest in training of those that were saved.
+    `furthest` is the checkpoint that is furthest in training of those that were saved. Both paths are names that
+    retention left: the user is told to go on from them.
     """
 
     record: CheckpointRecord
@@ -119,7 +120,15 @@ class Committer:
         if self._furthest is None or record.position >= self._furthest[1].position:
             self._furthest = path, record
         self._follow(path, record, payload, control)
-        return Outcome(record, path, warnings=tuple(self._warnings), furthest=self._furthest[0])
+        furthest = self._name_kept(self._furthest[0])
+        return Outcome(record, self._name_kept(path), warnings=tuple(self._warnings), furthest=furthest)
+
+    def _name_kept(self, path: Path) -> Path:
+        """Return a name that a durable checkpoint still has: its own, or, with --save_best_only, the last or best."""
+        if path.exists():
+            return path
+        is_furthest = self._furthest is not None and path == self._furthest[0]
+        return self.store.run.last_checkpoint if is_furthest else self.store.run.best_checkpoint
 
     def _follow(
         self, path: Path, record: CheckpointRecord, payload: Mapping[str, Any] | None, control: SaveControl
