@@ -73,3 +73,11 @@ def test_a_sample_that_is_not_finite_is_a_fault_and_named(tmp_path: Path) -> Non
 def test_longer_than_the_crop_is_counted_at_16_khz(tmp_path: Path, rate_hz: int, samples: int, is_longer: bool) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(samples), rate_hz)
     assert check_audio(tmp_path / "a.wav").is_longer_than_the_crop is is_longer
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_level_of_samples_near_the_end_of_float32_is_finite(tmp_path: Path) -> None:
+    file = tmp_path / "loud.wav"
+    soundfile.write(file, np.full(16_000, 1e30), 16_000, subtype="FLOAT")
+    checked = check_audio(file)
+    assert checked.fault is AudioFault.LOUD and checked.level_db == pytest.approx(600)

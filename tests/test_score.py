@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -10,7 +11,8 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,10 +22,12 @@ from main import main
 from tests.conftest import SMALL_RUN, trained_run, write_corpus
 from tests.small_audio import babble
 from training.checkpoints.sealed_file import read_record
-from training.evaluation.file_scores import FileScore
+from training.evaluation.file_scores import FileScore, _Reading
 from training.evaluation.judge import Judge
 from training.evaluation.score_table import ScoreTable, summary_text
+from utils.audio.checking import AudioFault
 from utils.audio.waveforms import CROP_SAMPLES
+from utils.audio.windows import WindowedAudio
 from utils.scores.score_files import read_scores
 from utils.scores.verdicts import VerdictRule
 
@@ -363,3 +367,13 @@ def test_the_prior_moves_the_verdict_and_is_refused_outside_0_and_1(
         assert "--prior is the probability of bona fide" in capsys.readouterr().err
     assert main(["--metrics", "scores.txt", "--prior", "0.5"]) == 2
     assert "--prior goes with --eval or --score" in capsys.readouterr().err
+
+
+def test_a_score_that_is_not_finite_is_laid_to_the_level_where_that_explains_it() -> None:
+    loud = SimpleNamespace(path=Path("a.wav"), doubt=(AudioFault.LOUD, "a peak of 1,000 where full scale is 1"))
+    sound = SimpleNamespace(path=Path("a.wav"), doubt=None)
+    faults = [_Reading(cast("WindowedAudio", one), [(0.0, math.nan)]).result().fault for one in (loud, sound)]
+    assert faults == [
+        "its score is nan: a peak of 1,000 where full scale is 1: divide the samples by it",
+        "its score is nan: the weights are not sound, or --precision fp32 is needed",
+    ]

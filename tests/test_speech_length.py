@@ -91,3 +91,8 @@ def test_real_speech_keeps_its_verdict_in_noise_too(noise_db: int | None) -> Non
             sound += noise(sound.size / RATE, float(sound.std()) * 10 ** (-noise_db / 20), slope=0.5)
         length = heard(sound)
         assert length.seconds >= min(0.5, length.sound_s), path.name
+
+
+@pytest.mark.filterwarnings("error")
+def test_samples_near_the_end_of_float32_are_heard_without_overflow() -> None:
+    assert heard(1e38 * noise(2.0)).seconds == 0

@@ -64,7 +64,7 @@ class _Reading:
     def result(self) -> FileScore:
         bad = next((score for _, score in self.windows if not math.isfinite(score)), None)
         if bad is not None and not self.fault:
-            self.fault = f"its score is {bad}: the weights are not sound, or --precision fp32 is needed"
+            self.fault = f"its score is {bad}: {self._why_not_finite()}"
         if self.fault:
             return FileScore(self.audio.path, fault=self.fault)
         note = _note(self.audio.doubt)
@@ -78,6 +78,12 @@ class _Reading:
             sound_s=self.audio.sound_s,
             speech_s=speech_s,
         )
+
+    def _why_not_finite(self) -> str:
+        doubt = self.audio.doubt
+        if doubt is not None and doubt[0] is AudioFault.LOUD:
+            return f"{doubt[1]}: divide the samples by it"
+        return "the weights are not sound, or --precision fp32 is needed"
 
 
 def _note(doubt: tuple[AudioFault, str] | None) -> str:

@@ -78,8 +78,11 @@ def _listen_to(path: Path) -> CheckedAudio:
         square, peak = 0.0, 0.0
         for block in file.blocks():
             flat = block.reshape(-1)
+            loudest = max(float(flat.max()), -float(flat.min()))
+            peak = max(peak, loudest)
+            if loudest > _LOUDEST:  # float32 ends at 3e38
+                flat = flat.astype(np.float64)
             square += float(np.dot(flat, flat))
-            peak = max(peak, float(flat.max()), -float(flat.min()))
         fault, reason = doubt_about(file, peak) or (None, "")
         return CheckedAudio(
             file.samples,

@@ -18,6 +18,8 @@ RATE_HZ = 16_000
 FRAME_S = 0.02
 FLOOR = 1e-3
 """-60 dB of full scale, which the noise of a quiet recording stays below."""
+_UNHEARD_OF = np.float32(1e12)
+"""What is larger is as loud as this, so that powers fit into float32."""
 BELOW_LOUDEST = 1e-2
 """40 dB below the loudest frame: the range of speech; what is lower is the room between the words."""
 CHANGE_DB = 2.7
@@ -50,6 +52,7 @@ class SpeechLength:
 
     def hear(self, piece: Samples) -> None:
         """Take the next samples `(samples,)`, mono, full scale 1."""
+        piece = np.clip(piece, -_UNHEARD_OF, _UNHEARD_OF)
         samples = np.concatenate((self._frame_rest, piece))
         whole = samples.size // _FRAME * _FRAME
         # The standard deviation: a constant offset is no sound.
