@@ -51,6 +51,14 @@ def part_of(document: dict[str, Any], name: str = "train") -> dict[str, Any]:
     return found
 
 
+def test_a_table_that_somebody_keeps_beside_a_published_corpus_is_no_second_corpus(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mine / "metadata.tsv").write_text("path\tlabel\tsplit\nT_1.flac\tspoof\ttrain\nD_1.flac\tspoof\tdev\n")
+    code, document = checked(mine, capsys)
+    assert code == 0 and len(document["corpora"]) == 1
+
+
 def remove_file(corpus: Path) -> str:
     path = audio(corpus, 1)
     path.unlink()

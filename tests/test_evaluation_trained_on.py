@@ -220,11 +220,33 @@ def test_sets_of_one_layout_get_score_files_of_their_own_and_that_of_the_trainin
     Path("some.csv").write_text("path,label\n" + "\n".join(rows_of(Path("own"))[:6]) + "\n")
     evaluated(capsys, run_folder, "--protocols_path", "some.csv")
     found = scored_in(run_folder)
-    assert len(found) == 3 and f"{SCORES}_dev_all.txt" in found
-    assert {name.split("_all")[1].rpartition("_")[0] for name in found} == {"", "_of_noisy", "_of_own"}
+    assert len(found) == 4 and f"{SCORES}_dev_all.txt" in found
+    of = {name.split("_all")[1].rpartition("_")[0] for name in found}
+    assert of == {"", "_of_noisy", "_of_another_place", "_of_own"}
     assert any(line.startswith("Wrote ") for line in own) and not list(run_folder.glob("*.version_*"))
     again = evaluated(capsys, run_folder, "--database_path", "noisy")
     assert any("nothing is scored again" in line for line in again)
+
+
+def test_the_corpus_of_the_training_is_known_where_it_was_moved_to(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluated(capsys, run_folder)
+    Path("own").rename("moved")
+    evaluated(capsys, run_folder, "--database_path", "moved")
+    assert scored_in(run_folder) == [f"{SCORES}_dev_all.txt"]
+
+
+def test_two_evaluation_parts_beside_one_training_part_have_score_files_of_their_own(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree("own", "shorter")
+    rows = rows_of(Path("own"))
+    for folder, count in (("own", 8), ("shorter", 6)):
+        Path(folder, "eval.txt").write_text("path,label\n" + "\n".join(rows[:count]) + "\n")
+    for folder in ("own", "shorter", "own"):
+        evaluated(capsys, run_folder, "--database_path", folder, "--protocols_path", f"{folder}/eval.txt")
+    assert len(scored_in(run_folder)) == 2 and not list(run_folder.glob("*.version_*"))
 
 
 def test_finished_scores_that_an_earlier_version_gave_the_usual_name_are_found(

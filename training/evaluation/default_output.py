@@ -26,9 +26,9 @@ _MOST_LETTERS = 24
 def default_output(subject: Subject, which: str, part: CorpusPart, origin: Origin) -> Path:
     """Return the file for the scores of `part`: the usual one for the corpus of the training, else one of that set.
 
-    The corpus of the training is that wherever it lies, told by the content of its training and development parts. The
-    usual name tells layout, part and subset, which many sets share. Where the usual file has exactly these scores,
-    since an earlier version gave it to every set, it stays theirs.
+    The corpus of the training is that where it lay, or the one that has the content of its training and development
+    parts, once nothing lies there any more. The usual name tells layout, part and subset, which many sets share. Where
+    the usual file has exactly these scores, since an earlier version gave it to every set, it stays theirs.
     """
     usual = _usual(subject, which, part)
     if _is_of_the_training(subject):
@@ -58,7 +58,10 @@ def _is_of_the_training(subject: Subject) -> bool:
     trained, used = subject.record.options, subject.options
     pairs = ((trained.database_path, used.database_path), (trained.protocols_path, used.protocols_path))
     is_its_place = all(before == now or (before and now and _is_same_place(before, now)) for before, now in pairs)
-    return is_its_place or _is_of_the_content(subject.record, used)
+    if is_its_place:
+        return True
+    is_still_there = database_folder(trained.database_path).exists()
+    return not is_still_there and _is_of_the_content(subject.record, used)
 
 
 def _is_of_the_content(trained: CheckpointRecord, used: Options) -> bool:

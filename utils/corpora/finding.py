@@ -25,12 +25,9 @@ from utils.errors import UserError
 
 _Find = Callable[[CorpusPlace], FoundCorpus | None]
 
-_OWN_LAYOUTS: tuple[_Find, ...] = (
-    tables.find,
-    class_folders.find,
-    tables.find_others,
-    class_folders.find_others,
-)
+_OWN_OTHERS: tuple[_Find, ...] = (tables.find_others, class_folders.find_others)
+"""Beside a corpus in any other layout these are no corpus, but what somebody noted of that one."""
+_OWN_LAYOUTS: tuple[_Find, ...] = (tables.find, class_folders.find, *_OWN_OTHERS)
 TRAINING_LAYOUTS: tuple[_Find, ...] = (
     asvspoof_2019.find,
     asvspoof_5.find,
@@ -178,8 +175,9 @@ def find_all_layouts(
     if protocols_path is not None and _is_file(protocols_path):
         is_table = bool(tables.headed_as(protocols_path).titles)
         return [find_training_layout(place) if is_table else _trials_of_file(place, protocols_path)]
-    finds = (*TRAINING_LAYOUTS, *_EVALUATION_SETS.values())
-    everything = [found for find in finds if (found := find(place))]
+    known = [find for find in (*TRAINING_LAYOUTS, *_EVALUATION_SETS.values()) if find not in _OWN_OTHERS]
+    everything = [found for find in known if (found := find(place))]
+    everything = everything or [found for find in _OWN_OTHERS if (found := find(place))]
     if not everything:
         raise _not_recognised(place, (*_LOOKED_FOR, *_LOOKED_FOR_SETS))
     return sorted(everything, key=lambda found: not found.can_train)
