@@ -21,7 +21,6 @@ from utils.atomic_files import (
     Placement,
     atomic_write,
     disk_error_behind,
-    durable_rename,
     link_or_copy,
     remove_stray_temporaries,
     temporaries_in,
@@ -338,37 +337,6 @@ def test_a_stray_link_is_removed_and_the_file_it_named_is_whole(tmp_path: Path) 
 
 def test_a_folder_that_does_not_exist_has_no_strays(tmp_path: Path) -> None:
     assert remove_stray_temporaries(tmp_path / "no_such_run") == []
-
-
-@needs_strace
-def test_a_rename_is_durable_when_it_returns(tmp_path: Path) -> None:
-    (tmp_path / "scores.txt").write_text("earlier scores")
-    trace = tmp_path / "trace"
-    code = "durable_rename(Path(sys.argv[1]), Path(sys.argv[2]))"
-    names = (tmp_path / "scores.txt", tmp_path / "scores.version_1.txt")
-    child = run_child(code, *names, traced=("-y", "-o", str(trace), "-e", "trace=fsync,/^rename"))
-    assert child.returncode == 0, child.stderr
-    calls = [line for line in trace.read_text().splitlines() if str(tmp_path) in line]
-    assert re.match(r"rename", calls[0]) and re.match(rf"fsync\(\d+<{re.escape(str(tmp_path))}>\) *= 0", calls[1])
-    assert names_in(tmp_path) == ["scores.version_1.txt", "trace"]
-
-
-@pytest.mark.parametrize("taken_by", ["file", "empty folder", "dangling link", "the source itself"])
-def test_a_rename_never_replaces_what_is_there(tmp_path: Path, taken_by: str) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    source.mkdir() if taken_by == "empty folder" else source.write_text("source")
-    match taken_by:
-        case "file":
-            target.write_text("target")
-        case "empty folder":
-            target.mkdir()
-        case "dangling link":
-            target.symlink_to("nowhere")
-        case _:
-            target.hardlink_to(source)
-    with pytest.raises(FileExistsError, match=f"the new name is taken: '{source}' -> '{target}'"):
-        durable_rename(source, target)
-    assert names_in(tmp_path) == ["source", "target"]
 
 
 def test_every_test_that_the_guarantees_name_exists() -> None:

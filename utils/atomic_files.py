@@ -18,14 +18,12 @@ Guaranteed, on a local POSIX file system, each held by the test in tests/test_at
    (`test_only_files_with_the_temporary_prefix_are_removed`,
    `test_a_stray_link_is_removed_and_the_file_it_named_is_whole`,
    `test_what_a_living_process_is_writing_stays_and_goes_once_it_was_killed`).
-7. `durable_rename` refuses a target that exists (`test_a_rename_never_replaces_what_is_there`).
-8. An error that shows when the file is closed, as NFS reports a full disk, is one of writing
+7. An error that shows when the file is closed, as NFS reports a full disk, is one of writing
    (`test_a_disk_that_says_at_the_close_that_it_is_full_leaves_the_old_file`).
 
 Not guaranteed:
 
-* Two processes that replace one name: each content is whole, the last rename wins. The check of 7 is not one step with
-  the rename. Both need the run folder's lock.
+* Two processes that replace one name: each content is whole, the last rename wins. That needs the run folder's lock.
 * Owner, mode and attributes of the file replaced: the new one follows the umask as open() would
   (`test_a_new_file_follows_the_umask`).
 * A symbolic link at the path: it is replaced, its target stays as it was
@@ -130,18 +128,6 @@ def link_or_copy(source: Path, target: Path) -> Placement:
     # Also where nothing was to be done: the process that made the link may have been killed before this line.
     fsync_folder(target.parent)
     return Placement.LINKED
-
-
-def durable_rename(source: Path, target: Path) -> None:
-    """Rename a file or folder to a name that is free in its folder, and return once that survives a power cut.
-
-    Raises FileExistsError where `target` exists in any form (an empty folder and a dangling link too), and OSError.
-    Between two folders a rename may leave neither name (`utils/moving.py`).
-    """
-    if os.path.lexists(target):
-        raise FileExistsError(errno.EEXIST, "the new name is taken", str(source), None, str(target))
-    source.rename(target)
-    fsync_folder(target.parent)
 
 
 def fsync_folder(folder: Path) -> bool:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from training.evaluation.origin import Origin
-from utils.atomic_files import atomic_write, durable_rename, write_text_atomically
-from utils.regular_files import read_regular
+from utils.atomic_files import atomic_write, link_or_copy, write_text_atomically
+from utils.regular_files import is_regular, read_regular
 from utils.stored_values import OddValueError, is_text, plain_json, require
 from utils.table_bytes import bytes_on_disk
 
@@ -73,18 +73,19 @@ def _stored(path: Path) -> dict[str, Any] | None:
 def write_finished(output: Path, content: str, origin: Origin, sources: Sequence[Path]) -> Path | None:
     """Write `output` and its origin, and return where other scores of that name are now; None where there were none.
 
-    In this order: the earlier origin gets its new name, then the earlier scores, then the origin is written, then the
-    scores. A kill between any two leaves no scores under a wrong origin, since it holds the hash of its own, and the
-    next call goes on with the same new name. Raises OSError.
+    In this order: the earlier origin gets a second name, then the earlier scores, then the origin is replaced, then the
+    scores: they have a name at each moment, whatever a power cut leaves. A kill between any two leaves no scores under
+    a wrong origin, since it holds the hash of its own, and the next call goes on with the same new name. Raises
+    OSError.
     """
     moved = None
     encoded = bytes_on_disk(content)
     earlier = read_regular(output, _MOST_BYTES) if os.path.lexists(output) else encoded
     if earlier != encoded:
-        moved = _free_version(output, hashlib.sha256(earlier).hexdigest())
-        if os.path.lexists(origin_path(output)) and not os.path.lexists(origin_path(moved)):
-            durable_rename(origin_path(output), origin_path(moved))
-        durable_rename(output, moved)
+        moved = _free_version(output, earlier)
+        if origin_path(output).exists() and not os.path.lexists(origin_path(moved)):
+            link_or_copy(origin_path(output), origin_path(moved))
+        link_or_copy(output, moved)
     lay_out_again(output, content, origin, sources)
     return moved
 
@@ -107,13 +108,18 @@ def lay_out_again(output: Path, content: str, origin: Origin, sources: Sequence[
         file.write(encoded)
 
 
-def _free_version(output: Path, digest: str) -> Path:
+def _free_version(output: Path, earlier: bytes) -> Path:
     """Return the first of `scores.version_1.txt`, `scores.version_2.txt` ... that is free; its origin's name too.
 
-    One that has the origin of these very scores, by their hash, is where a killed process was moving them.
+    One that has these very scores, or their origin by their hash, is where a killed process was taking them.
     """
+    digest = hashlib.sha256(earlier).hexdigest()
     names = (output.with_name(f"{output.stem}.version_{number}{output.suffix}") for number in itertools.count(1))
-    return next(name for name in names if not os.path.lexists(name) and _is_free_for(digest, origin_path(name)))
+    return next(name for name in names if _holds(name, earlier) and _is_free_for(digest, origin_path(name)))
+
+
+def _holds(name: Path, earlier: bytes) -> bool:
+    return not os.path.lexists(name) or (is_regular(name) and read_regular(name, _MOST_BYTES) == earlier)
 
 
 def _is_free_for(digest: str, origin: Path) -> bool:

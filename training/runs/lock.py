@@ -135,11 +135,11 @@ class RunLock(FileLock):
 def held_if_free(path: Path) -> Iterator[bool]:
     """Yield whether nobody held the lock file `path`, which this process then holds inside the block.
 
-    False too where there is no such file, and where the file system has no locks. Not for a lock of this process, which
-    would be dropped.
+    The file is made where there is none, as after a power cut that took its name. False too where the file system has
+    no locks. Not for a lock of this process, which would be dropped.
     """
     try:
-        file = open_to_append(path, made=False)
+        file = open_to_append(path)
     except OSError:
         yield False
         return
