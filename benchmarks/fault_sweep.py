@@ -1,6 +1,8 @@
-"""Lets the calls of whole trainings fail, below Python, one in each run: what the user sees, what is left, what goes on.
+"""Lets the calls of whole trainings fail, below Python, one in each run: what a user sees, what is left, what goes on.
 
-    python -m benchmarks.fault_sweep [PROCESSES [PART OF A TRAINING'S NAME]]
+    python -m benchmarks.fault_sweep [PROCESSES [PART OF A TRAINING'S NAME [MOST]]]
+
+With MOST no more faults of a training than that, drawn at random.
 
 Calls that open, read, write, sync, rename, link, unlink, close, make or look at something in the folders of a training
 fail with EIO or ENOSPC, do half of what was asked, or are the last of their process (`tests/fault_sweep/cases.py`). The
@@ -15,6 +17,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import random
 import sys
 import tempfile
 import time
@@ -33,7 +36,8 @@ from tests.fault_sweep.trainings import EXHAUSTIVE, TRAININGS
 from tests.fault_sweep.trying import Outcome, Undisturbed, try_case
 from tests.system_calls.recorder import why_not_here
 
-_BATCH = 8
+_BATCH = 2
+_SEED = 20261126
 
 
 def _begin(corpus: Path, top: Path) -> None:
@@ -72,10 +76,11 @@ def _table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(rows)
 
 
-def _swept(name: str, corpus: Path, pool: ProcessPoolExecutor) -> int:
+def _swept(name: str, corpus: Path, pool: ProcessPoolExecutor, most: int | None) -> int:
     """Sweep one training, print what came of it, and return how much is broken."""
     began = time.monotonic()
     num_calls, num_faults, cases = pool.submit(_cases, name, corpus).result()
+    cases = random.Random(_SEED).sample(cases, most) if most and most < len(cases) else cases
     print(f"{name}: {num_calls:,} calls, {num_faults:,} faults of them, {len(cases):,} to try", flush=True)
     outcomes: list[Outcome] = []
     batches = [cases[at : at + _BATCH] for at in range(0, len(cases), _BATCH)]
@@ -83,7 +88,7 @@ def _swept(name: str, corpus: Path, pool: ProcessPoolExecutor) -> int:
         outcomes += done
         for one in done:
             if one.wrong:
-                print(f"BROKEN: {name}: {one.case}\n    {'\n    '.join(one.wrong)}", flush=True)
+                print(f"BROKEN: {name}: {one.case}", *one.wrong, sep="\n    ")
                 print(f"    exit code {one.exit_code}, it said: {one.output[-2000:]}", flush=True)
         if len(outcomes) % 200 < len(done):
             print(f"    {len(outcomes):,} tried, {time.monotonic() - began:.0f} s", flush=True)
@@ -91,7 +96,7 @@ def _swept(name: str, corpus: Path, pool: ProcessPoolExecutor) -> int:
     broken = sum(bool(one.wrong) for one in struck)
     ends = dict(Counter(one.exit_code for one in struck))
     print(
-        f"{name}: {len(cases):,} of {num_faults:,} faults of {num_calls:,} calls tried, {len(struck):,} of them struck, "
+        f"{name}: {len(cases):,} of {num_faults:,} faults of {num_calls:,} calls tried, {len(struck):,} struck, "
         f"{broken} broken; exit codes {ends}; {time.monotonic() - began:.0f} s\n{_table(outcomes)}",
         flush=True,
     )
@@ -103,13 +108,14 @@ def main() -> None:
     if reason := why_not_here():
         sys.exit(reason)
     processes = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+    most = int(sys.argv[3]) if len(sys.argv) > 3 else None
     names = [name for name in TRAININGS if not sys.argv[2:] or sys.argv[2] in name]
-    print(f"{machine_text()}, {time.strftime('%Y-%m-%d')}")
+    print(machine_text())
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         corpus = write_corpus(Path(folder, "corpus"), train=8, dev=4)
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, context, _begin, (corpus, Path(folder))) as pool:
-            broken = sum(_swept(name, corpus, pool) for name in names)
+            broken = sum(_swept(name, corpus, pool, most) for name in names)
     sys.exit(1 if broken else 0)
 
 

@@ -98,5 +98,6 @@ def pattern_of(path: str, folder: str) -> str:
     """Return a regular expression for a path in `folder` in another run, wherever that run's folder is."""
     inside = re.escape(path.removeprefix(folder))
     inside = re.sub(r"(\\\.tmp\\-.*)\\-\d+\\-[0-9a-f]{8}$", r"\1\\-\\d+\\-[0-9a-f]{8}", inside)
+    inside = re.sub(r"(\\\.tmp\\-link\\-(from|to)\\-)\d+$", r"\1\\d+", inside)
     inside = re.sub(r"tfevents[^/]*$", "tfevents[^/]*", inside)
     return f"{inside}$"
