@@ -137,8 +137,8 @@ class Promises:
 
     `names` are entries and the inodes that each may lead to: the promised one, and what it got since, beside a path for
     people. `told` counts what the program has told so far. `tidings` are those of the recording, or of the one that it
-    is a mutant of: what a program promises does not depend on whether it is so. `moving` are paths, what each leads to,
-    and where it will be.
+    is a mutant of: what a program promises does not depend on whether it is so. `moving` are paths that
+    were durable, what each leads to, and where it will be.
     """
 
     def __init__(self, recording: Recording, labels: Labels, tidings: Sequence[Tidings]) -> None:
@@ -170,7 +170,8 @@ class Promises:
             self._release(lambda one: one.path == told.path)
             return
         if told.what == "moving":
-            self.moving |= {path: (inode, to) for inode, path, to in told.moving}
+            durable = dict(self.names.values())
+            self.moving |= {path: (inode, to) for inode, path, to in told.moving if inode in durable.get(path, ())}
             return
         if told.what == "gone":
             self.moving = {path: move for path, move in self.moving.items() if not is_below(path, told.path)}
