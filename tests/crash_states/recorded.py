@@ -56,14 +56,14 @@ def record(folder: Path, *works: Work, faults: Sequence[Fault] = ()) -> Recordin
     before, known = disk_of(folder)
     calls = []
     for number, work in enumerate(works):
-        done = trace(_telling(work), [folder, "/memfd:told"], cwd=folder, faults=() if number else faults)
+        done = trace(telling(work), [folder, "/memfd:told"], cwd=folder, faults=() if number else faults)
         calls.append(done.calls)
         if done.exit_code and (number or not faults):
             raise AssertionError(f"exit code {done.exit_code}: {done.output}")
     return recording_of(folder, before, known, *calls)
 
 
-def _telling(work: Work) -> Work:
+def telling(work: Work) -> Work:
     def told() -> int | None:
         with _promises(os.memfd_create("told")):
             return work()
