@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -121,3 +123,24 @@ def test_as_many_files_may_be_opened_as_are_promised(soft: int, hard: int, print
     code = LIMITED.format(soft=soft, hard=hard)
     asked = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (asked.returncode, asked.stdout.strip()) == (0, printed), reason + asked.stderr
+
+
+def test_a_worker_that_was_ended_is_known_to_have_ended_though_a_thread_waits_for_its_answer() -> None:
+    others = set(multiprocessing.active_children())
+    for _ in range(20):  # without care, one time in three
+        worker = Worker(_echo, [])
+        asking = threading.Thread(target=_ask_without_end, args=(worker,))
+        asking.start()
+        end_workers([worker])
+        assert set(multiprocessing.active_children()) <= others
+        asking.join()
+
+
+def _echo(question: object, _: Place) -> object:
+    return question
+
+
+def _ask_without_end(worker: Worker) -> None:
+    with pytest.raises(WorkerDiedError, match="SIGKILL"):
+        while True:
+            worker.ask(1)

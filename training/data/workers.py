@@ -16,6 +16,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +79,7 @@ class Worker:
         own, its = socket.socketpair()
         self.place = Place()
         self._channel = Channel(own)
+        self._waiting = threading.Lock()
         # A forked process inherits the ends of the main process; while it had them, no worker would see that one die.
         not_its = [worker._channel for worker in (*older, self)] if sys.platform == "linux" else []
         try:
@@ -98,7 +100,9 @@ class Worker:
             self._channel.send(question)
             answer = self._channel.receive()
         except ChannelClosedError as error:
-            raise WorkerDiedError(self._process.how_it_ended()) from error
+            with self._waiting:
+                how = self._process.how_it_ended()
+            raise WorkerDiedError(how) from error
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -109,8 +113,13 @@ class Worker:
         self._channel.shut()
 
     def join(self, timeout_s: float) -> None:
-        """Return when it has ended, or has not in this time."""
-        self._process.join(timeout_s)
+        """Return when it has ended, or has not in this time.
+
+        Of two threads that ask the system for the same ended process, one is told that there is none, and would go on
+        as if it still ran: they ask one after the other.
+        """
+        with self._waiting:
+            self._process.join(timeout_s)
 
 
 def end_workers(workers: Sequence[Worker]) -> None:
