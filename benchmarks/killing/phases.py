@@ -44,7 +44,7 @@ PHASES = (
     Phase("making the folder ready", ("training.loop.session:prepare_folder",)),
     Phase("moving aside", ("training.runs.moving_aside:move_durably",), needs_work=True, once=True),
     Phase("bringing along", ("training.saving.store:CheckpointStore.bring_along",), once=True),
-    Phase("making up what was undone", ("training.commands.train:_finish",)),
+    Phase("making up what was undone", ("training.loop.session:finish",)),
     BETWEEN,
     STEP,
     Phase("validation", ("training.loop.trainer:Trainer._validate",)),
