@@ -5,19 +5,21 @@ Every feature and many kills are `make soak`.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks.killing import ends
+from benchmarks.killing import ends, trying
 from benchmarks.killing.life import Death, Life
 from benchmarks.killing.mutants import mutated
-from benchmarks.killing.phases import NAMES, STARTING, STEP, Aim
+from benchmarks.killing.phases import NAMES, STARTING, STEP, Aim, import_phases
 from benchmarks.killing.scenarios import Command, Scenario
 from benchmarks.killing.trying import Kills, drawn_aims
 from main import main
+from tests.crash_states.scenarios import warm_up
 from tests.toy_task import registered
 
 _WORDS = ("--model_type", "echo", "--batch_size", "4", "--num_epochs", "2", "--comment", "first", "--auto_resume")
@@ -25,8 +27,16 @@ TOY = Scenario("two networks", (Command((*_WORDS, "--save_interval", "1", "--kee
 WRITING = "writing a checkpoint"
 
 
+@pytest.fixture(scope="module")
+def imported(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """All that the forks use is imported before they are made."""
+    import_phases()
+    warm_up(tmp_path_factory.mktemp("warm"), corpus)
+
+
 @pytest.fixture(autouse=True)
-def known() -> Iterator[None]:
+def known(imported: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(trying, "MOST_DEATHS", 4)
     with registered():
         yield
 
@@ -47,9 +57,9 @@ def test_a_killed_training_passes_and_it_is_told_in_which_phase_it_died(corpus: 
 
 
 MUTANTS = [
-    ("loses the newest checkpoint", "two networks, run"),
-    ("goes on without its optimizers", "other tensor"),
-    ("leaves temporaries", "not removed at the next start"),
+    ("loses the newest checkpoint", "(2, 0), None"),
+    ("goes on without its optimizers", "best_checkpoint"),
+    ("leaves a temporary", "not removed at the next start"),
     ("is locked for ever", ".lock is there"),
     ("leaves a process", "processes are left"),
 ]
@@ -60,10 +70,9 @@ def test_a_program_with_this_fault_does_not_pass(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mutant: str, notice: str
 ) -> None:
     monkeypatch.setattr(ends, "SECONDS_TO_LEAVE", 0.2)
-    monkeypatch.setattr(
-        "benchmarks.killing.trying.drawn_aims", lambda *_: (Aim(WRITING, 2, 0.0),)
-    )  # of which each leaves a temporary, and something to go on from
-    monkeypatch.setattr("benchmarks.killing.trying.DEATHS", (Death.KILL,))
+    moments = itertools.cycle([Aim(WRITING, 3, 0.0), Aim(STEP.name, 1, 0.0)])
+    monkeypatch.setattr(trying, "drawn_aims", lambda *_: (next(moments),))
+    monkeypatch.setattr(trying, "DEATHS", (Death.KILL,))
     kills = kills_of(tmp_path, corpus, mutant)
     kills.try_out(TOY, 0)
     assert [failure for failure in kills.failures if notice in failure], kills.failures
@@ -72,7 +81,7 @@ def test_a_program_with_this_fault_does_not_pass(
 @pytest.mark.parametrize("phase", [STEP.name, WRITING])
 def test_a_process_dies_in_the_phase_that_was_aimed_at(corpus: Path, tmp_path: Path, phase: str) -> None:
     words = TOY.commands[0].at(tmp_path, corpus, has_trained=False)
-    life = Life(tmp_path, words, (Aim(phase, 2, 0.0),))
+    life = Life(tmp_path, (*words, "--sync_save"), (Aim(phase, 2, 0.0),))
     life.wait()
     assert (life.exit_code, life.where) == (-9, phase)
 

@@ -52,10 +52,7 @@ def kill_a_start(corpus: Path, *more: str) -> None:
 
 def names(*folders: Path) -> set[str]:
     return {
-        path.name.partition(".tfevents")[0]
-        for folder in folders
-        for path in folder.iterdir()
-        if path.name != ".lock"
+        path.name.partition(".tfevents")[0] for folder in folders for path in folder.iterdir() if path.name != ".lock"
     }
 
 

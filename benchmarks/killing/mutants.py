@@ -11,10 +11,12 @@ from typing import IO, Any
 from benchmarks.killing.life import Program
 from training.commands import train
 from training.loop import preparation, session
+from training.planning.plan import Plan
 from training.runs.lock import RunLock
 from training.runs.survey import survey_folder
 from training.saving import commit, store
 from training.state.train_state import TrainState
+from utils.atomic_files import TEMPORARY_PREFIX
 from utils.errors import UserError
 
 SLEEP_S = 100
@@ -66,7 +68,17 @@ def _writes_under_the_final_name() -> None:
     store.atomic_write = in_place  # type: ignore[attr-defined, assignment]
 
 
-def _leaves_temporaries() -> None:
+def _leaves_a_temporary() -> None:
+    prepare = session.prepare_folder
+
+    def untidy(plan: Plan, *arguments: Any) -> None:
+        prepare(plan, *arguments)
+        (plan.run.folder / f"{TEMPORARY_PREFIX}left-1-0123abcd").touch()
+
+    session.prepare_folder = untidy  # type: ignore[attr-defined, assignment]
+
+
+def _never_clears_up() -> None:
     def lazy(*_: Any, **__: Any) -> list[str]:
         return []
 
@@ -106,7 +118,8 @@ MUTANTS: Mapping[str, Callable[[], None]] = {
     "deletes before it has saved": _deletes_before_it_has_saved,
     "writes under the final name": _writes_under_the_final_name,
     "goes on without its optimizers": _goes_on_without_its_optimizers,
-    "leaves temporaries": _leaves_temporaries,
+    "leaves a temporary": _leaves_a_temporary,
+    "never clears up": _never_clears_up,
     "never deletes": _never_deletes,
     "is locked for ever": _is_locked_for_ever,
     "leaves a process": _leaves_a_process,

@@ -133,6 +133,13 @@ class Board:
             self._cells[thread] = before
 
 
+def import_phases() -> None:
+    """Import what phases consist of, so that forks of this process need not."""
+    for phase in PHASES:
+        for name in phase.calls:
+            import_module(name.partition(":")[0])
+
+
 def tell_phases(board: Board, aims: tuple[Aim, ...], number: signal.Signals) -> None:
     """From now on tell in which phase this process is, and have it sent a signal at the first of these moments.
 
