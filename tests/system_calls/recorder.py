@@ -84,6 +84,7 @@ def trace(
     watched: Sequence[Path | str],
     *,
     also: frozenset[str] = frozenset(),
+    only: frozenset[str] = frozenset(),
     faults: Sequence[Fault] = (),
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
@@ -92,7 +93,8 @@ def trace(
     """Run a command, or a function in a fork of this process, and return its calls on `watched`, paths that exist.
 
     "/memfd:NAME" is the path of a file in memory, by memfd_create(2): a program can tell things in one. The function's
-    exit code is what it returns, or 1 where it raises. Raises UnknownCallError, and TimeoutError where the program has
+    exit code is what it returns, or 1 where it raises. Where `only` names calls, no others are seen, and unknown ones are
+    not noticed: that is fast, and enough to let a known call fail. Raises UnknownCallError, and TimeoutError where the program has
     not ended after `timeout_s`.
     """
     with tempfile.TemporaryFile() as output:
@@ -100,7 +102,7 @@ def trace(
         child = os.fork()
         if child == 0:
             os.close(begin)
-            _be_traced(program, ready, output.fileno(), also, cwd, environment)
+            _be_traced(program, ready, output.fileno(), (also, only), cwd, environment)
         os.close(ready)
         recorder = _Recorder(child, tuple(map(_real, watched)), list(faults))
         late = threading.Timer(timeout_s, recorder.give_up)
@@ -130,7 +132,7 @@ def _be_traced(
     program: Sequence[str | Path] | Callable[[], int | None],
     ready: int,
     output: int,
-    also: frozenset[str],
+    stopping_at: tuple[frozenset[str], frozenset[str]],
     cwd: Path | None,
     environment: Mapping[str, str] | None,
 ) -> None:
@@ -144,7 +146,7 @@ def _be_traced(
             os.dup2(output, number)
         if cwd:
             os.chdir(cwd)
-        ptrace.stop_at_calls(also)
+        ptrace.stop_at_calls(*stopping_at)
         if callable(program):
             os.environ.update(environment or {})
             sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115  (pytest may have its own)
