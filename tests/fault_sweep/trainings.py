@@ -14,6 +14,7 @@ import pytest
 
 from tests.crash_states.recorded import Work
 from tests.crash_states.scenarios import SCENARIOS, Command, Scenario, training
+from tests.system_calls.recorder import Fault
 from training.tasks import heatmaps
 
 if TYPE_CHECKING:
@@ -68,5 +69,8 @@ _SCENARIOS = (
 TRAININGS: Mapping[str, Scenario] = {
     TOY: training(2, "--keep_last_n", "1", "--save_interval", "2"),
     "a detector with every feature": _Detection(_EVERYTHING, _AGAIN),
+    "a detector goes on in the middle of an epoch": _Detection(
+        _AGAIN, _AGAIN, (_EVERYTHING,), Fault("rename", r"/at_01_00003\.pth$", kill=True, after=True)
+    ),
     **{f"networks, {name}": SCENARIOS[name] for name in _SCENARIOS},
 }

@@ -44,9 +44,10 @@ class Undisturbed:
         """Train in the empty folder `place`, and return all faults that its calls may have."""
         before, after = place / "before", place / "after"
         before.mkdir(parents=True)
-        for command in scenario.before:
-            done = trace(scenario.work(command, corpus), [], cwd=before)
-            assert done.exit_code == 0, done.output
+        for number, command in enumerate(scenario.before, 1):
+            killed = [scenario.killed] if scenario.killed and number == len(scenario.before) else []
+            done = trace(scenario.work(command, corpus), [before], cwd=before, faults=killed)
+            assert done.exit_code == (-9 if killed else 0), done.output
         shutil.copytree(before, after, symlinks=True)
         done, told = _traced(scenario, corpus, after)
         assert done.exit_code == 0, done.output
