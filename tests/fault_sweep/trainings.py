@@ -1,7 +1,7 @@
 """The trainings whose calls fail: the task of two networks, and a detector with every feature on.
 
-But W&B, whose service leaves the process group that is traced. The pictures of the detector are blank: drawing them takes
-longer than all else, and does nothing to the disk.
+But W&B, whose service leaves the process group that is traced. The pictures of the detector are blank: drawing them
+takes longer than all else, and does nothing to the disk.
 """
 
 from __future__ import annotations

@@ -76,7 +76,9 @@ def try_case(case: Case, undisturbed: Undisturbed, scratch: Path) -> Outcome:
         wrong = [*_wrongly_ended(done, case), *_lost(told, scratch)]
         if done.exit_code == 0:
             pictures = _refused_pictures(done.output)
-            wrong += [f"exit code 0, and {text}" for text in _differing(undisturbed, scratch / undisturbed.own, pictures)]
+            wrong += [
+                f"exit code 0, and {text}" for text in _differing(undisturbed, scratch / undisturbed.own, pictures)
+            ]
         has_saved = any(one.what == "checkpoint" and Path(one.path).parent == undisturbed.own for one in told)
         again = trace(undisturbed.scenario.start_again(undisturbed.corpus), [], cwd=scratch)
         if again.exit_code or _BROKEN.search(again.output):
@@ -85,6 +87,8 @@ def try_case(case: Case, undisturbed: Undisturbed, scratch: Path) -> Outcome:
             own = scratch / undisturbed.own if has_saved else run_gone_on_with(scratch / undisturbed.own)
             wrong += [f"after the next start {text}" for text in _differing(undisturbed, own)]
             wrong += [f"after the next start {text}" for text in _left(undisturbed, scratch, own, again.output)]
+    except TimeoutError as error:
+        return Outcome(case, True, 0, (str(error),))
     finally:
         shutil.rmtree(scratch)
     struck = any(call.faulty for call in done.calls)
@@ -101,7 +105,7 @@ def _traced(scenario: Scenario, corpus: Path, folder: Path, case: Case | None = 
             also=READS,
             only=frozenset((case.call,)) if case else frozenset(),
             faults=[case.injected] if case else [],
-            timeout_s=120,
+            timeout_s=300,
         )
         return done, Told.read_all(told)
     finally:
@@ -141,7 +145,9 @@ def _refused_pictures(said: str) -> set[str]:
 
     They may be missing then, since the next start with --visualize_attention draws them of the same weights.
     """
-    return {Path(found).name for found in re.findall(r"^\[WARNING\] No attention heatmaps in (.+?): ", said, re.MULTILINE)}
+    return {
+        Path(found).name for found in re.findall(r"^\[WARNING\] No attention heatmaps in (.+?): ", said, re.MULTILINE)
+    }
 
 
 def _differing(undisturbed: Undisturbed, here: Path, pictures: Collection[str] = ()) -> list[str]:
