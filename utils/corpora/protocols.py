@@ -160,15 +160,15 @@ class _Reader:
         utterance = bare_name(name)
         if utterance in self._firsts:
             first = self._firsts[utterance]
-            line, is_other = (
+            earlier, is_other = (
                 self._lines[first],
                 utterance not in (name, self.names[first]) and name != self.names[first],
             )
             refuse(
                 FaultKind.DOUBLED,
-                f"an utterance may come only once, found {utterance} again after line {line}: "
+                f"an utterance may come only once, found {utterance} again after line {earlier}: "
                 + (f"{name} is another file, but scores name both alike: rename it" if is_other else _REMOVE),
-                f"{utterance}, first in line {line}{', with another suffix' if is_other else ''}",
+                f"{utterance}, first in line {earlier}{', with another suffix' if is_other else ''}",
             )
             return
         self._firsts[utterance] = len(self.names)
