@@ -31,12 +31,12 @@ import torch
 
 from benchmarks.killing import ends
 from benchmarks.killing.ends import end_processes_in
-from benchmarks.killing.life import run_program
 from benchmarks.killing.mutants import MUTANTS, mutated
 from benchmarks.killing.phases import import_phases
 from benchmarks.killing.scenarios import SCENARIOS
 from benchmarks.killing.trying import Kills
 from benchmarks.measuring import machine_text
+from main import main as run_program
 from tests.conftest import write_corpus
 
 SEED = 20261126
