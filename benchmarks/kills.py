@@ -12,7 +12,8 @@ curves and scores must be those of the undisturbed run, bit for bit, and no temp
 empty version may be left. KILLS counts SIGKILLs. What fails is kept and printed with the command that draws the same
 moments again (which the machine meets at other instructions: repeat it some times).
 
---mutants puts faults into the program, one after the other, and kills until it is noticed that something is wrong.
+--mutants puts faults into the program, one after the other, lets it train the task of two networks, and kills until it
+is noticed that something is wrong.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ from benchmarks.killing import ends
 from benchmarks.killing.ends import end_processes_in
 from benchmarks.killing.mutants import MUTANTS, mutated
 from benchmarks.killing.phases import import_phases
-from benchmarks.killing.scenarios import SCENARIOS
-from benchmarks.killing.trying import Kills
+from benchmarks.killing.scenarios import SCENARIOS, TWO_NETWORKS
+from benchmarks.killing.trying import Kills, Undisturbed
 from benchmarks.measuring import machine_text
 from main import main as run_program
 from tests.conftest import write_corpus
+from tests.crash_states.scenarios import warm_up
+from tests.toy_task import registered
 
 SEED = 20261126
 IMPORTED_ONCE = (
@@ -45,8 +48,9 @@ IMPORTED_ONCE = (
     *("tensorboard.summary.writer.record_writer", "tensorboard.compat.proto.event_pb2"),
     *("wandb", "wandb.apis.public", "wandb.sdk.launch", "onnxscript", "onnxruntime", "torch.onnx._internal.exporter"),
 )
-MUTANT_KILLS = 150
-MUTANT_SECONDS_TO_LEAVE = 5.0
+MUTANT_RUNS = 12
+MUTANT_COLUMNS = 120
+MUTANT_SECONDS_TO_LEAVE = 1.0
 MEMORY = Path("/dev/shm")  # what a kill can leave does not depend on the disk
 
 
@@ -59,21 +63,23 @@ def _corpus(place: Path) -> Path:
     return corpus
 
 
-def _try_mutants(kills: Kills, chosen: list[str]) -> int:
-    """Return how many mutants no kill showed."""
-    scenarios = [scenario for scenario in SCENARIOS if scenario.name in chosen]
+def _try_mutants(place: Path, seed: int) -> int:
+    """Kill programs with faults, which train the two networks, and return how many of them no kill showed."""
     ends.SECONDS_TO_LEAVE = MUTANT_SECONDS_TO_LEAVE
+    undisturbed: dict[str, Undisturbed] = {}
     unseen = 0
-    for name in MUTANTS:
-        kills.program = mutated(name, run_program)
-        before, kills.failures = kills.done, []
-        for number in range(MUTANT_KILLS):
-            if kills.failures or kills.done - before >= MUTANT_KILLS:
-                break
-            kills.try_out(scenarios[number % len(scenarios)], number)
-        unseen += not kills.failures
-        shown = kills.failures[0].splitlines()[0][:120] if kills.failures else "NOT NOTICED"
-        print(f"MUTANT {name}: {shown} ({kills.done - before} kills)", flush=True)
+    with registered():
+        (place / "warm").mkdir()
+        warm_up(place / "warm", place / "corpus")
+        for name in MUTANTS:
+            kills = Kills(place, place / "corpus", seed, None, 0, mutated(name, run_program), undisturbed=undisturbed)
+            for number in range(MUTANT_RUNS):
+                if not kills.failures:
+                    kills.try_out(TWO_NETWORKS, number)
+            end_processes_in(place)
+            shown = kills.failures[0].splitlines()[0][:MUTANT_COLUMNS] if kills.failures else "NOT NOTICED"
+            print(f"MUTANT {name}: {shown} ({kills.done} kills)", flush=True)
+            unseen += not kills.failures
     return unseen
 
 
@@ -99,11 +105,11 @@ def main() -> int:
         place = Path(folder)
         tempfile.tempdir = os.environ["TMPDIR"] = str(place / "temporary")  # where W&B leaves what was killed
         Path(tempfile.tempdir).mkdir()
-        kills = Kills(place, _corpus(place), asked.seed, kept_in=None if asked.mutants else kept_in)
+        kills = Kills(place, _corpus(place), asked.seed, kept_in)
         chosen = [scenario for scenario in SCENARIOS if scenario.name in asked.only]
         try:
             if asked.mutants:
-                return _try_mutants(kills, asked.only)
+                return _try_mutants(place, asked.seed)
             kills.go_on_until(asked.kills, chosen, asked.first)
         except KeyboardInterrupt:
             print("Stopped; so far:")

@@ -139,3 +139,5 @@ SCENARIOS = (
         ),
     ),
 )
+_TOY = ("--model_type", "echo", "--batch_size", "4", "--num_epochs", "2", "--comment", "first", "--auto_resume")
+TWO_NETWORKS = Scenario("two networks", (Command((*_TOY, "--save_interval", "1", "--keep_last_n", "1")),))
