@@ -329,7 +329,7 @@ def _architecture_notes(source: CheckpointRecord | WeightsFile, options: Options
     return [
         f"{source.path.name} was trained with --{change.name} {change.old}, this run has {change.new}"
         for change in changes
-        if SETTINGS[change.name].on_change is OnChange.REFUSED
+        if SETTINGS[change.name].on_change is OnChange.REFUSED and SETTINGS[change.name].group != "machine"
     ]
 
 
