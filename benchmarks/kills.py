@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -99,6 +100,8 @@ def main() -> int:
         with suppress(ImportError):
             import_module(name)
     import_phases()
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has it ignored: the table is printed
+        signal.signal(number, signal.default_int_handler)
     before = time.monotonic()
     kept_in = Path(tempfile.gettempdir())
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None, ignore_cleanup_errors=True) as folder:

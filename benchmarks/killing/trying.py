@@ -84,6 +84,7 @@ class Kills:
                 if self.done >= wanted:
                     return
                 self.try_out(scenario, number)
+            print(self.table(scenarios), flush=True)
 
     def try_out(self, scenario: Scenario, number: int) -> None:
         """Do a scenario once, with kills."""
