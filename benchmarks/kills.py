@@ -1,6 +1,7 @@
 """Kills real trainings, evaluations and exports at drawn moments; they must end like undisturbed ones.
 
-    python -m benchmarks.kills [KILLS] [--seed N] [--only SCENARIO ...] [--first N] [--mutants]
+    python -m benchmarks.kills [KILLS] [--seed N] [--only SCENARIO ...] [--first N]
+                              [--two_networks | --mutants]
 
 Each scenario (benchmarks/killing/scenarios.py) is a few commands in one folder, which together use every feature that
 writes. Each command is started, ended by SIGKILL or SIGTERM, sent to it alone or to its process group, and repeated as
@@ -12,8 +13,9 @@ curves and scores must be those of the undisturbed run, bit for bit, and no temp
 empty version may be left. KILLS counts SIGKILLs. What fails is kept and printed with the command that draws the same
 moments again (which the machine meets at other instructions: repeat it some times).
 
---mutants puts faults into the program, one after the other, lets it train the task of two networks, and kills until it
-is noticed that something is wrong.
+--two_networks kills trainings of a small task instead (tests/toy_task.py): a second for a kill, forks alone.
+--mutants puts faults into the program, one after the other, lets it train that task, and kills until it is noticed that
+something is wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -49,6 +51,7 @@ IMPORTED_ONCE = (
     *("tensorboard.summary.writer.record_writer", "tensorboard.compat.proto.event_pb2"),
     *("wandb", "wandb.apis.public", "wandb.sdk.launch", "onnxscript", "onnxruntime", "torch.onnx._internal.exporter"),
 )
+ONE_FRESH_IN = 10
 MUTANT_RUNS = 12
 MUTANT_COLUMNS = 120
 MUTANT_SECONDS_TO_LEAVE = 1.0
@@ -69,18 +72,15 @@ def _try_mutants(place: Path, seed: int) -> int:
     ends.SECONDS_TO_LEAVE = MUTANT_SECONDS_TO_LEAVE
     undisturbed: dict[str, Undisturbed] = {}
     unseen = 0
-    with registered():
-        (place / "warm").mkdir()
-        warm_up(place / "warm", place / "corpus")
-        for name in MUTANTS:
-            kills = Kills(place, place / "corpus", seed, None, 0, mutated(name, run_program), undisturbed=undisturbed)
-            for number in range(MUTANT_RUNS):
-                if not kills.failures:
-                    kills.try_out(TWO_NETWORKS, number)
-            end_processes_in(place)
-            shown = kills.failures[0].splitlines()[0][:MUTANT_COLUMNS] if kills.failures else "NOT NOTICED"
-            print(f"MUTANT {name}: {shown} ({kills.done} kills)", flush=True)
-            unseen += not kills.failures
+    for name in MUTANTS:
+        kills = Kills(place, place / "corpus", seed, None, 0, mutated(name, run_program), undisturbed=undisturbed)
+        for number in range(MUTANT_RUNS):
+            if not kills.failures:
+                kills.try_out(TWO_NETWORKS[0], number)
+        end_processes_in(place)
+        shown = kills.failures[0].splitlines()[0][:MUTANT_COLUMNS] if kills.failures else "NOT NOTICED"
+        print(f"MUTANT {name}: {shown} ({kills.done} kills)", flush=True)
+        unseen += not kills.failures
     return unseen
 
 
@@ -89,10 +89,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kills")
     parser.add_argument("kills", nargs="?", type=int, default=200)
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--only", nargs="+", metavar="SCENARIO", default=[s.name for s in SCENARIOS])
+    parser.add_argument("--only", nargs="+", metavar="SCENARIO")
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--two_networks", action="store_true")
     parser.add_argument("--mutants", action="store_true")
     asked = parser.parse_args()
+    small = asked.two_networks or asked.mutants
+    chosen = [one for one in (TWO_NETWORKS if small else SCENARIOS) if asked.only is None or one.name in asked.only]
+    if not chosen:
+        parser.error(f"--only: no scenario of these is called so: {', '.join(asked.only)}")
     print(machine_text(), flush=True)
     os.environ["OMP_NUM_THREADS"] = "1"  # of those that are no forks
     torch.set_num_threads(1)
@@ -104,12 +109,17 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     before = time.monotonic()
     kept_in = Path(tempfile.gettempdir())
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None, ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None, ignore_cleanup_errors=True) as folder,
+        registered() if small else nullcontext(),
+    ):
         place = Path(folder)
         tempfile.tempdir = os.environ["TMPDIR"] = str(place / "temporary")  # where W&B leaves what was killed
         Path(tempfile.tempdir).mkdir()
-        kills = Kills(place, _corpus(place), asked.seed, kept_in)
-        chosen = [scenario for scenario in SCENARIOS if scenario.name in asked.only]
+        kills = Kills(place, _corpus(place), asked.seed, kept_in, one_fresh_in=0 if small else ONE_FRESH_IN)
+        if small:
+            (place / "warm").mkdir()
+            warm_up(place / "warm", kills.corpus)
         try:
             if asked.mutants:
                 return _try_mutants(place, asked.seed)

@@ -98,7 +98,8 @@ class Kills:
             end_processes_in(folder)
             self.counts[scenario.name, "failed"] += 1
             self._keep(f"{scenario.name}, run {number}: {type(error).__name__}: {error}", folder)
-            again = f"python -m benchmarks.kills 1 --seed {self.seed} --only {scenario.name!r} --first {number}"
+            small = "" if self.one_fresh_in else " --two_networks"
+            again = f"python -m benchmarks.kills 1{small} --seed {self.seed} --only {scenario.name!r} --first {number}"
             print(f"{self.failures[-1]}\n  again: {again}", flush=True)
         self.counts[scenario.name, "runs"] += 1
         seconds = time.monotonic() - began
