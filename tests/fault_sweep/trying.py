@@ -77,14 +77,14 @@ def try_case(case: Case, undisturbed: Undisturbed, scratch: Path) -> Outcome:
         wrong = [*_wrongly_ended(done, case), *_lost(told, scratch)]
         if done.exit_code == 0:
             own = scratch / undisturbed.own
-            wrong += [f"exit code 0, and {text}" for text in _differing(undisturbed, own, done.output)]
+            wrong += [f"exit code 0, and {text}" for text in differing(undisturbed, own, done.output)]
         has_saved = any(one.what == "checkpoint" and Path(one.path).parent == undisturbed.own for one in told)
         again = trace(undisturbed.scenario.start_again(undisturbed.corpus), [], cwd=scratch)
         if again.exit_code or _BROKEN.search(again.output):
             wrong.append(f"the next start: exit code {again.exit_code}: {again.output[-600:]}")
         else:
             own = scratch / undisturbed.own if has_saved else run_gone_on_with(scratch / undisturbed.own)
-            wrong += [f"after the next start {text}" for text in _differing(undisturbed, own)]
+            wrong += [f"after the next start {text}" for text in differing(undisturbed, own)]
             wrong += [f"after the next start {text}" for text in _left(undisturbed, scratch, own, again.output)]
     except TimeoutError as error:
         return Outcome(case, True, 0, (str(error),))
@@ -139,7 +139,7 @@ def _lost(told: Sequence[Told], folder: Path) -> list[str]:
     return wrong + [f"{path.name} is damaged: {broken}" for path in files if (broken := broken_seal(path))]
 
 
-def _differing(undisturbed: Undisturbed, here: Path, said: str | None = None) -> list[str]:
+def differing(undisturbed: Undisturbed, here: Path, said: str | None = None) -> list[str]:
     """Return what a run lacks of the undisturbed one, or has with other bits.
 
     What lies between epochs may be missing, since another stop leaves another step; where all is over at the first go,
