@@ -102,7 +102,7 @@ def _swept(name: str, corpus: Path, pool: ProcessPoolExecutor, most: int | None)
             if one.wrong:
                 print(f"BROKEN: {name}: {one.case}", *one.wrong, sep="\n    ")
                 print(f"    exit code {one.exit_code}, it said: {one.output[-2000:]}", flush=True)
-        if len(outcomes) % 100 < len(done) or len(outcomes) == len(cases):
+        if len(outcomes) % 10 < len(done) or len(outcomes) == len(cases):
             told = f"{len(outcomes):,} of {num_faults:,} faults of {num_calls:,} calls tried"
             print(
                 f"{name}: {told}, {_summary(outcomes)}; {time.monotonic() - began:.0f} s\n{_table(outcomes)}",

@@ -1,11 +1,12 @@
 """The trainings whose calls fail: the task of two networks, and a detector with every feature on.
 
-But W&B, whose service leaves the process group that is traced. The pictures of the detector are blank: drawing them
-takes longer than all else, and does nothing to the disk.
+But W&B, whose service leaves the process group that is traced. The detector hears half a second, and its pictures are
+blank: that takes longer than all else, and does nothing to the disk.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,9 @@ import pytest
 from tests.crash_states.recorded import Work
 from tests.crash_states.scenarios import SCENARIOS, Command, Scenario, training
 from tests.system_calls.recorder import Fault
+from training.data import batches
 from training.tasks import heatmaps
+from utils.audio.waveforms import fit_length
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,16 +28,17 @@ class _Detection(Scenario):
     """Trains the compact detector in the place of the two networks."""
 
     def work(self, command: Command, corpus: Path) -> Work:
-        """Return a command as something to be done in a fork, with small pictures."""
+        """Return a command as something to be done in a fork, with short audio and small pictures."""
         done = super().work(command, corpus)
 
-        def with_small_pictures() -> int | None:
+        def made_small() -> int | None:
             with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(batches, "fit_length", functools.partial(fit_length, crop_samples=8_000))
                 patched.setattr(heatmaps, "sample_figure", _blank)
                 patched.setattr(heatmaps, "_CLASS_FIGURES", dict.fromkeys(heatmaps._CLASS_FIGURES, _blank))
                 return done()
 
-        return with_small_pictures
+        return made_small
 
     @staticmethod
     def _more(command: Command, corpus: Path) -> Sequence[str]:

@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from tests.crash_states.trying import run_gone_on_with
 from tests.fault_sweep.cases import Case, cases_of
 from tests.system_calls.recorder import READS, Traced, trace
 from tests.toy_task import registered
+from training.checkpoints.record import CheckpointRecord, Kind, examine
 from training.checkpoints.sealed_file import broken_seal
 from utils.atomic_files import TEMPORARY_PREFIX
 
@@ -75,17 +76,15 @@ def try_case(case: Case, undisturbed: Undisturbed, scratch: Path) -> Outcome:
         done, told = _traced(undisturbed.scenario, undisturbed.corpus, scratch, case)
         wrong = [*_wrongly_ended(done, case), *_lost(told, scratch)]
         if done.exit_code == 0:
-            pictures = _refused_pictures(done.output)
-            wrong += [
-                f"exit code 0, and {text}" for text in _differing(undisturbed, scratch / undisturbed.own, pictures)
-            ]
+            own = scratch / undisturbed.own
+            wrong += [f"exit code 0, and {text}" for text in differing(undisturbed, own, done.output)]
         has_saved = any(one.what == "checkpoint" and Path(one.path).parent == undisturbed.own for one in told)
         again = trace(undisturbed.scenario.start_again(undisturbed.corpus), [], cwd=scratch)
         if again.exit_code or _BROKEN.search(again.output):
             wrong.append(f"the next start: exit code {again.exit_code}: {again.output[-600:]}")
         else:
             own = scratch / undisturbed.own if has_saved else run_gone_on_with(scratch / undisturbed.own)
-            wrong += [f"after the next start {text}" for text in _differing(undisturbed, own)]
+            wrong += [f"after the next start {text}" for text in differing(undisturbed, own)]
             wrong += [f"after the next start {text}" for text in _left(undisturbed, scratch, own, again.output)]
     except TimeoutError as error:
         return Outcome(case, True, 0, (str(error),))
@@ -140,22 +139,18 @@ def _lost(told: Sequence[Told], folder: Path) -> list[str]:
     return wrong + [f"{path.name} is damaged: {broken}" for path in files if (broken := broken_seal(path))]
 
 
-def _refused_pictures(said: str) -> set[str]:
-    """Return the names of the folders whose pictures the program said that it could not write.
+def differing(undisturbed: Undisturbed, here: Path, said: str | None = None) -> list[str]:
+    """Return what a run lacks of the undisturbed one, or has with other bits.
 
-    They may be missing then, since the next start with --visualize_attention draws them of the same weights.
+    What lies between epochs may be missing, since another stop leaves another step; where all is over at the first go,
+    only what was `said` to be refused, and with it pictures, which --visualize_attention draws of the same weights.
     """
-    return {
-        Path(found).name for found in re.findall(r"^\[WARNING\] No attention heatmaps in (.+?): ", said, re.MULTILINE)
-    }
-
-
-def _differing(undisturbed: Undisturbed, here: Path, pictures: Collection[str] = ()) -> list[str]:
-    """Return what a run lacks of the undisturbed one, or has with other bits; `pictures` are folders to look past."""
     there = undisturbed.after / undisturbed.own
-    excused = {name for folder in pictures for name in (folder, *_names_in(there / folder))}
-    names = [_names_in(there) - excused, _names_in(here)]
-    wrong = [f"{name} is not there" for name in sorted(names[0] - names[1]) if "_step_" not in name]
+    names = [_names_in(there), _names_in(here)]
+    excused = {name for name in names[0] if _is_step(there / name) and (said is None or f"/{name} could not" in said)}
+    for folder in re.findall(r"^\[WARNING\] No attention heatmaps in (.+?): ", said or "", re.MULTILINE):
+        excused |= {Path(folder).name, *_names_in(there / Path(folder).name)}
+    wrong = [f"{name} is not there" for name in sorted(names[0] - names[1] - excused)]
     with registered():
         for name in sorted(names[0] & names[1]):
             if name.startswith("best_model"):
@@ -170,6 +165,12 @@ def _differing(undisturbed: Undisturbed, here: Path, pictures: Collection[str] =
 
 
 _bits_once = functools.cache(bits)
+
+
+@functools.cache
+def _is_step(path: Path) -> bool:
+    found = examine(path) if is_checkpoint(path.name) and path.is_file() else None
+    return isinstance(found, CheckpointRecord) and found.kind is Kind.STEP
 
 
 def _names_in(run: Path) -> set[str]:
