@@ -31,6 +31,7 @@ from training.planning.announcements import (
 )
 from training.planning.plan import Plan, Start
 from training.planning.refusals import encoded_anew_text, refuse_changed_data
+from training.planning.save_cost import COST_KEY, SaveCost
 from training.planning.sessions import begin_session, names_trained_on
 from training.reports.csv_table import CsvTable
 from training.reports.page.writing import RunPage
@@ -53,6 +54,7 @@ from training.saving.background_saving import (
     tensors_that_steps_change,
 )
 from training.saving.commit import Committer, Outcome, prune
+from training.saving.save_times import SaveTimes
 from training.saving.store import CheckpointStore, load_payload
 from training.settings.changes import Change
 from training.settings.options import Options
@@ -122,6 +124,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             last_saved=plan.checkpoint.path if plan.checkpoint else None,
             draw=lambda is_last: _draw(plan, task, state, data.validation_part, is_last=is_last, stop=stop),
             ranks=ranks,
+            times=_save_times(plan, state),
         )
         del start  # what its payload holds was copied into the state
         say(training_text(options, state.num_parameters, facts.environment))
@@ -333,6 +336,16 @@ def _saving(
                 say(f"[WARNING] {outcome.refused}.")
             raise
         saver.close()
+
+
+def _save_times(plan: Plan, state: TrainState) -> SaveTimes:
+    """Return what says when to save by time: as --max_lost has it, never where nothing asks for saves."""
+    options = plan.options
+    known = SaveCost.from_dict(plan.checkpoint.metadata.get(COST_KEY)) if plan.checkpoint else None
+    tensors = tensors_that_steps_change(state.networks.values(), state.optimizers.values())
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    is_off = options.max_lost is None and not options.save_interval
+    return SaveTimes(options.max_lost, size, known, is_off=is_off)
 
 
 def _write_beside_checkpoints(plan: Plan, history: History, names: TrainedNames | None) -> None:
