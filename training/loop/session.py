@@ -34,6 +34,7 @@ from training.planning.refusals import encoded_anew_text, refuse_changed_data
 from training.planning.save_cost import COST_KEY, SaveCost
 from training.planning.sessions import begin_session, names_trained_on
 from training.reports.csv_table import CsvTable
+from training.reports.mirror_report import MirrorReport
 from training.reports.page.writing import RunPage
 from training.reports.reporting import Reporter, Reports
 from training.reports.story import Moment, Story, story_in, story_of
@@ -54,6 +55,7 @@ from training.saving.background_saving import (
     tensors_that_steps_change,
 )
 from training.saving.commit import Committer, Outcome, prune
+from training.saving.mirror import END_WAITS_S, Mirror
 from training.saving.save_times import SaveTimes
 from training.saving.store import CheckpointStore, load_payload
 from training.settings.changes import Change
@@ -106,7 +108,8 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         closing(data.training),
         closing(data.validation),
         _prepared(plan, store, lock, start.payload, state.history, names=names),
-        _told(plan, task, state, data.validation_part) as reports,
+        _mirrored(plan) as mirror,
+        _told(plan, task, state, data.validation_part, mirror) as reports,
         stop_on_signals() as stop,
         _saving(plan, store, state, task.device, names) as (saver, committer),
     ):
@@ -133,6 +136,8 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             reports.interrupted = f"by {stop.signal.name}"
         if trainer.is_done and not trainer.not_saved:
             reports.tell(Moment.COMPLETED)
+            if mirror:
+                mirror.waits_s = END_WAITS_S
     if trainer.not_saved:
         raise UserError(unsaved_text(trainer.not_saved, trainer.last_saved), stop.exit_code or EXIT_FAILURE)
     history = state.history
@@ -238,7 +243,23 @@ def _prepared(
 
 
 @contextmanager
-def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart) -> Iterator[Reports]:
+def _mirrored(plan: Plan) -> Iterator[Mirror | None]:
+    """Yield the mirror that --mirror asks for, kept up to date beside training; on the way out it is waited for."""
+    if not plan.options.mirror:
+        yield None
+        return
+    with Mirror(plan.run.folder, Path(plan.options.mirror), RetentionPolicy.of(plan.options)) as mirror:
+        yield mirror
+        if not mirror.finish(mirror.waits_s):
+            say(
+                f"[NOTE] The mirror {mirror.place} has not all of the run: the same command with --auto_resume goes on."
+            )
+        for line in mirror.news():
+            say(line)
+
+
+@contextmanager
+def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart, mirror: Mirror | None) -> Iterator[Reports]:
     """Yield the run's reports, told now and once more on the way out, also after an error, which they then tell."""
     goes_on_elsewhere = plan.checkpoint is not None and is_copy(plan.checkpoint)
     wandb = _wandb_run(plan, state.wandb, goes_on_elsewhere=goes_on_elsewhere)
@@ -252,7 +273,8 @@ def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart) -> Iterat
             audio_examples=lambda: task.audio_examples(state.networks, part, reports.stop),
         )
 
-    reports = Reports(_reporters(plan, wandb), story)
+    mirroring = [MirrorReport(mirror)] if mirror else []
+    reports = Reports([*_reporters(plan, wandb), *mirroring], story)
     reports.tell(Moment.BEGUN)
     if wandb and wandb.is_logging:
         state.wandb = wandb.identity

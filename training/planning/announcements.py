@@ -12,6 +12,7 @@ from training.planning.learning_rate import rate_text
 from training.planning.plan import Plan, Start
 from training.planning.save_cost import COST_KEY, SaveCost, cost_text, seconds_text
 from training.runs.directory import version_number
+from training.runs.mirror_place import mirror_text
 from training.settings.changes import Change
 from training.settings.options import Options
 from training.settings.tasks import Figure
@@ -32,6 +33,8 @@ def plan_text(plan: Plan) -> str:
             f"  logs:        {plan.run.logs_folder}",
             f"  config:      {plan.run.config}{copied}",
         ]
+        if plan.options.mirror:
+            lines += [f"  mirrored to: {mirror_text(plan.run.folder, Path(plan.options.mirror))}"]
         lines += [f"  saves:       {saves}"] if (saves := saves_text(plan)) else []
     lines += [f"  note:        {note}" for note in plan.notes]
     return lines_text(lines)

@@ -17,6 +17,7 @@ from training.runs.directory import (
     is_version,
     version_number,
 )
+from training.runs.mirror_place import mirror_of
 from training.runs.own_folder import Wanted, find_run
 from training.runs.survey import RunFolder, holds_checkpoints, survey_folder, versions_in
 from training.settings.options import Options
@@ -40,11 +41,13 @@ class Experiment:
         return next((run for run in surveyed if run.all_checkpoints or run.unusable), None)
 
 
-def find_experiment(name: str) -> Experiment:
-    """Look which versions of an experiment there are."""
+def find_experiment(name: str, mirror: str | None = None) -> Experiment:
+    """Look which versions of an experiment there are; a number that its mirror has is taken, too."""
     root = OUTPUTS_ROOT / name / VERSIONS_NAME
     numbers = versions_in(root)
     taken = numbers | versions_in(OUTPUTS_ROOT / name / LOGS_ROOT.name)
+    if mirror:
+        taken |= versions_in(mirror_of(root / "version_0", Path(mirror)).parent)
     found = (root / f"version_{number}" for number in sorted(numbers, reverse=True))
     return Experiment(
         tuple(folder for folder in found if is_folder(folder)), root / f"version_{max(taken, default=-1) + 1}"
