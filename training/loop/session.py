@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -102,14 +103,14 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
     state.history.sessions.append(begin_session(plan.checkpoint, options, facts.environment, changed, weights))
     source = plan.checkpoint.path if plan.checkpoint else weights
     names = names_trained_on(data.names, state.history.sessions, source)
-    lock = RunLock(plan.run.lock)
+    lock, times = RunLock(plan.run.lock), _save_times(plan, state)
     store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, facts.frozen)
     with (
         closing(data.training),
         closing(data.validation),
         _prepared(plan, store, lock, start.payload, state.history, names=names),
         _mirrored(plan) as mirror,
-        _told(plan, task, state, data.validation_part, mirror) as reports,
+        _told(plan, task, state, data.validation_part, mirror=mirror, times=times) as reports,
         stop_on_signals() as stop,
         _saving(plan, store, state, task.device, names) as (saver, committer),
     ):
@@ -127,7 +128,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             last_saved=plan.checkpoint.path if plan.checkpoint else None,
             draw=lambda is_last: _draw(plan, task, state, data.validation_part, is_last=is_last, stop=stop),
             ranks=ranks,
-            times=_save_times(plan, state),
+            times=times,
         )
         del start  # what its payload holds was copied into the state
         say(training_text(options, state.num_parameters, facts.environment))
@@ -259,7 +260,9 @@ def _mirrored(plan: Plan) -> Iterator[Mirror | None]:
 
 
 @contextmanager
-def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart, mirror: Mirror | None) -> Iterator[Reports]:
+def _told(
+    plan: Plan, task: Task, state: TrainState, part: CorpusPart, *, mirror: Mirror | None, times: SaveTimes
+) -> Iterator[Reports]:
     """Yield the run's reports, told now and once more on the way out, also after an error, which they then tell."""
     goes_on_elsewhere = plan.checkpoint is not None and is_copy(plan.checkpoint)
     wandb = _wandb_run(plan, state.wandb, goes_on_elsewhere=goes_on_elsewhere)
@@ -271,7 +274,11 @@ def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart, mirror: M
             story_of(state, task),
             checkpoints=lambda: _model_files(plan),
             audio_examples=lambda: task.audio_examples(state.networks, part, reports.stop),
+            asides=asides,
         )
+
+    def asides() -> list[str]:
+        return [text for text in (times.state(time.monotonic()), f"Mirror: {mirror.state}." if mirror else "") if text]
 
     mirroring = [MirrorReport(mirror)] if mirror else []
     reports = Reports([*_reporters(plan, wandb), *mirroring], story)

@@ -128,6 +128,13 @@ class SaveTimes:
         self._covered_from = begun
         self._costs.append(SaveCost(max(0.0, durable_at - begun), cost_seconds))
 
+    def state(self, now: float) -> str:
+        """Say how long saves take, and for how long one is awaited; "" before the first."""
+        taken = f"A save takes up to {seconds_text(self.cost.seconds)} until it is on disk." if self.cost else ""
+        if self._in_flight_from is None:
+            return taken
+        return f"{taken} One is under way for {seconds_text(now - self._in_flight_from)}.".strip()
+
     def news(self, num_bytes: int) -> str:
         """Return what is to be told of --max_lost, for saves of so many bytes; "" where that was told.
 
