@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +15,11 @@ from main import main
 from tests.comparing import bits, differences
 from tests.conftest import SMALL_RUN
 from training.checkpoints.record import SAVED_BY_TIME
+from training.loop.step import take_step
 from training.planning.save_cost import COST_KEY, SaveCost
 from training.runs.survey import survey_folder
 from training.saving.save_times import LEAST_INTERVAL_S, SaveTimes
+from training.saving.store import CheckpointStore
 from training.settings.command_line import read_command
 from utils.errors import UserError
 
@@ -193,3 +197,38 @@ def test_a_run_with_saves_by_time_keeps_two_of_them_has_the_same_bits_and_says_w
     assert "saves:       at most 0.001 s of work are lost (--max_lost); what that costs is said after the first" in said
     assert "[NOTE] --max_lost 0.001 s cannot hold: a save takes" in said
     assert SAVED_BY_TIME in timed.checkpoints[0].metadata
+
+
+def test_a_disk_that_does_not_answer_for_a_while_holds_up_no_step(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The save after the first step ends only when two more steps are made; a loop that waits for it gives it up."""
+    monkeypatch.chdir(tmp_path)
+    steps, answered = threading.Semaphore(0), []
+    save, step = CheckpointStore.save, take_step
+
+    def slow(*arguments: Any) -> Path:
+        if not answered:
+            answered.append(all(steps.acquire(timeout=60) for _ in range(3)))
+        return save(*arguments)
+
+    def counted(*arguments: Any) -> Any:
+        result = step(*arguments)
+        steps.release()
+        return result
+
+    monkeypatch.setattr(CheckpointStore, "save", slow)
+    monkeypatch.setattr("training.loop.trainer.take_step", counted)
+    typed = [*SMALL_RUN, "--database_path", str(corpus), "--num_epochs", "1", "--max_lost", "0.001s"]
+    assert main(typed) == 0
+    assert answered == [True]
+
+
+def test_the_state_of_saves_says_for_how_long_one_is_awaited() -> None:
+    times = SaveTimes(60.0)
+    times.start(0.0)
+    assert times.state(1.0) == ""
+    times.begun(10.0)
+    assert times.state(70.0) == "One is under way for 60 s."
+    times.ended(72.0)
+    assert times.state(80.0) == "A save takes up to 62 s until it is on disk."

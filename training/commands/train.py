@@ -69,15 +69,16 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         for line in other_data:
             say(line)
         code = EXIT_FAILURE if plan.untrained or other_data else 0
-        if plan.options.mirror and not plan.undone:
+        if not plan.undone:
             _mirror_what_is_there(plan)
-        if not plan.undone and not plan.options.visualize_attention:
-            return code
+            if not plan.options.visualize_attention:
+                return code
     from training.loop import session  # noqa: PLC0415  (imports torch, 2 s)
 
     if plan.start is Start.REACHED:
         if plan.undone:
             session.finish(plan)
+            _mirror_what_is_there(plan)
             plan = replace(plan, opened=None)  # loaded by that
         if plan.options.visualize_attention:
             session.draw_heatmaps(plan)
@@ -87,7 +88,8 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
 
 def _mirror_what_is_there(plan: Plan) -> None:
     """Complete the mirror of a run that has reached its target, which may have been absent when that was trained."""
-    assert plan.options.mirror is not None
+    if not plan.options.mirror:
+        return
     with Mirror(plan.run.folder, Path(plan.options.mirror), RetentionPolicy.of(plan.options)) as mirror:
         mirror.finish(END_WAITS_S)
         for line in mirror.news():

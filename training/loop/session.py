@@ -109,7 +109,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         closing(data.training),
         closing(data.validation),
         _prepared(plan, store, lock, start.payload, state.history, names=names),
-        _mirrored(plan) as mirror,
+        _mirrored(plan, ranks) as mirror,
         _told(plan, task, state, data.validation_part, mirror=mirror, times=times) as reports,
         stop_on_signals() as stop,
         _saving(plan, store, state, task.device, names) as (saver, committer),
@@ -244,9 +244,9 @@ def _prepared(
 
 
 @contextmanager
-def _mirrored(plan: Plan) -> Iterator[Mirror | None]:
+def _mirrored(plan: Plan, ranks: Ranks) -> Iterator[Mirror | None]:
     """Yield the mirror that --mirror asks for, kept up to date beside training; on the way out it is waited for."""
-    if not plan.options.mirror:
+    if not plan.options.mirror or not ranks.is_first:
         yield None
         return
     with Mirror(plan.run.folder, Path(plan.options.mirror), RetentionPolicy.of(plan.options)) as mirror:

@@ -213,6 +213,7 @@ class Trainer:
         """Validate and save within the epoch, where this step is one at which that was asked for."""
         history, options = self.state.history, self.facts.options
         if _is_due(history.step, options.val_interval):
+            self._save_if_it_is_time(self._validation_seconds)
             figures = self._validate()
             if figures is None:
                 return

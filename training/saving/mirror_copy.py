@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +71,7 @@ class MirrorFolder:
     copying: Copying = field(default_factory=Copying)
     _known_in_run: KnownFiles = field(default_factory=KnownFiles)
     _known: KnownFiles = field(default_factory=KnownFiles)
+    _read_back: set[tuple[str, _Content]] = field(default_factory=set)  # by this process: whole, under their names
 
     def bring_up_to_date(self) -> list[str]:
         """Copy what is new and prune; return what of the run folder could not be copied, and why.
@@ -90,8 +91,7 @@ class MirrorFolder:
             complete_interrupted_move(RunDirectory(self.folder))
             here = survey_folder(self.folder, self._known)
         complaints = [complaint for path in _in_order(found, newest) if (complaint := self._take(path))]
-        if content_of(newest.path) == content_of(self.folder / newest.path.name):
-            self._prune(newest)
+        self._prune(newest)
         copy_beside(self.run, self.folder)
         return complaints
 
@@ -100,12 +100,13 @@ class MirrorFolder:
         target, content = self.folder / source.name, content_of(source)
         if content is None or content == content_of(target):
             return ""
-        twin = next((path for path in self._files() if path != target and content_of(path) == content), None)
-        if twin is not None and broken_seal(twin) is None:
-            link_or_copy(twin, target)
-            return ""
         try:
-            copy_verified(source, target, self.check, self.copying)
+            twin = self._twin(source, content)
+            if twin:
+                link_or_copy(twin, target)
+            else:
+                copy_verified(source, target, self.check, self.copying)
+            self._read_back.add((target.name, content))
         except BadCopyError:
             damage = broken_seal(source)
             if damage is None:
@@ -116,19 +117,32 @@ class MirrorFolder:
                 raise
         return ""
 
-    def _files(self) -> Iterable[Path]:
-        return (path for path in self.folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    def _twin(self, source: Path, content: _Content) -> Path | None:
+        """Return the whole file here that a second name in the run folder is a link to, if it is one."""
+        if source.stat().st_nlink == 1:
+            return None
+        others = (path for path in self.folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        same = (path for path in others if path.name != source.name and content_of(path) == content)
+        return next((path for path in same if self._is_whole(path, content)), None)
+
+    def _is_whole(self, path: Path, content: _Content) -> bool:
+        if (path.name, content) not in self._read_back and broken_seal(path) is None:
+            self._read_back.add((path.name, content))
+        return (path.name, content) in self._read_back
 
     def _prune(self, newest: CheckpointRecord) -> None:
-        """Delete what the policy does not keep; the newest checkpoint was copied and read back."""
-        here = survey_folder(self.folder, self._known).checkpoints
-        gone = files_to_prune(here, newest.lineage, self.policy, newest.best)
-        if self.policy.save_best_only and not _has_last(self.folder, newest):
+        """Delete what the policy does not keep, once every byte of the newest checkpoint was read back here."""
+        here = survey_folder(self.folder, self._known)
+        gone = files_to_prune(here.checkpoints, newest.lineage, self.policy, newest.best)
+        last = here.last or here.latest
+        if not gone or last is None or last.position < newest.position:
+            return
+        content = content_of(last.path)
+        if content is None or not self._is_whole(last.path, content):
             return
         for path in gone:
             path.unlink(missing_ok=True)
-        if gone:
-            fsync_folder(self.folder)
+        fsync_folder(self.folder)
 
 
 def strange_entries(here: RunFolder, lineage: Lineage) -> tuple[str, ...]:
@@ -207,8 +221,3 @@ def _in_order(found: RunFolder, newest: CheckpointRecord) -> Iterator[Path]:
     own = sorted(found.checkpoints, key=lambda record: record.position, reverse=True)
     paths = [file.path for file in frozen] + [newest.path, *marked]
     yield from dict.fromkeys([*paths, *(file.path for file in weights), *(record.path for record in own)])
-
-
-def _has_last(folder: Path, newest: CheckpointRecord) -> bool:
-    last = survey_folder(folder).last
-    return last is not None and last.position >= newest.position
