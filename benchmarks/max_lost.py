@@ -15,7 +15,6 @@ import argparse
 import os
 import random
 import statistics
-import sys
 import tempfile
 import time
 from importlib import import_module
@@ -119,4 +118,4 @@ def compare(root: Path, corpus: Path, typed: str, pairs: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

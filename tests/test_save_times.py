@@ -204,7 +204,8 @@ def test_a_disk_that_does_not_answer_for_a_while_holds_up_no_step(
 ) -> None:
     """The save after the first step ends only when two more steps are made; a loop that waits for it gives it up."""
     monkeypatch.chdir(tmp_path)
-    steps, answered = threading.Semaphore(0), []
+    steps = threading.Semaphore(0)
+    answered: list[bool] = []
     save, step = CheckpointStore.save, take_step
 
     def slow(*arguments: Any) -> Path:
