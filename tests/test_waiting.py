@@ -100,7 +100,7 @@ def ended(code: str) -> subprocess.CompletedProcess[str]:
 # The main thread hears of no signal, as in a system call that waits for a dead disk; another thread takes them.
 DEAF = """
 ending._AT_ONCE_WITHIN_S = 0.1
-ending.insist_on_ctrl_c()
+ending.insist_on_stop()
 def press():
     for _ in range({times}):
         time.sleep(0.2)

@@ -3,7 +3,8 @@
 The name has eight settings and the comment, as documented; every other setting that changes what is computed and has
 not its default stands between them, as `seed2`. So two runs that give different results have different names. What is
 never in it: the data, whose identity is the content of the protocols, --patience, and a count of --accumulate_steps
-that was not typed (its default depends on the number of processes, which changes nothing).
+that was not typed (its default depends on the number of processes, which changes nothing). Nor do --accumulate_steps
+and --adam tell runs apart where they were not typed: a run goes on with those that it has.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ LENGTH = "num_epochs"
 """In the name, but a run of one length goes on as one of another length."""
 _IN_EVERY_NAME = ("model_type", "track", "loss", LENGTH, "batch_size", "lr", "group_size", "use_contrastive")
 _NEVER = ("patience",)
-_UNLESS_TYPED = "accumulate_steps"
+_UNLESS_TYPED = ("accumulate_steps", "adam")
 _MOST_BYTES = 150  # without the comment, which has up to 100: a file system takes 255
 _ESCAPE = "comment-"
 
@@ -69,7 +70,7 @@ def former_name(options: Options) -> str:
 
 def possible_names(options: Options) -> tuple[str, ...]:
     """Return every name that a version of this program gave to the folder of a run with these settings."""
-    untyped = options.replaced(**{_UNLESS_TYPED: options.default_of(_UNLESS_TYPED)})
+    untyped = options.replaced(**{name: options.default_of(name) for name in _UNLESS_TYPED})
     return run_name(options), run_name(untyped), former_name(options)
 
 
@@ -78,7 +79,7 @@ def differences(found: Options, asked: Options, given: Set[str]) -> tuple[Change
     return tuple(
         change
         for change in every_change(found, asked)
-        if tells_runs_apart(change.name) and (change.name != _UNLESS_TYPED or _UNLESS_TYPED in given)
+        if tells_runs_apart(change.name) and (change.name not in _UNLESS_TYPED or change.name in given)
     )
 
 
