@@ -8,7 +8,7 @@ after the kill; a bit of every checkpoint is flipped; the newest one is cut; the
 the mirror; the mirror is deleted; the first disk, a small tmpfs, is full for a while (where mounting is allowed).
 
 At each end weights, optimizer and history must be those of a training that nobody disturbed, in the run folder and in
-the mirror, and every file in the mirror must be whole.
+the mirror; the best and the last checkpoint must be whole, and every file in the mirror.
 """
 
 from __future__ import annotations
@@ -193,8 +193,11 @@ class Accidents:
         for place in (folder / "models", folder / "disk"):
             run = _run_in(place)
             assert not (found := differences(bits(run / LAST), theirs)), f"{run}: {found[:3]}"
-            assert not (bad := [path for path in checkpoint_files(run) if broken_seal(path)]), bad
-            assert survey_folder(run).best, f"no best checkpoint in {run}"
+            found_there = survey_folder(run)
+            assert found_there.best and found_there.last, f"no best or no last checkpoint in {run}"
+            needed = [found_there.best.path, found_there.last.path, run / LAST]
+            paths = checkpoint_files(run) if place.name == "disk" else needed
+            assert not (bad := [path for path in paths if broken_seal(path)]), bad
         assert not temporaries(folder), temporaries(folder)
 
 

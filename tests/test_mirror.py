@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -242,6 +243,32 @@ def test_a_mirror_that_is_full_in_the_middle_of_a_copy_is_told_and_holds_what_it
         assert survey_folder(root / "run").latest.epoch == 3  # type: ignore[union-attr]
 
 
+def test_a_slow_mirror_is_told_once_and_gives_up_its_copy_when_the_process_ends(
+    run: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.saving.mirror.SLOW_S", 0.0)
+    copies, goes_on = threading.Event(), threading.Event()
+    with mirrored(run, root) as mirror:
+        insist_open = mirror._folder.check
+
+        def slow() -> None:
+            copies.set()
+            goes_on.wait(LONG_S)
+            insist_open()
+
+        monkeypatch.setattr(mirror._folder, "check", slow)
+        mirror.poke()
+        assert copies.wait(LONG_S)
+        assert mirror.state.startswith(f"{root / 'run'}: copying checkpoint_epoch_3.pth (0 %")
+        (told,) = mirror.news()
+        assert told.startswith(f"[NOTE] The mirror {root / 'run'} is slow: after") and "does not wait for it" in told
+        assert mirror.news() == []
+        mirror._is_closed = True
+        goes_on.set()
+    assert names(root / "run") == set(), "what was half copied is gone"
+    assert not mirror._thread.is_alive()
+
+
 def test_a_second_process_at_the_same_mirror_is_told_of_the_first(run: Path, root: Path) -> None:
     (root / "run").mkdir()
     holder = os.fork()
@@ -366,7 +393,10 @@ def test_a_run_whose_first_folder_is_gone_goes_on_from_the_mirror_to_the_same_bi
     place = the_run(tmp_path / "disk")
     assert names(run) - {"report.html"} <= names(place)
     assert {"checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth"} <= names(place)
-    shutil.rmtree(tmp_path / "models")
+    best = run / "best_checkpoint_eer.pth"
+    content = bytearray(best.read_bytes())
+    content[300] ^= 1
+    best.write_bytes(content)  # and with it the epoch's own file
     code, said = train("--auto_resume")
     assert code == 0 and "Target epochs already reached" in said
 

@@ -12,6 +12,7 @@ from concurrent.futures import TimeoutError as LateError
 from pathlib import Path
 
 from training.checkpoints.record import CheckpointRecord, Kind
+from training.checkpoints.sealed_file import broken_seal
 from training.planning.facts import Facts
 from training.runs.directory import OUTPUTS_ROOT, RUNS_ROOT, VERSIONS_NAME
 from training.runs.lock import RunLock
@@ -100,7 +101,7 @@ def _copied_back(folder: Path, there: RunFolder, newest: CheckpointRecord) -> li
         copied = []
         for source in sources:
             target = folder / source.name
-            if content_of(source) != content_of(target) or target == folder / newest.path.name:
+            if content_of(source) != content_of(target) or broken_seal(target):
                 copy_verified(source, target, lambda: None, Copying())
                 copied.append(target)
         copy_beside(there.folder, folder, only_missing=True)
