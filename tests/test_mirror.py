@@ -18,13 +18,17 @@ from tests.records import record, write_checkpoint
 from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.sealed_file import broken_seal
 from training.loop.step import take_step
+from training.planning.facts import Facts
 from training.runs.lock import RunLock
 from training.runs.mirror_place import mirror_of, mirror_text, refuse_bad_mirror
 from training.runs.retention import RetentionPolicy
-from training.runs.survey import survey_folder
+from training.runs.survey import checkpoint_files, find_latest_usable, survey_folder
 from training.saving import mirror_copy
 from training.saving.mirror import Mirror
 from training.saving.mirror_copy import BadCopyError, MirrorFolder
+from training.saving.mirror_restore import restore_from_mirror
+from training.settings.options import Options
+from training.settings.requests import AutoResume
 from utils.atomic_files import link_or_copy
 from utils.errors import UserError
 
@@ -324,6 +328,81 @@ def test_the_plan_says_that_a_mirror_is_absent_or_on_the_same_disk(tmp_path: Pat
     root.mkdir()
     assert mirror_text(run, root) == f"{root / 'run'}, on the same disk as the run: both may be lost with it"
     assert mirror_of(Path("outputs/e/checkpoints/version_2"), root) == root / "e" / "checkpoints" / "version_2"
+
+
+def restored(run: Path, root: Path) -> set[str]:
+    """Return the names of what is copied back for --auto_resume of the run in `run`."""
+    options = Options(mirror=str(root))
+    here = survey_folder(run)
+    facts = Facts(options, here, candidates=find_latest_usable(here))
+    return {path.name for path in restore_from_mirror(AutoResume(options=options), facts)}
+
+
+def spoil(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[300] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_is_copied_back_is_the_newest_and_the_best_checkpoint_and_no_other(folder: MirrorFolder) -> None:
+    saved(folder.run, 4)
+    folder.bring_up_to_date()
+    shutil.rmtree(folder.run)
+    assert restored(folder.run, folder.folder.parent) == {"checkpoint_epoch_4.pth", "checkpoint_epoch_1.pth"}
+    assert names(folder.run) == {"checkpoint_epoch_4.pth", "checkpoint_epoch_1.pth", "config.yaml"}
+
+
+def test_a_mirror_that_is_not_newer_is_not_used(folder: MirrorFolder) -> None:
+    folder.bring_up_to_date()
+    assert restored(folder.run, folder.folder.parent) == set()
+
+
+def test_a_damaged_best_checkpoint_is_replaced_where_the_mirror_is_newer(folder: MirrorFolder) -> None:
+    saved(folder.run, 4)
+    folder.bring_up_to_date()
+    for name in ("checkpoint_epoch_1.pth", "checkpoint_epoch_4.pth"):
+        spoil(folder.run / name)
+    assert restored(folder.run, folder.folder.parent) == {"checkpoint_epoch_4.pth", "checkpoint_epoch_1.pth"}
+    assert not broken_seal(folder.run / "checkpoint_epoch_1.pth")
+
+
+def test_a_damaged_newest_one_in_the_mirror_is_passed_over_for_one_that_is_newer_still(folder: MirrorFolder) -> None:
+    saved(folder.run, 4)
+    saved(folder.run, 5)
+    folder.bring_up_to_date()
+    spoil(folder.folder / "checkpoint_epoch_5.pth")
+    for number in (4, 5):
+        (folder.run / f"checkpoint_epoch_{number}.pth").unlink()
+    (folder.run / "last_checkpoint.pth").unlink()
+    assert restored(folder.run, folder.folder.parent) == {"checkpoint_epoch_4.pth"}
+
+
+def test_a_mirror_that_holds_another_run_is_not_used(folder: MirrorFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.bring_up_to_date()
+    shutil.rmtree(folder.run)
+    saved(folder.run, 1, run="run-b")
+    assert restored(folder.run, folder.folder.parent) == set()
+    assert f"{folder.folder} holds another run than {folder.run}: nothing there is used" in capsys.readouterr().out
+
+
+def test_a_run_that_another_process_mirrors_is_not_taken_from_there(folder: MirrorFolder) -> None:
+    folder.bring_up_to_date()
+    shutil.rmtree(folder.run)
+    holder = os.fork()
+    if holder == 0:  # pragma: no cover
+        with RunLock(folder.folder / ".lock"):
+            (folder.folder.parent / "held").touch()
+            signal.pause()
+        os._exit(0)
+    try:
+        while not (folder.folder.parent / "held").exists():
+            os.sched_yield()
+        with pytest.raises(UserError, match="another process trains or mirrors in"):
+            restored(folder.run, folder.folder.parent)
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+    assert not checkpoint_files(folder.run)
 
 
 @pytest.fixture

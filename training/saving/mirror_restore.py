@@ -84,7 +84,7 @@ def _look(command: AutoResume, facts: Facts, root: Path) -> tuple[Path, RunFolde
         numbers = sorted(versions_in(mirror_of(versions / "version_0", root).parent), reverse=True)
         folders = [versions / f"version_{number}" for number in numbers]
     elif not is_known and not facts.other_length_folder:
-        folders = [RUNS_ROOT / name for name in dict.fromkeys((facts.run.folder.name, *possible_names(facts.options)))]
+        folders += [RUNS_ROOT / name for name in possible_names(facts.options)]
     wanted = Wanted(command.options, command.given)
     for folder in folders:
         there = survey_folder(mirror_of(folder, root))
