@@ -19,7 +19,7 @@ from tests.toy_task import EchoTask, registered
 from training.checkpoints import file_bytes, verified_file
 from training.checkpoints.file_bytes import FileBytes, TakingReader
 from training.checkpoints.record import CheckpointRecord, examine
-from training.checkpoints.sealed_file import broken_seal, write_sealed
+from training.checkpoints.sealed_file import SequentialWriter, broken_seal, write_sealed
 from training.state.train_state import Observed
 
 
@@ -140,7 +140,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, times: Mapping[int, int], error: Ex
     def sealed(file: Any, save: Callable[[Any], None], record: dict[str, Any]) -> None:
         if left.get(record["epoch"]) and record["kind"] == "epoch":
             left[record["epoch"]] -= 1
-            save(file)
+            save(SequentialWriter(file))
             raise error
         write_sealed(file, save, record)
 

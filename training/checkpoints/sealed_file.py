@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from training.checkpoints.crc32 import combined, crc32
 from training.checkpoints.file_format import (
     CUT_OR_BAD_BLOCK,
     SEAL,
@@ -56,12 +57,17 @@ BAD_ENTRY = (
 )
 
 
-class _Writable(Protocol):
-    def write(self, data: Any, /) -> int: ...
-    def flush(self) -> None: ...
+class Writable(Protocol):
+    """What a file is written by."""
+
+    def write(self, data: Any, /) -> int:
+        """Take bytes and return their number."""
+
+    def flush(self) -> None:
+        """Hand over what is held back."""
 
 
-class _SequentialWriter:
+class SequentialWriter:
     """Passes writes on, one behind the other, but for the zip directory at the end, which waits for the record.
 
     `held` are the bytes from `held_from` on, none of which is written yet, and `crc` the CRC-32 of all before them. A
@@ -69,7 +75,7 @@ class _SequentialWriter:
     that is written when the next entry comes.
     """
 
-    def __init__(self, file: _Writable) -> None:
+    def __init__(self, file: Writable) -> None:
         self._file = file
         self._is_holding = False
         self.held = bytearray()
@@ -77,26 +83,31 @@ class _SequentialWriter:
         self.crc = 0
 
     def write(self, data: Any) -> int:
+        """Take bytes and return their number."""
         view = memoryview(data).cast("B")
+        return self.write_known(view, None if self._is_holding else crc32(view))
+
+    def write_known(self, view: memoryview, crc: int | None) -> int:
+        """Take bytes whose CRC-32 is known, if it is."""
         start = bytes(view[: len(_ENTRY)])
         if self._is_holding and start == _ENTRY:
             self._is_holding = False
             held, self.held = self.held, bytearray()
-            self._pass_on(memoryview(held))
+            self._pass_on(memoryview(held), None)
         self._is_holding = self._is_holding or start == _DIRECTORY
         if self._is_holding:
             self.held += view
         else:
-            self._pass_on(view)
+            self._pass_on(view, crc)
         return view.nbytes
 
-    def _pass_on(self, view: memoryview) -> None:
+    def _pass_on(self, view: memoryview, crc: int | None) -> None:
         self._file.write(view)
-        self.crc = zlib.crc32(view, self.crc)
+        self.crc = combined(self.crc, crc32(view) if crc is None else crc, view.nbytes)
         self.held_from += view.nbytes
 
     def flush(self) -> None:
-        self._file.flush()
+        """Nothing to do: `write_sealed` flushes once all is written."""
 
 
 class _EndOfFile(io.BytesIO):
@@ -115,14 +126,14 @@ class _EndOfFile(io.BytesIO):
         return super().tell() + self._begins_at
 
 
-def write_sealed(file: _Writable, save: Callable[[Any], None], record: dict[str, Any]) -> None:
+def write_sealed(file: Writable, save: Callable[[SequentialWriter], None], record: dict[str, Any]) -> None:
     """Let `save` write a torch archive into the empty binary `file`, then add the record and the seal.
 
     The file is written from its start to its end and never read: so nothing that a disk reads wrongly can be sealed. It
     is flushed, and not synced: that is the caller's part. Raises OSError, and zipfile.BadZipFile for what `save` wrote
     if it is no archive.
     """
-    writer = _SequentialWriter(file)
+    writer = SequentialWriter(file)
     save(writer)
     end = _EndOfFile(bytes(writer.held), writer.held_from)
     with zipfile.ZipFile(end) as archive:  # which "a" would take for a new one where it is none
@@ -133,7 +144,7 @@ def write_sealed(file: _Writable, save: Callable[[Any], None], record: dict[str,
         archive.writestr(entry, json.dumps(record, indent=1, allow_nan=False))
         archive.comment = SEAL % 0
     content = end.getvalue()[:-SEAL_BYTES]
-    file.write(content + SEAL % zlib.crc32(content, writer.crc))
+    file.write(content + SEAL % crc32(content, writer.crc))
     file.flush()
 
 
@@ -247,7 +258,7 @@ def _crc32_of(file: Readable, size: int) -> int:
         chunk = file.read(min(_CHUNK_BYTES, left))
         if not chunk:
             raise OSError("the file became shorter while it was read")
-        crc = zlib.crc32(chunk, crc)
+        crc = crc32(chunk, crc)
         left -= len(chunk)
     return crc
 
