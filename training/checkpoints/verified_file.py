@@ -1,7 +1,7 @@
 """A checkpoint file, opened once and with every byte verified: what needs a verified file takes this object, no path.
 
-So nothing is read twice, and nothing can change between the check and the loading. What a file is, is read from the
-same bytes. The weights that a checkpoint refers to come along, verified as well. No torch needed: the plan is made of
+So nothing can change between the check and the loading (`file_bytes` says how). What a file is, is read from the same
+bytes. The weights that a checkpoint refers to come along, verified as well. No torch needed: the plan is made of
 verified files, and `verified_load` makes tensors of their bytes, once.
 """
 
@@ -19,10 +19,8 @@ from training.checkpoints.frozen_reference import FrozenFile, FrozenReference, f
 from training.checkpoints.record import CheckpointRecord, WeightsFile, facts_of, record_from_dict
 from training.checkpoints.sealed_file import broken_entry, cannot_be_read, record_in, seal_complaint
 from utils.errors import UserError
-from utils.free_memory import free_memory_bytes
 from utils.regular_files import open_regular
 
-_ROOM_FOR = 2  # the bytes of a file, and the tensors that are made of them
 KnownFrozen = dict[FrozenReference, "VerifiedFile | str"]
 
 
@@ -124,7 +122,7 @@ def verify(path: Path, known: KnownFrozen | None = None) -> VerifiedFile:
     try:
         if (claimed := format_of(file, path.suffix)) is not FileFormat.SEALED:
             record_in(file, claimed)  # before all of it is read: what is no file of weights may have any size
-        content = FileBytes(file, held=_fits_in_memory(os.fstat(file.fileno()).st_size))
+        content = FileBytes(file)
         found = format_of(content.reader(), path.suffix)
         stored = record_in(content.reader(), found)
         try:
@@ -139,11 +137,6 @@ def verify(path: Path, known: KnownFrozen | None = None) -> VerifiedFile:
         raise BrokenFileError(damage)
     needed = facts.frozen if isinstance(facts, CheckpointRecord) else None
     return VerifiedFile(facts, stored, content, found, _frozen(path, needed, known) if needed else None)
-
-
-def _fits_in_memory(size: int) -> bool:
-    free = free_memory_bytes()
-    return free is None or _ROOM_FOR * size <= free
 
 
 def _damage_in(content: FileBytes, found: FileFormat) -> str | None:
