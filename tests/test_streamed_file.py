@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPOSITORY
-from utils import streamed_file
+from utils import direct_io, streamed_file
 from utils.streamed_file import StreamedFile
 
 BLOCK, BUFFER = 4096, 8192
@@ -100,7 +100,7 @@ def no_flag(monkeypatch: pytest.MonkeyPatch) -> None:
 FALLBACKS: dict[str, Callable[[Disk, pytest.MonkeyPatch], None]] = {
     "O_DIRECT": lambda disk, patch: None,
     "none in this file system": lambda disk, patch: no_flag(patch),
-    "none in this system": lambda disk, patch: patch.setattr(streamed_file, "_O_DIRECT", 0),
+    "none in this system": lambda disk, patch: patch.setattr(direct_io, "_O_DIRECT", 0),
     "refused at the first write": lambda disk, patch: setattr(
         disk, "refuse", lambda direct, number: errno.EINVAL if direct else 0
     ),
@@ -160,7 +160,7 @@ def test_an_error_of_the_disk_is_raised_and_nothing_is_written_after_it(
     tmp_path: Path, disk: Disk, at: int, error: int
 ) -> None:
     disk.refuse = lambda direct, number: error if number == at else 0
-    with pytest.raises(OSError) as caught:  # noqa: PT011
+    with pytest.raises(OSError) as caught:
         write(tmp_path / "file", bytes(5 * BUFFER))
     assert caught.value.errno == error
     assert (tmp_path / "file").stat().st_size == at * BUFFER

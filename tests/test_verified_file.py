@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import random
+import shutil
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from training.checkpoints import file_bytes, verified_file
 from training.checkpoints.file_bytes import CHUNK_BYTES, FileBytes
 from training.checkpoints.file_format import BadCheckpointFileError, NotUsableError
 from training.checkpoints.frozen_reference import FrozenFile, FrozenReference
+from training.checkpoints.left_out import places_of
 from training.checkpoints.record import CheckpointRecord, WeightsFile
 from training.checkpoints.sealed_file import broken_seal, write_sealed
 from training.checkpoints.verified_file import BrokenFileError, VerifiedFile, open_verified, verify
@@ -215,7 +217,18 @@ def test_a_file_is_loaded_once(tmp_path: Path, kind: str, is_small: bool) -> Non
     with pytest.raises(RuntimeError, match="loaded already"):
         load_verified(opened)
     with pytest.raises(RuntimeError, match="open the file again"):
-        opened.sha256()
+        opened.digest()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_digest_is_that_of_the_content(tmp_path: Path, kind: str, is_small: bool) -> None:
+    path, same, other = (tmp_path / name for name in ("first", "same", "other"))
+    for folder, seed in ((path, 0), (other, 1)):
+        folder.mkdir()
+        written(folder, kind, tensors(seed))
+    shutil.copytree(path, same)
+    first, second, third = (verify(next(folder.iterdir())).digest() for folder in (path, same, other))
+    assert first == second != third
 
 
 def test_no_more_than_a_few_chunks_of_a_large_file_are_in_memory(tmp_path: Path) -> None:
@@ -228,6 +241,30 @@ def test_no_more_than_a_few_chunks_of_a_large_file_are_in_memory(tmp_path: Path)
         torch.load(file, weights_only=True)  # type: ignore[arg-type]
         left.append(len(opened.content._chunks))
     assert path.stat().st_size > 30 * CHUNK_BYTES and left == [file_bytes.CHUNKS_KEPT] * 2
+
+
+@pytest.mark.parametrize("kind", ["ours", "compressed"])
+def test_what_is_left_out_is_not_read_again_and_the_rest_is_as_it_was(
+    tmp_path: Path, kind: str, is_small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for what the rest shares with it: tied tensors have one storage."""
+    path, content = tmp_path / "a.pth", tensors()
+    nested: Any = {"kept": content, "left": {"moment": torch.randn(3_000_000), "tied": content["large"][5:]}}
+    FORMATS[kind][1](path, nested)
+    opened = open_verified(path)
+    places = places_of({"left"}, opened.content.reader())
+    assert list(places.values()) == ([12_000_000] if kind == "ours" else [])
+    seen, read_chunk = Counter[int](), FileBytes.read_chunk
+
+    def counted(content: FileBytes, index: int, target: memoryview) -> None:
+        seen[index] += 1
+        read_chunk(content, index, target)
+
+    monkeypatch.setattr(FileBytes, "read_chunk", counted)
+    found = load_verified(opened, {"left"})
+    assert list(found) == ["kept"] and differences(found["kept"], content) == []
+    first = next(iter(places), 0) // CHUNK_BYTES
+    assert kind == "compressed" or not set(seen) & set(range(first + 1, first + 11))
 
 
 def test_the_facts_are_those_in_the_bytes_that_were_read(tmp_path: Path) -> None:

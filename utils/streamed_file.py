@@ -9,18 +9,15 @@ allocation and copy cost several times what the disk takes while other work has 
 what others read still (a corpus). A file of less than a buffer is written at once, as any other.
 
 Where the file system has no O_DIRECT, or refuses a write in the middle (EINVAL), that write and the rest go through the
-page cache; posix_fadvise(POSIX_FADV_DONTNEED) begins their write-back at once (as sync_file_range(2) would, which Python
-does not have), so that little is left for the fsync. The last bytes, of less than a block, always go through the cache.
-Room is not reserved: fallocate(2) made no difference in time to the file systems tried (ext4), and is missing in others.
+page cache; posix_fadvise(POSIX_FADV_DONTNEED) begins their write-back at once, as sync_file_range(2) would, which
+Python does not have: so little is left for the fsync. The last bytes, of less than a block, always go through the
+cache. Room is not reserved: fallocate(2) made no steady difference on ext4, and others lack it.
 
-Nothing here is durable: fsync is the part of whoever opened the file. The buffers are not passed on to forked children.
+Nothing here is durable: fsync is the part of whoever opened the file.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import mmap
 import os
 from collections import deque
 from collections.abc import Callable
@@ -30,12 +27,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-BUFFER_BYTES = 8 << 20
+from utils.direct_io import BLOCK_BYTES, BUFFER_BYTES, REFUSED, aligned_memory, set_direct
+
 _BUFFERS = 3
-_BLOCK_BYTES = 4096  # what O_DIRECT needs of places and sizes, at most, on the file systems that have it
 _COPIED_AT_ONCE_BYTES = 1 << 20
-_NOT_DIRECT = {errno.EINVAL, errno.EOPNOTSUPP}
-_O_DIRECT = getattr(os, "O_DIRECT", 0)  # Linux
 
 
 class StreamedFile:
@@ -48,10 +43,8 @@ class StreamedFile:
     def __init__(self, file: BinaryIO, check: Callable[[], None] = lambda: None) -> None:
         self._descriptor = file.fileno()
         self._check = check
-        memory = mmap.mmap(-1, _BUFFERS * BUFFER_BYTES)  # touched as far as it is needed
-        if hasattr(mmap, "MADV_DONTFORK"):
-            memory.madvise(mmap.MADV_DONTFORK)
-        self._buffers = deque(np.frombuffer(memory, np.uint8).reshape(_BUFFERS, BUFFER_BYTES))
+        memory = np.frombuffer(aligned_memory(_BUFFERS * BUFFER_BYTES), np.uint8)
+        self._buffers = deque(memory.reshape(_BUFFERS, BUFFER_BYTES))
         self._gathered = 0
         self._position = 0
         self._is_direct = False
@@ -83,10 +76,10 @@ class StreamedFile:
         return done
 
     def flush(self) -> None:
-        """Return when the kernel has all bytes; what is written after this is written as ever, and not with O_DIRECT."""
+        """Return when the kernel has all bytes; what comes after this is written through the page cache."""
         while self._writes:
             self._writes.popleft().result()
-        self._put(memoryview(self._buffers[0])[: self._gathered])
+        self._put(self._buffers[0].data[: self._gathered])
         self._gathered = 0
         self._set_direct(False)
 
@@ -97,11 +90,11 @@ class StreamedFile:
             self._set_direct(True)
         full = self._buffers[0]
         try:
-            self._writes.append(self._thread.submit(self._put, memoryview(full)))
+            self._writes.append(self._thread.submit(self._put, full.data))
         except RuntimeError:  # the interpreter ends: it finishes a save and starts nothing more
             while self._writes:
                 self._writes.popleft().result()
-            self._put(memoryview(full))
+            self._put(full.data)
         self._buffers.rotate(-1)
         self._gathered = 0
         if len(self._writes) == _BUFFERS:
@@ -112,7 +105,7 @@ class StreamedFile:
         if self._failure:
             raise self._failure
         try:
-            whole = len(view) - len(view) % _BLOCK_BYTES if self._is_direct else 0
+            whole = len(view) - len(view) % BLOCK_BYTES if self._is_direct else 0
             self._write_all(view[:whole])
             self._set_direct(self._is_direct and whole == len(view))
             self._write_all(view[whole:])
@@ -125,7 +118,7 @@ class StreamedFile:
             try:
                 count = os.pwrite(self._descriptor, view, self._position)
             except OSError as error:
-                if not self._is_direct or error.errno not in _NOT_DIRECT:
+                if not self._is_direct or error.errno not in REFUSED:
                     raise
                 self._set_direct(False)
                 continue
@@ -140,10 +133,5 @@ class StreamedFile:
                 os.posix_fadvise(self._descriptor, self._position, count, os.POSIX_FADV_DONTNEED)
 
     def _set_direct(self, wanted: bool) -> None:
-        """Write past the page cache from now on, if that is wanted and the file system can; or through it."""
-        if wanted == self._is_direct or not _O_DIRECT:
-            return
-        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
-        with suppress(OSError):  # it cannot
-            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags | _O_DIRECT if wanted else flags & ~_O_DIRECT)
-            self._is_direct = wanted
+        if wanted != self._is_direct:
+            self._is_direct = set_direct(self._descriptor, wanted)

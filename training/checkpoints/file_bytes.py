@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 import weakref
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -187,7 +188,22 @@ class ByteReader(io.RawIOBase):
 
 
 class TakingReader(ByteReader):
-    """A reader for loading, which gives everything back when it is closed."""
+    """A reader for loading, which gives everything back when it is closed.
+
+    `left_out` are offsets and sizes of what is not wanted: one read of exactly that leaves the memory as it is.
+    """
+
+    def __init__(self, content: FileBytes) -> None:
+        super().__init__(content)
+        self.left_out: Mapping[int, int] = {}
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill a buffer as a ByteReader does, unless it is for what is left out."""
+        size = memoryview(buffer).nbytes
+        if size and self.left_out.get(self.tell()) == size:
+            self.seek(size, os.SEEK_CUR)
+            return size
+        return super().readinto(buffer)
 
     def close(self) -> None:
         """Give everything back."""

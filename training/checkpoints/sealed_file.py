@@ -37,11 +37,11 @@ from training.checkpoints.file_format import (
 from training.checkpoints.last_entry import Readable, read_last_entry
 from training.checkpoints.safetensors_file import BadSafetensorsError, header_in
 from training.checkpoints.zip_directory import open_zip
+from utils.direct_io import BUFFER_BYTES, REFUSED, aligned_memory, set_direct
 from utils.regular_files import open_regular
 from utils.stored_values import OddValueError, plain_json
 
 RECORD_NAME = "record.json"
-_CHUNK_BYTES = 1 << 22
 _ENTRY, _DIRECTORY = b"PK\x03\x04", b"PK\x01\x02"  # how their headers begin (PKWARE APPNOTE 6.3.3, 4.3.7, 4.3.12)
 _RECORD_LIMIT_BYTES = 1 << 24
 # What zipfile raises beside BadZipFile: a changed flag makes an entry encrypted, or of another compression.
@@ -65,6 +65,10 @@ class Writable(Protocol):
 
     def flush(self) -> None:
         """Hand over what is held back."""
+
+
+class _OnDisk(Readable, Protocol):
+    def fileno(self) -> int: ...
 
 
 class SequentialWriter:
@@ -221,24 +225,50 @@ def _parsed(content: bytes) -> dict[str, Any]:
 def broken_seal(path: Path) -> str | None:
     """Read the whole file, holding none of it, and return what is wrong with it, or None if every bit is as written.
 
-    Files of other programs carry no seal; for those the CRC-32 of each zip entry is checked. What is to be loaded is
-    opened by `verified_file` instead, which keeps what it reads.
+    A large one is read from the disk itself, past what the system may remember of it, where the file system can. Files
+    of other programs carry no seal; for those the CRC-32 of each zip entry is checked. What is to be loaded is opened
+    by `verified_file` instead.
     """
     try:
         with open_regular(path, buffering=0) as file:
             found = format_of(file, path.suffix)
-            return broken_seal_of(file) if found is FileFormat.SEALED else broken_entry(file, found)
+            return _broken_seal_on_disk(file) if found is FileFormat.SEALED else broken_entry(file, found)
     except BadCheckpointFileError as error:
         return str(error)
     except OSError as error:
         return cannot_be_read(error)
 
 
-def broken_seal_of(file: Readable) -> str | None:
+def _broken_seal_on_disk(file: _OnDisk) -> str | None:
+    if sealed_bytes(file) < BUFFER_BYTES or not set_direct(file.fileno(), True):
+        return _broken_seal_in(file)
+    try:
+        return _broken_seal_in(file)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        set_direct(file.fileno(), False)
+        return _broken_seal_in(file)
+
+
+def broken_seal_of(file: _OnDisk) -> str | None:
     """Read an open file of ours from its start and return what is wrong with it, or None; raises OSError."""
-    if not has_seal(file):
-        return "its seal is missing or damaged"
-    return seal_complaint(_crc32_of(file, sealed_bytes(file)), file.read())
+    return _broken_seal_in(file) if has_seal(file) else "its seal is missing or damaged"
+
+
+def _broken_seal_in(file: _OnDisk) -> str | None:
+    size = sealed_bytes(file)
+    at, crc, seal = 0, 0, b""
+    with aligned_memory(BUFFER_BYTES) as memory, memoryview(memory) as buffer:
+        while at < size + SEAL_BYTES:
+            count = os.preadv(file.fileno(), [buffer], at)
+            if not count:
+                raise OSError("the file became shorter while it was read")
+            sealed = max(0, min(count, size - at))
+            crc = crc32(buffer[:sealed], crc)
+            seal += buffer[sealed:count]
+            at += count
+    return seal_complaint(crc, seal)
 
 
 def seal_complaint(crc: int, seal: bytes) -> str | None:
@@ -249,18 +279,6 @@ def seal_complaint(crc: int, seal: bytes) -> str | None:
     return f"its checksum does not match (bytes were changed after it was written): {found[-8:].decode()} found, " + (
         f"{seal[-8:].decode(errors='replace')} sealed"
     )
-
-
-def _crc32_of(file: Readable, size: int) -> int:
-    file.seek(0)
-    crc, left = 0, size
-    while left:
-        chunk = file.read(min(_CHUNK_BYTES, left))
-        if not chunk:
-            raise OSError("the file became shorter while it was read")
-        crc = crc32(chunk, crc)
-        left -= len(chunk)
-    return crc
 
 
 def broken_entry(file: Readable, found: FileFormat) -> str | None:

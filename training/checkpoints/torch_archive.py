@@ -5,8 +5,8 @@ torch looks at every byte with the interpreter taken, and at a quarter of the sp
 descriptor, and once in the directory at the end (PKWARE APPNOTE 6.3.3, sections 4.3.7, 4.3.9 and 4.3.12). Both come
 after the content, so nothing has to be changed that was written. The file is as torch writes it with checksums.
 
-How torch lays archives out is its own affair: this is tried with a few values before it is relied on, and torch fills in
-its checksums itself where it does not hold (`_can_be_filled_in`).
+How torch lays archives out is its own affair: this is tried with a few values before it is relied on, and torch fills
+in its checksums itself where it does not hold (`_can_be_filled_in`).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class _Next(enum.Enum):
 
 
 class _Filling:
-    """Passes the writes of torch.save on, and puts the checksums in; raises BadZipFile for an archive of other layout."""
+    """Passes the writes of torch.save on, with checksums in them; raises BadZipFile for an archive of other layout."""
 
     def __init__(self, writer: SequentialWriter) -> None:
         self._writer = writer

@@ -7,6 +7,7 @@ verified files, and `verified_load` makes tensors of their bytes, once.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from training.checkpoints.file_format import BadCheckpointFileError, FileFormat,
 from training.checkpoints.frozen_reference import FrozenFile, FrozenReference, find_frozen
 from training.checkpoints.record import CheckpointRecord, WeightsFile, facts_of, record_from_dict
 from training.checkpoints.sealed_file import broken_entry, cannot_be_read, record_in, seal_complaint
+from training.checkpoints.zip_directory import open_zip
 from utils.errors import UserError
 from utils.regular_files import open_regular
 
@@ -85,10 +87,19 @@ class VerifiedFile:
             return False
         return _identity(found) == _identity(self.content.status)
 
-    def sha256(self) -> str:
-        """Return the SHA-256 of its bytes, in hexadecimal; to be asked before it is loaded."""
+    def digest(self) -> str:
+        """Return what tells its content from any other, in hexadecimal; to be asked before it is loaded.
+
+        Of a file of ours the SHA-256 of its end, where the CRC-32 and size of every part and of the whole are; of any
+        other that of all bytes.
+        """
         try:
-            return self.content.sha256()
+            if self.format is not FileFormat.SEALED:
+                return self.content.sha256()
+            end = self.content.reader()
+            with open_zip(end) as archive:
+                end.seek(archive.start_dir)
+                return hashlib.sha256(end.read()).hexdigest()
         except OSError as error:
             raise NoLongerReadableError(self.path, cannot_be_read(error)) from error
 
