@@ -130,7 +130,7 @@ class _EndOfFile(io.BytesIO):
         return super().tell() + self._begins_at
 
 
-def write_sealed(file: Writable, save: Callable[[SequentialWriter], None], record: dict[str, Any]) -> None:
+def write_sealed(file: Writable, save: Callable[[Any], None], record: dict[str, Any]) -> None:
     """Let `save` write a torch archive into the empty binary `file`, then add the record and the seal.
 
     The file is written from its start to its end and never read: so nothing that a disk reads wrongly can be sealed. It

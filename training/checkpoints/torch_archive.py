@@ -82,7 +82,7 @@ class _Filling:
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         match self._next:
-            case _Next.HEADER if view[:4] == b"PK\1\2":
+            case _Next.HEADER if bytes(view[:4]) == b"PK\1\2":
                 view = self._filled_in_directory(view)
                 self._next = _Next.END
             case _Next.HEADER:
@@ -107,7 +107,7 @@ class _Filling:
         self._writer.flush()
 
     def _begin_entry(self, view: memoryview) -> None:
-        self._require(view.nbytes == _LOCAL.size and view[:4] == b"PK\3\4")
+        self._require(view.nbytes == _LOCAL.size and bytes(view[:4]) == b"PK\3\4")
         fields = _LOCAL.unpack(view)
         self._flags, method, sizes, lengths = fields[2], fields[3], fields[6:9], fields[9:11]
         self._require(method == 0 and sizes == (0, 0, 0))
