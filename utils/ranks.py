@@ -16,6 +16,14 @@ class Ranks(Protocol):
     """The processes of one run. Each method is called by all of them, at the same place and in the same order."""
 
     @property
+    def index(self) -> int:
+        """Which of them this is, from 0."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+
+    @property
     def is_first(self) -> bool:
         """Whether this is the process that owns folder, lock, logs and printing."""
 
@@ -38,7 +46,12 @@ class Alone:
     >>> ranks = Alone()
     >>> ranks.is_first, ranks.any(False), ranks.gather("a"), ranks.sum(2.0), ranks.broadcast(lambda: "plan")
     (True, False, ['a'], 2.0, 'plan')
+    >>> ranks.index, ranks.count
+    (0, 1)
     """
+
+    index = 0
+    count = 1
 
     @property
     def is_first(self) -> bool:
