@@ -59,11 +59,16 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.save_requested = False
+        self.is_overtaken = False
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
-        return self.signal is not None
+        """Whether a signal has come, or the other processes of the run cannot go on."""
+        return self.signal is not None or self.is_overtaken
+
+    def overtake(self) -> None:
+        """End what waits for a request, since the other processes of the run have stopped."""
+        self.is_overtaken = True
 
     @property
     def exit_code(self) -> int:

@@ -23,7 +23,8 @@ class Launch:
     """Which of `count` processes this is, and where they find each other: a store at `address`, `port`.
 
     `local_index` counts those of one machine, of which there are `local_count`. `attempt` says how often torchrun has
-    started them again, of at most `most_restarts` times.
+    started them again, of at most `most_restarts` times. With `has_store` torchrun keeps that store; else the first
+    process does.
 
     >>> Launch().count, Launch().is_first
     (1, True)
@@ -37,6 +38,7 @@ class Launch:
     port: int = 0
     attempt: int = 0
     most_restarts: int = 0
+    has_store: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -73,8 +75,9 @@ def _by_torchrun(environment: Mapping[str, str]) -> Launch:
         raise UserError(
             f"RANK is {index} and WORLD_SIZE {count} in the environment: ranks are counted from 0", EXIT_USAGE
         )
+    restarts = [_number_of(environment, f"TORCHELASTIC_{name}", 0) for name in ("RESTART_COUNT", "MAX_RESTARTS")]
     if count == 1:
-        return Launch()
+        return Launch(attempt=restarts[0], most_restarts=restarts[1])
     return Launch(
         index,
         count,
@@ -82,8 +85,8 @@ def _by_torchrun(environment: Mapping[str, str]) -> Launch:
         _number_of(environment, "LOCAL_WORLD_SIZE", count),
         environment["MASTER_ADDR"],
         _number_of(environment, "MASTER_PORT"),
-        _number_of(environment, "TORCHELASTIC_RESTART_COUNT", 0),
-        _number_of(environment, "TORCHELASTIC_MAX_RESTARTS", 0),
+        *restarts,
+        environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
     )
 
 
