@@ -7,7 +7,7 @@ decision is made once and told to all, and a second kind of ranks changes no lin
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 Value = TypeVar("Value")
 
@@ -22,6 +22,10 @@ class Ranks(Protocol):
     @property
     def count(self) -> int:
         """How many there are."""
+
+    @property
+    def group(self) -> Any:
+        """The group of torch.distributed that tensors are exchanged in; None for one process."""
 
     @property
     def is_first(self) -> bool:
@@ -52,6 +56,7 @@ class Alone:
 
     index = 0
     count = 1
+    group = None
 
     @property
     def is_first(self) -> bool:
