@@ -60,7 +60,7 @@ class SetAsideStatistics(_BatchNorm):
         """Return `input` (batch, channels, ...) normalised."""
         if not self.training or self.set_aside is None or self.running_mean is None or self.running_var is None:
             return super().forward(input)
-        self._check_input_dim(input)
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]
         mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         normalised = F.batch_norm(input, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
         is_precise = input.dtype == self.running_var.dtype
