@@ -75,9 +75,10 @@ def _by_torchrun(environment: Mapping[str, str]) -> Launch:
         raise UserError(
             f"RANK is {index} and WORLD_SIZE {count} in the environment: ranks are counted from 0", EXIT_USAGE
         )
-    restarts = [_number_of(environment, f"TORCHELASTIC_{name}", 0) for name in ("RESTART_COUNT", "MAX_RESTARTS")]
+    attempt = _number_of(environment, "TORCHELASTIC_RESTART_COUNT", 0)
+    most_restarts = _number_of(environment, "TORCHELASTIC_MAX_RESTARTS", 0)
     if count == 1:
-        return Launch(attempt=restarts[0], most_restarts=restarts[1])
+        return Launch(attempt=attempt, most_restarts=most_restarts)
     return Launch(
         index,
         count,
@@ -85,7 +86,8 @@ def _by_torchrun(environment: Mapping[str, str]) -> Launch:
         _number_of(environment, "LOCAL_WORLD_SIZE", count),
         environment["MASTER_ADDR"],
         _number_of(environment, "MASTER_PORT"),
-        *restarts,
+        attempt,
+        most_restarts,
         environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
     )
 

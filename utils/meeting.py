@@ -1,8 +1,8 @@
 """How the processes of a run find each other: through a store that all know, each two of them over a socket of theirs.
 
 Each listens, and writes into the store where. It is called by those that come after it, who prove that they belong to
-this run by a secret that the first one put there. What the store holds from an earlier round of the same launch (torchrun
-keeps one over restarts) is seen by a call that fails, and read again.
+this run by a secret that the first one put there. What the store holds from an earlier round of the same launch, since
+torchrun keeps one over restarts, is seen by a call that fails, and read again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from utils.errors import UserError
 from utils.launch import Launch
@@ -76,8 +76,11 @@ def meet(launch: Launch, store: Store, within_s: float) -> tuple[Peers, str]:
             connections[index], members[index], secret = _call(launch, store, index, member, until)
         secret = secret or store.get("secret").decode()
         while len(connections) < launch.count - 1:
-            index, members_own, connection = _answer(listener, launch, member, secret, until, connections)
-            connections[index], members[index] = connection, members_own
+            listener.settimeout(max(_AGAIN_AFTER_S, until - time.monotonic()))
+            if called := _answer(listener, member, secret):
+                index, members[index], connections[index] = called
+            elif time.monotonic() > until:
+                raise UserError(_missing([one for one in range(launch.count) if one not in members], launch))
     return Peers(launch.index, members, connections), secret
 
 
@@ -101,30 +104,21 @@ def _call(launch: Launch, store: Store, index: int, member: Member, until: float
     raise UserError(_missing([index], launch))
 
 
-def _answer(
-    listener: socket.socket,
-    launch: Launch,
-    member: Member,
-    secret: str,
-    until: float,
-    connections: Mapping[int, socket.socket],
-) -> tuple[int, Member, socket.socket]:
-    while time.monotonic() < until:
-        listener.settimeout(max(0.1, until - time.monotonic()))
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            connection, _ = listener.accept()
-            connection.settimeout(_ANSWERS_WITHIN_S)
-            try:
-                hello = _receive(connection)
-                if not hmac.compare_digest(str(hello["secret"]), secret):
-                    raise ValueError("of another run")
-                _send(connection, {"member": asdict(member)})
-                return int(hello["index"]), Member(**hello["member"]), connection
-            except BaseException:
-                connection.close()
-                raise
-    there = {launch.index, *connections}
-    raise UserError(_missing([index for index in range(launch.count) if index not in there], launch))
+def _answer(listener: socket.socket, member: Member, secret: str) -> tuple[int, Member, socket.socket] | None:
+    """Return who called, and the connection; None where it was nobody of this run, or nobody in time."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        connection, _ = listener.accept()
+        connection.settimeout(_ANSWERS_WITHIN_S)
+        try:
+            hello = _receive(connection)
+            if not hmac.compare_digest(str(hello["secret"]), secret):
+                raise ValueError("of another run")
+            _send(connection, {"member": asdict(member)})
+            return hello["index"], Member(**hello["member"]), connection
+        except BaseException:
+            connection.close()
+            raise
+    return None
 
 
 def _missing(indices: list[int], launch: Launch) -> str:
@@ -140,7 +134,7 @@ def _send(connection: socket.socket, value: Mapping[str, object]) -> None:
     connection.sendall(_LENGTH.pack(len(content)) + content)
 
 
-def _receive(connection: socket.socket) -> dict[str, object]:
+def _receive(connection: socket.socket) -> dict[str, Any]:
     (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
     if length > _MOST_BYTES:
         raise ValueError("not of this program")

@@ -22,7 +22,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from utils.errors import EXIT_FAILURE, UserError
+from utils.errors import UserError
+from utils.ranks import Failure
 from utils.waiting import telling
 
 BEAT_EVERY_S = 1.0
@@ -33,26 +34,11 @@ _AT_A_TIME = 1 << 20
 _LOOK_EVERY_S = 0.5  # a signal's handler runs at once; this is for notes about a long wait
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why the processes cannot go on together: the first cause that this one heard of.
-
-    `index` is the process that failed; `is_lost` says that it does not answer any more, and that `text` is what is
-    known of it; else it said `text` and the `exit_code` itself, and which signal asked it to stop, if one did.
-    """
-
-    index: int
-    text: str
-    exit_code: int = EXIT_FAILURE
-    is_lost: bool = False
-    signal_number: int = 0
-
-
 class PeersStoppedError(UserError):
     """The processes of the run cannot go on together; the message says which one failed, and how."""
 
-    def __init__(self, failure: Failure, who: str = "") -> None:
-        super().__init__(failure.text if failure.is_lost or not who else f"{who}: {failure.text}", failure.exit_code)
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.text, failure.exit_code)
         self.failure = failure
 
 
@@ -145,7 +131,8 @@ class Peers:
 
     def fail(self, text: str, exit_code: int, signal_number: int = 0) -> None:
         """Tell the others that this process cannot go on, unless one of them said so before."""
-        self._tell_failure(Failure(self.index, text, exit_code, signal_number=signal_number))
+        told = f"{self._own.name}: {text}"
+        self._tell_failure(Failure(self.index, told, exit_code, signal_number=signal_number))
 
     def wait_for_failure(self, within_s: float) -> bool:
         """Return whether a process failed, as soon as that is known."""
@@ -193,8 +180,7 @@ class Peers:
 
     def _stopped(self) -> PeersStoppedError:
         assert self.failure is not None
-        index = self.failure.index
-        return PeersStoppedError(self.failure, "" if index == self.index else self.member(index).name)
+        return PeersStoppedError(self.failure)
 
     def _send_to_all(self, kind: int, value: Any) -> None:
         content = b"" if kind in (_BEAT, _LEFT) else pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
@@ -282,7 +268,7 @@ class Peers:
             end = _HEADER.size + length
             if len(peer.received) < end:
                 return
-            value = pickle.loads(memoryview(peer.received)[_HEADER.size : end]) if length else None  # noqa: S301
+            value = pickle.loads(memoryview(peer.received)[_HEADER.size : end]) if length else None
             del peer.received[:end]
             self._take(peer, kind, value)
 

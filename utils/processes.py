@@ -13,44 +13,43 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from utils.console import silence, speak
-from utils.errors import EXIT_FAILURE, UserError
+from utils.console import speak
+from utils.errors import EXIT_FAILURE, EXIT_USAGE, UserError
 from utils.interruption import StopRequest
 from utils.launch import Launch
 from utils.meeting import began_at, meet
-from utils.peers import Failure, Peers, PeersStoppedError
-from utils.ranks import Alone, Ranks
+from utils.peers import Peers
+from utils.ranks import Alone, Failure, Ranks
 
 if TYPE_CHECKING:
     import torch.distributed as dist
 
 MEET_WITHIN_S = 300.0
 """Machines of a cluster may read Python and torch from a slow disk at their first start."""
+TELL_WITHIN_S = 20.0
 _TENSORS_WITHIN = timedelta(hours=12)  # one process may wait for audio that long; a dead one is noticed otherwise
 _LOST_IS_KNOWN_WITHIN_S = 5.0
-_LISTENING = 1
 
 Value = TypeVar("Value")
 
 
 @contextmanager
-def joined(launch: Launch, device_type: str = "cpu", within_s: float = MEET_WITHIN_S) -> Iterator[Ranks]:
+def joined(launch: Launch, device: str = "cpu", within_s: float = MEET_WITHIN_S) -> Iterator[Ranks]:
     """Yield the processes of the run, once all have met; a single one is `Alone`, and needs no torch.
 
-    Whatever leaves the block by an exception ends all of them, with one sentence from the lowest that lives.
+    `device` is what --device says; of several GPUs each process takes the one of its number on its machine, which is
+    the current one of torch then. Whatever leaves the block by an exception ends all of them, with one sentence from
+    the lowest that lives.
     """
     if launch.count == 1:
         yield Alone()
         return
-    if not launch.is_first:
-        silence()
-    ranks = Processes.meet(launch, device_type, within_s)
+    ranks = Processes.meet(launch, take_gpu(device, launch), within_s)
     try:
         yield ranks
     except BaseException as error:
@@ -63,6 +62,38 @@ def joined(launch: Launch, device_type: str = "cpu", within_s: float = MEET_WITH
         raise
     finally:
         ranks.close()
+
+
+def take_gpu(device: str, launch: Launch) -> str:
+    """Make the GPU of this process torch's current one, and return the type of device: cuda, or cpu for none.
+
+    Raises UserError where --device names one GPU for all, or a machine has fewer than processes.
+    """
+    if device == "cpu":
+        return "cpu"
+    import torch  # noqa: PLC0415  (2 s)
+
+    if ":" in device:
+        raise UserError(
+            f"--device {device} names one GPU, and each of {launch.count} processes needs its own: pass --device cuda",
+            EXIT_USAGE,
+        )
+    found = torch.cuda.device_count()
+    if not found and device == "auto":
+        return "cpu"
+    if 1 < found < launch.local_count or not found:  # one only: a scheduler shows each process its own
+        raise UserError(
+            f"{launch.local_count} processes on this machine need a GPU each, and torch sees {found}: start as many "
+            "processes as GPUs, or pass --device cpu"
+        )
+    torch.cuda.set_device(launch.local_index % found)
+    return "cuda"
+
+
+def tell_first(launch: Launch, error: UserError) -> None:
+    """Tell the first process of what ends this one, if it is there: where it met the same, it is not any more."""
+    with suppress(UserError), joined(launch, within_s=TELL_WITHIN_S):
+        raise error
 
 
 class Processes:
@@ -83,10 +114,11 @@ class Processes:
     def meet(cls, launch: Launch, device_type: str, within_s: float = MEET_WITHIN_S) -> Processes:
         """Return this process among the others, once all are there; raises UserError where they do not come."""
         import torch.distributed as dist  # noqa: PLC0415  (2 s)
+        from torch._C._distributed_c10d import PrefixStore, TCPStore  # noqa: PLC0415
 
         within = timedelta(seconds=within_s)
         try:
-            store: Any = dist.TCPStore(
+            store: Any = TCPStore(
                 launch.address,
                 launch.port,
                 is_master=launch.is_first and not launch.has_store,
@@ -94,12 +126,12 @@ class Processes:
                 wait_for_workers=False,
             )
             if launch.has_store:
-                store = dist.PrefixStore(f"bonafide/{launch.attempt}", store)
+                store = PrefixStore(f"bonafide/{launch.attempt}", store)
             peers, secret = meet(launch, store, within_s)
             before = _sockets()
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo",
-                store=dist.PrefixStore(secret, store),
+                store=PrefixStore(secret, store),
                 rank=launch.index,
                 world_size=launch.count,
                 timeout=_TENSORS_WITHIN,
@@ -113,7 +145,10 @@ class Processes:
         found = {number: name for number, name in _sockets().items() if before.get(number) != name}
         group = dist.group.WORLD
         assert group is not None
-        return cls(peers, launch.count, group, found)
+        ranks = cls(peers, launch.count, group, found)
+        if device_type == "cuda":
+            _refuse_shared_gpus(ranks.gather(_own_gpu()))
+        return ranks
 
     @property
     def is_first(self) -> bool:
@@ -209,6 +244,20 @@ class Processes:
             with suppress(OSError), socket.socket(fileno=os.dup(number)) as one:
                 if not one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):  # gloo dies of an end of that
                     one.shutdown(socket.SHUT_RDWR)
+
+
+def _own_gpu() -> str:
+    import torch  # noqa: PLC0415
+
+    return f"{socket.gethostname()}, {torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+
+
+def _refuse_shared_gpus(gpus: list[str]) -> None:
+    for index, gpu in enumerate(gpus):
+        if gpu in gpus[:index]:
+            raise UserError(
+                f"processes {gpus.index(gpu)} and {index} would share one GPU ({gpu}): start as many processes as GPUs"
+            )
 
 
 def _sockets() -> dict[int, str]:

@@ -113,7 +113,7 @@ def each_awaited(items: Iterable[Result], awaited: Callable[[], str], stop: Stop
 
 @contextmanager
 def telling(awaited: Callable[[], str]) -> Iterator[Callable[[], None]]:
-    """Yield what is to be called now and then while something is waited for: it tells so after 30 s, and then rarely."""
+    """Yield what is to be called while something is waited for: it tells so after 30 s, and then rarely."""
     began = time.monotonic()
     tell_after_s, has_told = FIRST_TOLD_S, False
 

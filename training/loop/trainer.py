@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from training.loop.exchange import Exchange
 from training.loop.passes import pass_once_more, validate
 from training.loop.reading import DataError, read
 from training.loop.step import take_step
+from training.loop.taking_over import TakenOver
 from training.loop.undoing import StepUndo
 from training.planning.announcements import out_of_memory_text
 from training.reports.reporting import Reports
@@ -36,8 +38,9 @@ from utils.console import say
 from utils.errors import UserError
 from utils.interruption import StopRequest
 from utils.memory_shortage import memory_shortage
+from utils.peers import PeersStoppedError
 from utils.progress import progress
-from utils.ranks import Alone, Ranks
+from utils.ranks import Alone, Failure, Ranks
 from utils.waiting import StopAskedError
 
 
@@ -48,7 +51,8 @@ class Trainer:
     `committer` is what the saver hands its saves to. `last_saved` is the checkpoint that the state came from or was
     last written to, None before the first; `draw` is called at the end of each epoch, and told whether it is the last
     one. A disk that refuses a checkpoint does not end the run: `not_saved` then says why the newest checkpoint is on
-    no disk, and the next save tries again.
+    no disk, and the next save tries again. Of several processes the first writes; `take_over` lets another one do so
+    once the first is dead, or raises UserError.
     """
 
     state: TrainState
@@ -63,6 +67,7 @@ class Trainer:
     last_saved: Path | None
     draw: Callable[[bool], None]
     ranks: Ranks = field(default_factory=Alone)
+    take_over: Callable[[], TakenOver] | None = None
     not_saved: str = ""
     _began_at: int = 0
     _saved_at: tuple[int, int] | None = None
@@ -76,10 +81,19 @@ class Trainer:
         stalled = is_stalled(history, options.patience) and not history.under_way.batches_done
         return history.epoch >= options.num_epochs or stalled
 
+    def _is_done_for_all(self) -> bool:
+        """Return `is_done`, once all know what only the first knows: which epochs are on no disk."""
+        history = self.state.history
+        history.lost_epochs[:] = self.ranks.broadcast(lambda: history.lost_epochs)
+        return self.is_done
+
     @property
     def _is_to_stop(self) -> bool:
-        """Whether a stop was asked for in any process of the run."""
-        return self.ranks.any(self.stop.requested)
+        """Whether a stop was asked for in any process of the run; then it was in all of them."""
+        asked = [number for number in self.ranks.gather(self.stop.signal) if number is not None]
+        if asked:
+            self.stop.signal = asked[0]
+        return bool(asked)
 
     def train(self) -> None:
         """Train until `is_done` or a stop is asked for; then `last_saved` is the state as it is.
@@ -92,27 +106,79 @@ class Trainer:
         self._share = Share(self.ranks.index, self.ranks.count, self.facts.options.accumulate_steps)
         self._exchange = Exchange(self.ranks.group, self._share) if self.ranks.count > 1 else None
         self._undo = StepUndo(self.state.networks.values(), self.state.optimizers.values())
+        cause: UserError | None = None
         shortage = ""
+        try:
+            cause = self._train_and_save()
+        except PeersStoppedError:
+            pass
+        except (MemoryError, RuntimeError, OSError) as error:
+            shortage = memory_shortage(error)
+            if shortage:
+                self.ranks.fail(out_of_memory_text(shortage, self.state.history))
+            elif not self.ranks.is_failure():
+                raise
+        if self.ranks.failure:
+            self._end_after(self.ranks.failure)
+        elif shortage:  # here, where the error no longer holds what the step had allocated
+            self._end_for_want_of_memory(shortage)
+        elif cause:
+            raise UserError(f"{cause}. {self._what_is_saved()}") from cause
+
+    def _train_and_save(self) -> DataError | None:
+        """Train and put the state on disk; return what could not be read, if that ended it."""
+        cause = None
         try:
             if self._was_stopped_before_validation():
                 self._after_step()
-            while not self.is_done and not self._is_to_stop:
+            while not self._is_done_for_all() and not self._is_to_stop:
                 if not self.state.history.under_way.is_trained:
                     self._train_epoch()
                 if not self._is_to_stop:
                     self._validate_and_commit()
-        except StopAskedError:
-            pass  # between two steps, and validation is done again
+        except StopAskedError:  # between two steps, and validation is done again
+            _ = self._is_to_stop  # by which signal
         except DataError as error:
-            self._save_where_it_stands()
-            raise UserError(f"{error}. {self._what_is_saved()}") from error
-        except (MemoryError, RuntimeError, OSError) as error:
-            shortage = memory_shortage(error)
-            if not shortage:
-                raise
-        if shortage:  # here, where the error no longer holds what the step had allocated
-            self._end_for_want_of_memory(shortage)
+            cause = error
         self._save_where_it_stands()
+        self.last_saved, self.not_saved = self.ranks.broadcast(lambda: (self.last_saved, self.not_saved))
+        return cause
+
+    def _end_after(self, failure: Failure) -> None:
+        """End what cannot go on because of one process; the lowest that lives saves what was trained, if that is whole.
+
+        Raises UserError, the same in all of them.
+        """
+        gc.collect()
+        is_whole = self._undo.undo()
+        self.last_saved, self.not_saved = self.ranks.conclude(lambda: self._saved_after(failure, is_whole))
+        raise UserError(f"{failure.text}. {self._what_is_saved()}", failure.exit_code)
+
+    def _saved_after(self, failure: Failure, is_whole: bool) -> tuple[Path | None, str]:
+        """Save what was trained and return where it is, and why it is on no disk, if it is not.
+
+        Nothing is saved from a GPU that waits for a dead process.
+        """
+        if not is_whole or (failure.is_lost and self.task.device.type == "cuda"):
+            self._take_in(self.saver.wait())
+            return self.last_saved, self.not_saved
+        try:
+            if self.take_over and not self.ranks.is_first:
+                taken = self.take_over()
+                self.saver, self.last_saved = taken.saver, taken.newest
+                self._save_unless_there(taken)
+            else:
+                self._save_where_it_stands()
+        except UserError as error:
+            return self.last_saved, str(error)
+        return self.last_saved, self.not_saved
+
+    def _save_unless_there(self, taken: TakenOver) -> None:
+        """Save the state as the process that takes over from a dead one, which may have saved it itself."""
+        history = self.state.history
+        if history.step and not taken.has_state:
+            self._save(Kind.STEP if history.under_way.batches_done else Kind.EPOCH)
+            self._take_in(self.saver.wait())
 
     def _end_for_want_of_memory(self, shortage: str) -> None:
         """Raise UserError, once what was trained is saved if it is whole and there is memory enough for that."""
@@ -137,6 +203,8 @@ class Trainer:
         if outcome and outcome.refused:
             say(f"[WARNING] {outcome.refused}. It is tried once more.")
         is_news = self._save_refused_best()
+        if not self.ranks.saves:
+            return
         if self.state.history.under_way.batches_done:
             if self._saved_at != (self.state.step, self.state.epoch) or self.not_saved or is_news:
                 self._save(Kind.STEP)
@@ -150,7 +218,7 @@ class Trainer:
 
         It holds up training: the next save, which must know what came of it, has to wait.
         """
-        if not self.ranks.is_first:
+        if not self.ranks.saves:
             return False
         with self.saver.blocked.measured():
             outcome = self.committer.save_refused()
@@ -258,8 +326,14 @@ class Trainer:
             self._tell_where_it_is_saved()
         self.reports.tell(Moment.EPOCH_COMPLETED)  # after the checkpoint: reports can be made from it again
         say(_epoch_line(row, self.facts.options.num_epochs, history))
-        self.draw(_is_at_its_end(history, self.facts.options))
+        self._draw(_is_at_its_end(history, self.facts.options))
         self.reports.tell(Moment.EPOCH_DRAWN)
+
+    def _draw(self, is_last: bool) -> None:
+        """Draw what is due; a stop that comes meanwhile is one between two epochs."""
+        if self.ranks.is_first:
+            with suppress(StopAskedError):
+                self.draw(is_last)
 
     def _validate(self) -> StepMetrics | None:
         """Score the validation part; None if a stop was asked for before its end."""
@@ -291,7 +365,7 @@ class Trainer:
         else:
             self._save_refused_best()
         self._read_clock()
-        if self.ranks.is_first:
+        if self.ranks.saves:
             self._report(self.saver.begin(*take_snapshot(self.state, self.facts, kind)))
         self._saved_at = (self.state.step, self.state.epoch)
 

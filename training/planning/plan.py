@@ -6,10 +6,12 @@ import enum
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from training.checkpoints.history import is_stalled
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
 from training.checkpoints.verified_file import VerifiedFile
+from training.planning.agreement import refuse_number_of_ranks
 from training.planning.facts import Facts
 from training.planning.learning_rate import patience_notes, rate_notes
 from training.planning.refusals import refuse_breaking, refuse_other_run
@@ -48,7 +50,7 @@ class Plan:
     `untrained` are settings that were asked for then and that the checkpoint was not trained with. `was_at` is where
     the run folder was when source was written in it, "" where it is there still or where that is not known.
     `opened` is the file of `source`, verified, to be loaded from. `accepts_changed_audio` says that the rest of an
-    epoch may be trained on other audio than its beginning.
+    epoch may be trained on other audio than its beginning. `num_ranks` processes share the batches of a step.
     """
 
     start: Start
@@ -68,6 +70,11 @@ class Plan:
     opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
     was_at: str = ""
     accepts_changed_audio: bool = False
+    num_ranks: int = 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what only the process has that opened it: the first one hands out what it read."""
+        return {**self.__dict__, "opened": None}
 
     @property
     def begins_branch(self) -> bool:
@@ -86,15 +93,23 @@ class Plan:
         return self.source if resumed and isinstance(self.source, CheckpointRecord) else None
 
 
-def decide(command: Train, facts: Facts) -> Plan:
-    """Return the plan for a command, given what is on disk; raises UserError where there is no safe one."""
+def decide(command: Train, facts: Facts, num_ranks: int = 1) -> Plan:
+    """Return the plan for a command, given what is on disk; raises UserError where there is no safe one.
+
+    A new run takes one batch a step for each of the processes, unless their number was given.
+    """
     plan = _decide_start(command, facts)
+    if num_ranks > 1 and plan.checkpoint is None and "accumulate_steps" not in command.given:
+        plan = replace(plan, options=plan.options.replaced(accumulate_steps=num_ranks))
+    if plan.start is not Start.REACHED:
+        refuse_number_of_ranks(plan.options, num_ranks)
     plan = replace(plan, notes=(*plan.notes, *patience_notes(plan.options)))
     return replace(
         plan,
         config=run_config(command, plan.options),
         opened=facts.opened if plan.source else None,
         accepts_changed_audio=isinstance(command, Resume | AutoResume) and command.accept_changed_audio,
+        num_ranks=num_ranks,
     )
 
 
