@@ -29,7 +29,7 @@ def on_processes(count: int, work: Callable[[Ranks], Result]) -> list[Result]:
     for index in range(count):
         own, its = forking.Pipe(duplex=False)
         launch = Launch(index, count, index, count, "127.0.0.1", store.port, has_store=True)
-        process = forking.Process(target=_answer, args=(launch, work, its), daemon=True)
+        process = forking.Process(target=_answer, args=(launch, work, its))
         process.start()
         its.close()
         started.append((process, own))

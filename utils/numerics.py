@@ -65,8 +65,8 @@ CHANGES: dict[int, tuple[Difference, ...]] = {
     ),
     4: (
         Difference(
-            "with four batches a step and more (--accumulate_steps) gradients are added in pairs, so that any number of "
-            "processes has the same bits: the last bits differ from those of adding one after the other",
+            "with four batches a step and more (--accumulate_steps) gradients are added in pairs, so that any number "
+            "of processes has the same bits: the last bits differ from those of adding one after the other",
             {"accumulate_steps": _FOUR_OR_MORE},
         ),
     ),
