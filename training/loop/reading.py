@@ -1,27 +1,36 @@
-"""Batches as the loop takes them: several make a step, and what goes wrong in reading them is told apart."""
+"""Batches as the loop takes them: what goes wrong in reading them is told apart, and happens to all processes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 
-from training.data.loading import Batch
+from training.data.shares import StepBatches
 from utils.errors import UserError
+from utils.ranks import Ranks
+from utils.waiting import StopAskedError
 
 
 class DataError(UserError):
     """An utterance that cannot be read; the state is whole, since it shows between two steps."""
 
 
-def read(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield the batches, telling what goes wrong in reading them from what goes wrong in using them."""
-    try:
-        yield from batches
-    except UserError as error:
-        raise DataError(str(error)) from error
+def read(steps: Iterator[StepBatches], ranks: Ranks) -> Iterator[StepBatches]:
+    """Yield the steps, or raise in every process what goes wrong in reading the share of one.
 
-
-def grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """Yield what makes one step each: `size` batches, or what is left of them at the end of the epoch."""
-    while group := list(islice(batches, size)):
-        yield group
+    Raises DataError for an utterance that cannot be read, and StopAskedError where a stop comes in any process while
+    it waits for a batch; of several reasons all raise that of the first process.
+    """
+    while True:
+        step, failure = None, None
+        try:
+            step = next(steps, None)
+        except StopAskedError as error:
+            failure = error
+        except UserError as error:
+            failure = error
+        for found in ranks.gather(failure):
+            if found is not None:
+                raise found if isinstance(found, StopAskedError) else DataError(str(found)) from failure
+        if step is None:
+            return
+        yield step

@@ -18,7 +18,10 @@ import torch
 from training.checkpoints.history import EpochMetrics, History, StepMetrics, is_stalled
 from training.checkpoints.record import Kind
 from training.data.batches import TrainingBatches, ValidationBatches
-from training.loop.reading import DataError, grouped, read
+from training.data.shares import Share
+from training.loop.exchange import Exchange
+from training.loop.passes import pass_once_more, validate
+from training.loop.reading import DataError, read
 from training.loop.step import take_step
 from training.loop.taking_over import TakenOver
 from training.loop.undoing import StepUndo
@@ -29,7 +32,7 @@ from training.saving.background_saving import Saver
 from training.saving.commit import Committer, Outcome
 from training.settings.options import Options
 from training.state.snapshot import RunFacts, take_snapshot
-from training.state.train_state import Observed, TrainState
+from training.state.train_state import TrainState
 from training.tasks.task import Task
 from utils.console import say
 from utils.errors import UserError
@@ -100,6 +103,8 @@ class Trainer:
         """
         self._clock = time.monotonic()
         self._began_at = self.state.step
+        self._share = Share(self.ranks.index, self.ranks.count, self.facts.options.accumulate_steps)
+        self._exchange = Exchange(self.ranks.group, self._share) if self.ranks.count > 1 else None
         self._undo = StepUndo(self.state.networks.values(), self.state.optimizers.values())
         cause: UserError | None = None
         shortage = ""
@@ -247,20 +252,20 @@ class Trainer:
             seconds_of_epoch=history.times[-1].seconds if history.times else None,
         ) as bar:
             began = self._unblocked_clock()
-            batches = read(self.training.batches(history.epoch + 1, under_way.batches_done, self.stop))
-            for group in grouped(batches, self.facts.options.accumulate_steps):
+            steps = self.training.steps(history.epoch + 1, under_way.batches_done, self._share, self.stop)
+            for given in read(steps, self.ranks):
                 for network in state.networks.values():
                     network.train()
                 with self._undo.step():
-                    result = take_step(state, self.task, group)
+                    result = take_step(state, self.task, given, self.ranks, self._exchange)
                 history.pace.steps += 1
                 history.pace.step_seconds += self._unblocked_clock() - began
                 if history.step == self._began_at + 1:  # only now do the optimizers have their moments
                     self.saver.prepare()
-                under_way.add(result.loss, result.utterances, len(group))
+                under_way.add(result.loss, result.utterances, given.num_batches)
                 for observed in result.observed:
                     state.observed.add(observed)
-                bar.advance(result.utterances, under_way.mean_loss, self._running_figure, len(group))
+                bar.advance(result.utterances, under_way.mean_loss, self._running_figure, given.num_batches)
                 self._report(self.saver.collect())
                 if not self._is_to_stop:
                     self._after_step()
@@ -332,49 +337,22 @@ class Trainer:
 
     def _validate(self) -> StepMetrics | None:
         """Score the validation part; None if a stop was asked for before its end."""
-        state = self.state
-        for network in state.networks.values():
-            network.eval()
-        seen: list[Observed] = []
-        label = f"epoch {state.epoch + 1}/{self.facts.options.num_epochs} validation"
-        with progress(label, self.validation.num_batches) as bar:
-            for batch in read(self.validation.batches(stop=self.stop)):
-                seen.append(self.task.validation_step(state, batch.to(self.task.device)))
-                bar.advance(utterances=len(batch))
-                if self._is_to_stop:
-                    return None
-        joined = {name: torch.cat([observed[name] for observed in seen]) for name in seen[0]}
-        figures, kept = self.task.validated(state.step, joined)
-        state.kept.update(kept)
-        return StepMetrics(state.epoch, state.step, figures)
+        label = f"epoch {self.state.epoch + 1}/{self.facts.options.num_epochs} validation"
+        return validate(self.state, self.task, self.validation, label, ranks=self.ranks, stop=self.stop)
 
     def _pass_once_more(self, row: EpochMetrics) -> Mapping[str, Any] | None:
-        """Return what the task keeps of its last pass, nothing where there is none; None if a stop was asked for.
-
-        It comes before the epoch is completed, so that a stop within it is one within the epoch: what goes on there
-        begins the pass anew, and a checkpoint of the last epoch always has what it made.
-        """
-        history, options = self.state.history, self.facts.options
+        """Return what the task keeps of its last pass after the last epoch of all; None if a stop was asked for."""
+        history = self.state.history
         completed = replace(history, epoch=row.epoch, epochs=[*history.epochs, row])
-        if not _is_at_its_end(completed, options):
+        if not _is_at_its_end(completed, self.facts.options):
             return {}
-        last_pass = self.task.last_pass(self.state, completed)
-        if last_pass is None:
-            return {}
-        with progress(last_pass.label, self.training.num_batches_per_epoch) as bar:
-            for batch in read(self.training.batches(row.epoch + 1, stop=self.stop)):
-                last_pass.take(batch.to(self.task.device))
-                bar.advance(utterances=len(batch))
-                if self._is_to_stop:
-                    return None
-        return last_pass.kept()
+        return pass_once_more(self.state, self.task, self.training, completed, ranks=self.ranks, stop=self.stop)
 
     def _metrics_of_epoch(self, validated: StepMetrics) -> EpochMetrics:
         history = self.state.history
-        found = {
-            **self.task.train_figures(history.under_way.mean_loss, self.state.observed.joined()),
-            **validated.figures,
-        }
+        observed = self.state.observed
+        trained = self.ranks.broadcast(lambda: self.task.train_figures(history.under_way.mean_loss, observed.joined()))
+        found = {**trained, **validated.figures}
         in_order = {figure.name: found[figure.name] for figure in history.figures.all}
         return EpochMetrics(history.epoch + 1, history.step, in_order, self.state.learning_rate)
 
