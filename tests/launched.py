@@ -1,11 +1,10 @@
-"""Several processes of one run on this machine, as forks that have imported all they need; and what befalls one of them."""
+"""Several processes of one run on this machine, as forks that have imported all they need; what befalls one of them."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,27 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed as dist
+
 from main import main
-from utils.launch import Launch
 
 ENDS_WITHIN_S = 120.0  # of a machine that does other things too
-
-
-def free_port() -> int:
-    """Return a port that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def launch_of(index: int, count: int, port: int) -> Launch:
-    """Return what find_launch says of a process of this machine."""
-    return Launch(index, count, index, count, "127.0.0.1", port)
 
 
 def environment_of(index: int, count: int, port: int) -> dict[str, str]:
     """Return what torchrun tells a process of this machine."""
     numbers = {"RANK": index, "WORLD_SIZE": count, "LOCAL_RANK": index, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
-    return {"MASTER_ADDR": "127.0.0.1", **{name: str(number) for name, number in numbers.items()}}
+    texts = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    return {**texts, **{name: str(number) for name, number in numbers.items()}}
 
 
 @dataclass
@@ -43,6 +34,7 @@ class Several:
     folder: Path
     count: int
     work: Callable[[int], int]
+    store: object = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -52,6 +44,7 @@ class Several:
             process.start()
 
     def _run(self, index: int) -> None:
+        torch.set_num_threads(1)  # those of OpenMP do not survive a fork
         os.setsid()
         os.chdir(self.folder)
         said = os.open(self.place(index), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -82,6 +75,10 @@ class Several:
         assert pid is not None
         os.kill(pid, number)
 
+    def is_running(self, index: int) -> bool:
+        """Whether one of them is there still, hanging or not."""
+        return self.processes[index].is_alive()
+
     def wait_for(self, text: str, index: int = 0) -> None:
         """Return once a process has said this; raises AssertionError where it ends or takes too long."""
         until = time.monotonic() + ENDS_WITHIN_S
@@ -89,11 +86,12 @@ class Several:
             assert self.processes[index].is_alive() and time.monotonic() < until, self.all_said()
             time.sleep(0.01)
 
-    def codes(self) -> list[int | None]:
-        """Return the exit codes once all have ended; what has not by then is killed, and None."""
+    def codes(self, hanging: int | None = None) -> list[int | None]:
+        """Return the exit codes once all but one that hangs have ended; what has not in time is killed, and None."""
         until = time.monotonic() + ENDS_WITHIN_S
-        for process in self.processes:
-            process.join(max(0.0, until - time.monotonic()))
+        for index, process in enumerate(self.processes):
+            if index != hanging:
+                process.join(max(0.0, until - time.monotonic()))
         codes = [process.exitcode for process in self.processes]
         for process, code in zip(self.processes, codes, strict=True):
             if code is None:
@@ -110,16 +108,18 @@ def training(
     **environment: str,
 ) -> Several:
     """Start a training by so many processes in `folder`; `befalls` is called in the process of that number first."""
-    port = free_port()
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun keeps one
 
     def train(index: int) -> int:
         if count > 1:
-            os.environ.update(environment_of(index, count, port))
+            os.environ.update(environment_of(index, count, store.port))
         os.environ.update(environment)
         (befalls or {}).get(index, lambda: None)()
         return main([str(argument) for argument in arguments])
 
-    return Several(folder, count, train)
+    several = Several(folder, count, train)
+    several.store = store
+    return several
 
 
 def at_step(number: int, happens: Callable[[], object], *, after: bool = True) -> Callable[[], None]:
