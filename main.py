@@ -80,6 +80,12 @@ def carry_out(request: requests.Request, launch: Launch) -> int:  # noqa: PLR091
             refuse_repeating(request, launch)
             with joined(launch, request.options.device) as ranks:
                 return train.run(request, ranks)
+        case requests.Evaluate():
+            with joined(launch, request.options.device) as ranks:
+                return evaluate.run(request, ranks)
+        case requests.Score():
+            with joined(launch, request.options.device) as ranks:
+                return score.run(request, ranks)
         case _ if not launch.is_first:
             return 0
         case requests.ListCheckpoints():
@@ -94,10 +100,6 @@ def carry_out(request: requests.Request, launch: Launch) -> int:  # noqa: PLR091
             return check_data.run(request)
         case requests.Metrics():
             return metrics.run(request)
-        case requests.Evaluate():
-            return evaluate.run(request)
-        case requests.Score():
-            return score.run(request)
 
 
 if __name__ == "__main__":

@@ -241,7 +241,7 @@ def test_no_number_is_sent_more_often_than_by_the_ring_of_an_all_reduce() -> Non
         parameters = [torch.zeros(1000, requires_grad=True) for _ in range(8)]
         adding = gradients.Gradients(parameters, range(ranks.index, ranks.index + 1), 4, exchanging)
         with adding.of_batch(ranks.index):
-            torch.cat(parameters).sum().backward()
+            torch.cat(parameters).sum().backward()  # type: ignore[no-untyped-call]
         adding.complete()
         assert all(torch.equal(parameter.grad, torch.full((1000,), 4.0)) for parameter in parameters)  # type: ignore[arg-type]
         return exchanging.bytes_sent

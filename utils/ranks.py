@@ -139,3 +139,11 @@ class Alone:
 
     def fence_first(self) -> None:
         """It answers."""
+
+
+def stop_asked(ranks: Ranks, stop: StopRequest) -> bool:
+    """Return whether a stop was asked for in any of the processes; then it was in all of them, by the same signal."""
+    asked = [number for number in ranks.gather(stop.signal) if number is not None]
+    if asked:
+        stop.signal = asked[0]
+    return bool(asked)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from training.settings.requests import Score
 from utils.audio.finding import find_audio_files
+from utils.ranks import Ranks
 
 
-def run(request: Score) -> int:
+def run(request: Score, ranks: Ranks) -> int:
     """Find the files, before anything slow, score them and return the exit code."""
     found = find_audio_files(request.own_audio, request.flag)
     from training.evaluation import own_audio  # noqa: PLC0415  (imports torch, 2 s)
 
-    return own_audio.score_own_audio(request, found)
+    return own_audio.score_own_audio(request, found, ranks)

@@ -81,7 +81,7 @@ class TrainingBatches:
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        self._labels = part.protocol.labels
+        self._labels = _labels_of(part)
         self._are_bona_fide = [label == 1 for label in part.protocol.labels]
         self._balanced = balanced
         self._batch_size = batch_size
@@ -135,7 +135,7 @@ class ValidationBatches:
 
     def __init__(self, part: CorpusPart, *, batch_size: int, num_workers: int = 0, pin_memory: bool = False) -> None:
         self._keys = _batch_keys(0, range(len(part)), batch_size)
-        self._labels = [NO_LABEL if trial.label is None else trial.label for trial in part.protocol.trials]
+        self._labels = _labels_of(part)
         self._reader = BatchReader(BatchDataset(part, validation_view), num_workers, pin_memory)
 
     @property
@@ -154,6 +154,10 @@ class ValidationBatches:
     def close(self) -> None:
         """Stop the workers; the next iteration starts new ones."""
         self._reader.close()
+
+
+def _labels_of(part: CorpusPart) -> list[int]:
+    return [NO_LABEL if trial.label is None else trial.label for trial in part.protocol.trials]
 
 
 def _steps(

@@ -11,13 +11,14 @@ from utils.console import say
 from utils.errors import EXIT_FAILURE, EXIT_INTERRUPTED
 from utils.json_text import json_text
 from utils.progress import progress
+from utils.ranks import Ranks
 
 
-def score_own_audio(command: Score, found: FoundAudio) -> int:
+def score_own_audio(command: Score, found: FoundAudio, ranks: Ranks) -> int:
     """Score the files with the command's detector and return the exit code: 1 if one has no score, 130 after Ctrl-C.
 
-    Ctrl-C ends it at once; what is scored by then has been printed, or is in the JSON. Raises UserError where there is
-    no detector.
+    Several processes share the batches out, and the first says what came of it. Ctrl-C ends it at once; what is scored
+    by then has been printed, or is in the JSON. Raises UserError where there is no detector.
     """
     subject = load_subject(command)
     table = ScoreTable(found.files, subject.judge)
@@ -27,14 +28,14 @@ def score_own_audio(command: Score, found: FoundAudio) -> int:
     stopped = False
     try:
         with progress("scoring", count_windows(found.files), unit="windows") as bar:
-            for one in score_files(subject, found.files, bar):
+            for one in score_files(subject, found.files, bar, ranks):
                 scored.append(one)
                 bar.make_way()
                 tell(table.row(one))
     except KeyboardInterrupt:
         stopped = True
     tell(f"\n{summary_text(scored, len(found.files), subject.judge)}")
-    if command.as_json:
+    if command.as_json and ranks.is_first:
         say(json_text(score_document(subject, scored, found)))
     if stopped:
         return EXIT_INTERRUPTED

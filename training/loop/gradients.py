@@ -102,9 +102,8 @@ def _sent_when_ready(
 
     with ExitStack() as hooks:
         for index, parameter in enumerate(parameters):
-            hooks.callback(
-                parameter.register_post_accumulate_grad_hook(lambda _, index=index: send(index)).remove  # type: ignore[misc]
-            )
+            hook = parameter.register_post_accumulate_grad_hook(lambda _, index=index: send(index))  # type: ignore[no-untyped-call]
+            hooks.callback(hook.remove)
         yield
     with torch.no_grad():
         for index in range(len(parameters)):

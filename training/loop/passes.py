@@ -9,13 +9,13 @@ import torch
 
 from training.checkpoints.history import History, StepMetrics
 from training.data.batches import TrainingBatches, ValidationBatches
+from training.data.reading import read
 from training.data.shares import one_batch_each
-from training.loop.reading import read
 from training.state.train_state import Observed, TrainState
 from training.tasks.task import Task
 from utils.interruption import StopRequest
 from utils.progress import progress
-from utils.ranks import Ranks
+from utils.ranks import Ranks, stop_asked
 
 
 def validate(
@@ -34,7 +34,7 @@ def validate(
             for of_process in ranks.gather(own):
                 seen += of_process
             bar.advance(len(each.labels), batches=each.num_batches)
-            if ranks.any(stop.requested):
+            if stop_asked(ranks, stop):
                 return None
     joined = {name: torch.cat([observed[name] for observed in seen]) for name in seen[0]}
     figures, kept = ranks.broadcast(lambda: task.validated(state.step, joined))
@@ -62,6 +62,6 @@ def pass_once_more(
                     last_pass.add(part)
             done += each.num_batches
             bar.advance(len(each.labels), batches=each.num_batches)
-            if ranks.any(stop.requested):
+            if stop_asked(ranks, stop):
                 return None
     return last_pass.kept()

@@ -57,7 +57,7 @@ def take_step(
         parameters = _parameters_of(optimizer)
         statistics = Statistics(state.networks.values())
         gradients = Gradients(parameters, given.own, given.num_batches, exchange)
-        own = []
+        own: list[_Part] = []
         with statistics.set_aside():
             for number, batch in given.numbered():
                 _seed(task, state.step, number, phase)
@@ -67,16 +67,16 @@ def take_step(
                 own.append(_Part(part.value.detach(), part.observed, statistics.taken()))
         gradients.complete()
         norm, parts = _told(own, _norm_of(parameters), ranks)
-        loss = sum((part.loss.item() for part in parts), 0.0)
+        loss = sum((found.loss.item() for found in parts), 0.0)
         _require_finite(loss, norm.item(), state, given.num_batches)
-        for part in parts:
-            statistics.move(part.statistics)
+        for found in parts:
+            statistics.move(found.statistics)
         if task.options.clip_grad_norm is not None:
             clip_grads_with_norm_(parameters, task.options.clip_grad_norm, norm.to(task.device))
         optimizer.step()
         state.schedulers[schedule].step()
         total += loss
-        observed += [part.observed for part in parts]
+        observed += [found.observed for found in parts]
     _seed(task, state.step, given.num_batches, "after the step")  # the same whoever had the last batch
     state.history.step += 1
     return StepResult(total, len(given.labels), tuple(observed))

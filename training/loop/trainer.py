@@ -18,10 +18,10 @@ import torch
 from training.checkpoints.history import EpochMetrics, History, StepMetrics, is_stalled
 from training.checkpoints.record import Kind
 from training.data.batches import TrainingBatches, ValidationBatches
+from training.data.reading import DataError, read
 from training.data.shares import Share
 from training.loop.exchange import Exchange
 from training.loop.passes import pass_once_more, validate
-from training.loop.reading import DataError, read
 from training.loop.step import take_step
 from training.loop.taking_over import TakenOver
 from training.loop.undoing import StepUndo
@@ -40,7 +40,7 @@ from utils.interruption import StopRequest
 from utils.memory_shortage import memory_shortage
 from utils.peers import PeersStoppedError
 from utils.progress import progress
-from utils.ranks import Alone, Failure, Ranks
+from utils.ranks import Alone, Failure, Ranks, stop_asked
 from utils.waiting import StopAskedError
 
 
@@ -89,11 +89,7 @@ class Trainer:
 
     @property
     def _is_to_stop(self) -> bool:
-        """Whether a stop was asked for in any process of the run; then it was in all of them."""
-        asked = [number for number in self.ranks.gather(self.stop.signal) if number is not None]
-        if asked:
-            self.stop.signal = asked[0]
-        return bool(asked)
+        return stop_asked(self.ranks, self.stop)
 
     def train(self) -> None:
         """Train until `is_done` or a stop is asked for; then `last_saved` is the state as it is.

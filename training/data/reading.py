@@ -1,4 +1,4 @@
-"""Batches as the loop takes them: what goes wrong in reading them is told apart, and happens to all processes."""
+"""Batches as several processes take them: what goes wrong in reading them is told apart, and happens to all."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ def read(steps: Iterator[StepBatches], ranks: Ranks) -> Iterator[StepBatches]:
     it waits for a batch; of several reasons all raise that of the first process.
     """
     while True:
-        step, failure = None, None
+        step: StepBatches | None = None
+        failure: StopAskedError | UserError | None = None
         try:
             step = next(steps, None)
-        except StopAskedError as error:
-            failure = error
-        except UserError as error:
+        except (StopAskedError, UserError) as error:
             failure = error
         for found in ranks.gather(failure):
             if found is not None:
