@@ -11,6 +11,7 @@ eight batches of two, of which the last has four, and scores a part by --eval. T
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import os
 import statistics
@@ -30,6 +31,7 @@ from benchmarks.listing import XLS_R_300M_CONFIG
 from benchmarks.measuring import machine_text
 from models.build import create_detector, rebuild_detector
 from models.detector import Detector, DetectorSettings
+from tests import launched
 from tests.comparing import bits
 from tests.conftest import write_corpus
 from tests.launched import training
@@ -48,6 +50,7 @@ from training.tasks.schedule import make_schedule
 from utils.ranks import Ranks
 
 NUMBERS = (1, 2, 4, 8)
+HANGS_AFTER_S = 500.0
 STEPS = ("--batch_size", "2", "--accumulate_steps", "8", "--num_workers", "0", "--num_epochs", "1", "--lr", "1e-3")
 NUM_TRAIN, NUM_DEV = 24, 8
 _G3 = ("--model_type", "g3_heatmap", "--ssl_model", "compact", "--use_contrastive", "--algo", "5")
@@ -103,7 +106,8 @@ def _digest_of_a_run(place: Path, corpus: Path, flags: tuple[str, ...], count: i
 
 
 def _carried_out(place: Path, arguments: list[str], count: int) -> None:
-    several = training(place, arguments, count, OMP_NUM_THREADS="1")
+    befalls = dict.fromkeys(range(count), lambda: faulthandler.dump_traceback_later(HANGS_AFTER_S))
+    several = training(place, arguments, count, befalls, OMP_NUM_THREADS="1")
     if several.codes() != [0] * count:
         raise RuntimeError(several.all_said())
 
@@ -185,6 +189,7 @@ def main(arguments: list[str]) -> int:
     """Show what is asked for, and return 1 where bits differ."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+    launched.ENDS_WITHIN_S = 1.2 * HANGS_AFTER_S
     what, *names = arguments
     print(machine_text(), flush=True)
     if what == "bits":
