@@ -93,7 +93,17 @@ class Schedules:
         return [
             *("--database_path", self.corpus, "--model_type", model, *RUNS[name], "--lr", "1e-3", "--device", "cpu"),
             *(word for flag, value in sizes.items() for word in (f"--{flag}", str(value))),
-            *("--save_interval", "2", "--keep_last_n", "99", "--num_workers", "0", "--auto_resume", "--comment", "ranks"),
+            *(
+                "--save_interval",
+                "2",
+                "--keep_last_n",
+                "99",
+                "--num_workers",
+                "0",
+                "--auto_resume",
+                "--comment",
+                "ranks",
+            ),
         ]
 
     def _leave_alone(self, name: str) -> tuple[Path, float]:
@@ -188,7 +198,7 @@ def _logging(folder: Path, life: int, index: int) -> Callable[[], None]:
 
 
 def assert_every_utterance_once(folder: Path, num_lives: int) -> None:
-    """Raise AssertionError where an epoch lacks an utterance or has one twice, by the last lives that trained each step.
+    """Raise AssertionError where an epoch lacks an utterance or has one twice, by the last life that trained a step.
 
     A step that no checkpoint had when all processes died is trained again: what counts is the last life that did.
     """
