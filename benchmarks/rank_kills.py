@@ -52,7 +52,7 @@ RUNS = {
     "g3_heatmap": ("--ssl_model", "compact", "--use_contrastive", "--algo", "3"),
     "g3_heatmap, bf16": ("--ssl_model", "compact", "--use_contrastive", "--precision", "bf16"),
     "lcnn": ("--clip_grad_norm", "1.0"),
-    "aasist_l": ("--crop", "random"),
+    "lcnn, swa": ("--swa", "--crop", "random", "--val_interval", "4"),
 }
 _GOES_ON_FROM = re.compile(r"goes on from (\S+\.pth)")
 
@@ -78,7 +78,8 @@ class Schedules:
         except AssertionError as error:
             kept = Path(tempfile.mkdtemp(prefix="rank_kills_failed_", dir=self.root.parent)) / folder.name
             end_processes_in(folder)
-            shutil.copytree(folder, kept, symlinks=True)
+            if folder.exists():
+                shutil.copytree(folder, kept, symlinks=True)
             self.failures.append(
                 f"FAILED {name}, schedule {number}: {error}\n  files: {kept}\n  again: "
                 f"python -m benchmarks.rank_kills 1 --seed {self.seed} --first {number} --only {name!r}"
