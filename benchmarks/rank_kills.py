@@ -52,7 +52,7 @@ RUNS = {
     "g3_heatmap": ("--ssl_model", "compact", "--use_contrastive", "--algo", "3"),
     "g3_heatmap, bf16": ("--ssl_model", "compact", "--use_contrastive", "--precision", "bf16"),
     "lcnn": ("--clip_grad_norm", "1.0"),
-    "aasist_l": ("--crop", "random"),
+    "lcnn, swa": ("--swa", "--crop", "random", "--val_interval", "4"),
 }
 _GOES_ON_FROM = re.compile(r"goes on from (\S+\.pth)")
 
@@ -78,7 +78,8 @@ class Schedules:
         except AssertionError as error:
             kept = Path(tempfile.mkdtemp(prefix="rank_kills_failed_", dir=self.root.parent)) / folder.name
             end_processes_in(folder)
-            shutil.copytree(folder, kept, symlinks=True)
+            if folder.exists():
+                shutil.copytree(folder, kept, symlinks=True)
             self.failures.append(
                 f"FAILED {name}, schedule {number}: {error}\n  files: {kept}\n  again: "
                 f"python -m benchmarks.rank_kills 1 --seed {self.seed} --first {number} --only {name!r}"
@@ -93,7 +94,17 @@ class Schedules:
         return [
             *("--database_path", self.corpus, "--model_type", model, *RUNS[name], "--lr", "1e-3", "--device", "cpu"),
             *(word for flag, value in sizes.items() for word in (f"--{flag}", str(value))),
-            *("--save_interval", "2", "--keep_last_n", "99", "--num_workers", "0", "--auto_resume", "--comment", "ranks"),
+            *(
+                "--save_interval",
+                "2",
+                "--keep_last_n",
+                "99",
+                "--num_workers",
+                "0",
+                "--auto_resume",
+                "--comment",
+                "ranks",
+            ),
         ]
 
     def _leave_alone(self, name: str) -> tuple[Path, float]:
@@ -188,7 +199,7 @@ def _logging(folder: Path, life: int, index: int) -> Callable[[], None]:
 
 
 def assert_every_utterance_once(folder: Path, num_lives: int) -> None:
-    """Raise AssertionError where an epoch lacks an utterance or has one twice, by the last lives that trained each step.
+    """Raise AssertionError where an epoch lacks an utterance or has one twice, by the last life that trained a step.
 
     A step that no checkpoint had when all processes died is trained again: what counts is the last life that did.
     """

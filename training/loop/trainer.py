@@ -149,7 +149,7 @@ class Trainer:
         gc.collect()
         is_whole = self._undo.undo()
         self.last_saved, self.not_saved = self.ranks.conclude(lambda: self._saved_after(failure, is_whole))
-        raise UserError(f"{failure.text}. {self._what_is_saved()}", failure.exit_code)
+        raise UserError(f"{failure.text.rstrip('.')}. {self._what_is_saved()}", failure.exit_code)
 
     def _saved_after(self, failure: Failure, is_whole: bool) -> tuple[Path | None, str]:
         """Save what was trained and return where it is, and why it is on no disk, if it is not.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from training.settings.options import Options
-from training.settings.requests import AutoResume, Train
+from training.settings.requests import AutoResume, Evaluate, Score, Train
 from utils.errors import EXIT_FAILURE, EXIT_USAGE, UserError
 from utils.launch import Launch
 from utils.ranks import Ranks
@@ -25,12 +26,14 @@ def refuse_repeating(request: Train, launch: Launch) -> None:
         )
 
 
-def refuse_other_commands(ranks: Ranks, request: Train) -> None:
+def refuse_other_commands(ranks: Ranks, request: Train | Evaluate | Score) -> None:
     """Raise UserError, in all processes, where they were given different flags, or are different programs."""
     if ranks.count == 1:
         return
     told: dict[str, Any] = {f"--{name}": value for name, value in request.options.as_dict().items()}
-    told |= {"what was typed": " ".join(request.arguments), "what was given": sorted(request.given)}
+    others = [field.name for field in fields(request) if field.name not in ("options", "config", "arguments")]
+    values = {name: getattr(request, name) for name in others}
+    told |= {name: sorted(value) if isinstance(value, frozenset) else value for name, value in values.items()}
     program = {"the version of bonafide": VERSION, "the content of its files": source_digest()}
     refuse_differences(ranks, {"the command": type(request).__name__, **told, **program}, EXIT_USAGE)
 

@@ -135,12 +135,12 @@ def _in_full(figure: Figure, row: EpochMetrics | None) -> str:
 
 def training_text(options: Options, num_parameters: int, environment: Mapping[str, Any], num_ranks: int = 1) -> str:
     """Say what trains where; printed right before the first step."""
-    ranks = f"{num_ranks} processes, each on " if num_ranks > 1 else ""
+    each = f" in each of {num_ranks} processes" if num_ranks > 1 else ""
     front_end = f"{options.ssl_model}, " if options.ssl_model else ""
     batches = f", {options.accumulate_steps} batches a step" if options.accumulate_steps > 1 else ""
     return (
         f"Training {options.model_type} ({front_end}{num_parameters / 1e6:.1f} M parameters) on "
-        f"{ranks}{environment['device']}, {environment['num_threads']} threads, {options.precision}{batches}"
+        f"{environment['device']}, {environment['num_threads']} threads{each}, {options.precision}{batches}"
     )
 
 

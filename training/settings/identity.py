@@ -22,7 +22,8 @@ LENGTH = "num_epochs"
 """In the name, but a run of one length goes on as one of another length."""
 _IN_EVERY_NAME = ("model_type", "track", "loss", LENGTH, "batch_size", "lr", "group_size", "use_contrastive")
 _NEVER = ("patience",)
-_UNLESS_TYPED = "accumulate_steps"
+UNLESS_TYPED = "accumulate_steps"
+"""In the name only if it was typed: its default depends on the number of processes, which changes nothing."""
 _MOST_BYTES = 150  # without the comment, which has up to 100: a file system takes 255
 _ESCAPE = "comment-"
 
@@ -69,8 +70,16 @@ def former_name(options: Options) -> str:
 
 def possible_names(options: Options) -> tuple[str, ...]:
     """Return every name that a version of this program gave to the folder of a run with these settings."""
-    untyped = options.replaced(**{_UNLESS_TYPED: options.default_of(_UNLESS_TYPED)})
-    return run_name(options), run_name(untyped), former_name(options)
+    return run_name(options), run_name(untyped(options)), former_name(options)
+
+
+def untyped(options: Options) -> Options:
+    """Return the settings that name a run whose count of batches a step was not typed.
+
+    >>> run_name(untyped(Options(accumulate_steps=4))) == run_name(Options())
+    True
+    """
+    return options.replaced(**{UNLESS_TYPED: options.default_of(UNLESS_TYPED)})
 
 
 def differences(found: Options, asked: Options, given: Set[str]) -> tuple[Change, ...]:
@@ -78,7 +87,7 @@ def differences(found: Options, asked: Options, given: Set[str]) -> tuple[Change
     return tuple(
         change
         for change in every_change(found, asked)
-        if tells_runs_apart(change.name) and (change.name != _UNLESS_TYPED or _UNLESS_TYPED in given)
+        if tells_runs_apart(change.name) and (change.name != UNLESS_TYPED or UNLESS_TYPED in given)
     )
 
 
