@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from typing import TypeVar
 
 import torch
-import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from utils.launch import Launch
 from utils.processes import joined
@@ -23,7 +23,7 @@ def on_processes(count: int, work: Callable[[Ranks], Result]) -> list[Result]:
     """Return what `work` returned in each of `count` processes; one is this process itself."""
     if count == 1:
         return [work(Alone())]
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     forking = multiprocessing.get_context("fork")
     started = []
     for index in range(count):
@@ -34,21 +34,20 @@ def on_processes(count: int, work: Callable[[Ranks], Result]) -> list[Result]:
         its.close()
         started.append((process, own))
     try:
-        answers = [own.recv() if own.poll(AT_MOST_S) else "no answer" for _, own in started]
+        answers = [own.recv() if own.poll(AT_MOST_S) else ([], "no answer") for _, own in started]
     finally:
         for process, own in started:
             process.kill()
             process.join()
             own.close()
-    failed = [answer for answer in answers if isinstance(answer, str)]
-    assert not failed, "\n".join(failed)
-    return [result for (result,) in answers]
+    assert not any(failure for _, failure in answers), "\n".join(failure for _, failure in answers)
+    return [result for results, _ in answers for result in results]
 
 
 def _answer(launch: Launch, work: Callable[[Ranks], Result], answers: Connection) -> None:
     torch.set_num_threads(1)  # those of OpenMP do not survive a fork
     try:
         with joined(launch) as ranks:
-            answers.send((work(ranks),))
+            answers.send(([work(ranks)], ""))
     except BaseException:  # noqa: BLE001  (told to whoever asked)
-        answers.send(traceback.format_exc())
+        answers.send(([], traceback.format_exc()))

@@ -20,6 +20,7 @@ from training.checkpoints.record import FORMAT, Kind
 from training.checkpoints.sealed_file import write_sealed
 from training.data.batches import Batch
 from training.data.loading import BatchDataset, BatchKey, BatchReader
+from training.data.shares import StepBatches
 from training.evaluation import scoring
 from training.evaluation.partial_scores import PartialScores
 from training.reports import points
@@ -38,6 +39,7 @@ from training.state.snapshot import take_snapshot
 from utils.corpora import CorpusPart
 from utils.corpora.trials import Protocol, Trial
 from utils.interruption import StopRequest
+from utils.ranks import Alone
 from utils.text_column import TextColumn
 
 RUN = RunDirectory(Path("models/run"))

@@ -23,7 +23,7 @@ from tests.several import on_processes
 from training.checkpoints.history import History, UnfinishedEpoch
 from training.data.loading import Batch
 from training.data.shares import Share, StepBatches
-from training.loop import exchange, gradients, step
+from training.loop import exchange, gradients, same_state, step
 from training.loop.batch_tree import Node, joined, nodes_of, sum_of
 from training.settings.options import Options
 from training.settings.tasks import DETECTION
@@ -231,6 +231,21 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all_before_anything_chan
     assert first == second
     assert first[0].startswith("training diverged: the loss is nan at step 1, batches 1 to 4 of epoch 1")
     assert first[1]
+
+
+def test_a_process_whose_state_is_another_is_named_by_all() -> None:
+    def required(ranks: Ranks) -> str:
+        state = new_state(Options())
+        same_state.require_same_state(state, ranks)
+        if ranks.index == 1:
+            state.networks["model"].norms.running_var[2] += 1e-6  # type: ignore[operator, index, union-attr]
+        with pytest.raises(UserError) as raised:
+            same_state.require_same_state(state, ranks)
+        return str(raised.value)
+
+    for message in on_processes(2, required):
+        assert message.startswith("process 1 does not hold the state of process 0 any more: 1 of ")
+        assert "model.norms.running_var" in message
 
 
 def test_no_number_is_sent_more_often_than_by_the_ring_of_an_all_reduce() -> None:

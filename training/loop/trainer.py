@@ -22,6 +22,7 @@ from training.data.reading import DataError, read
 from training.data.shares import Share
 from training.loop.exchange import Exchange
 from training.loop.passes import pass_once_more, validate
+from training.loop.same_state import require_same_state
 from training.loop.step import take_step
 from training.loop.taking_over import TakenOver
 from training.loop.undoing import StepUndo
@@ -312,6 +313,7 @@ class Trainer:
         kept = self._pass_once_more(row)
         if kept is None:
             return
+        require_same_state(self.state, self.ranks)
         self._read_clock()
         history.complete_epoch(row, self.training.num_batches_per_epoch)
         self.state.observed.clear()
