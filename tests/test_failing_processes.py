@@ -5,9 +5,7 @@ The runs are those of a toy task: four steps in two epochs, of four batches, but
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +94,8 @@ class Row:
 
 KILLED = "was killed, or its machine is gone. --auto_resume goes on from"
 TABLE = [
-    Row("the second is killed", 1, in_epoch_2(die), [1, -9], f"error: process 1 (host .*) {KILLED}", "step_3"),
-    Row("the first is killed", 0, in_epoch_2(die), [-9, 1], f"error: process 0 (host .*) {KILLED}", "step_3"),
+    Row("the second is killed", 1, in_epoch_2(die), [1, -9], f"error: process 1 .* {KILLED}", "step_3"),
+    Row("the first is killed", 0, in_epoch_2(die), [-9, 1], f"error: process 0 .* {KILLED}", "step_3"),
     Row("the first is killed in a save", 0, die_in_the_first_save, [-9, 1], KILLED, "epoch_1"),
     Row("the second is to stop", 1, at_step(3, be_told_to_stop), [143, 143], "Stopped by SIGTERM in epoch 2", "step_3"),
     Row("the second has no memory", 1, in_epoch_2(have_no_memory), [1, 1], "process 1 .*: memory ran out", "step_3"),
@@ -118,7 +116,7 @@ def test_all_end_and_one_process_goes_on_to_the_same_bits(
     lives = training(tmp_path / "run", command, 2, {row.whom: row.befalls})
     assert lives.codes(hanging=row.whom if "hang" in row.why else None) == row.codes, lives.all_said()
     said = lives.all_said()
-    assert len(__import__("re").findall(row.says, said)) == 1, said
+    assert len(re.findall(row.says, said)) == 1, said
     assert said.count("error: ") <= 1, said
     assert (run_of(tmp_path / "run") / f"checkpoint_{row.saved}.pth").exists(), said
     alone = training(tmp_path / "run", command, 1)

@@ -24,7 +24,11 @@ SRUN = {
 TABLE = [
     ("nothing said", {}, Launch()),
     ("a platform's number of machines, one", {"WORLD_SIZE": "1"}, Launch()),
-    ("torchrun, one process", {**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1", **RESTARTED}, Launch(0, 1, 0, 1, "", 0, 1, 3)),
+    (
+        "torchrun, one process",
+        {**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1", **RESTARTED},
+        Launch(0, 1, 0, 1, "", 0, 1, 3),
+    ),
     ("another launcher with torchrun's words", TORCHRUN, Launch(3, 4, 3, 4, "a17", 29500)),
     ("torchrun", TORCHRUN | ON_TWO_NODES, Launch(3, 4, 1, 2, "a17", 29500, has_store=True)),
     ("torchrun, again", TORCHRUN | ON_TWO_NODES | RESTARTED, Launch(3, 4, 1, 2, "a17", 29500, 1, 3, has_store=True)),
@@ -44,9 +48,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("why", "environment", "found"), TABLE, ids=[row[0] for row in TABLE])
-def test_the_environment_says_how_a_process_was_started(
-    why: str, environment: dict[str, str], found: Launch
-) -> None:
+def test_the_environment_says_how_a_process_was_started(why: str, environment: dict[str, str], found: Launch) -> None:
     assert find_launch(environment) == found, why
 
 

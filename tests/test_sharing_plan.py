@@ -51,7 +51,14 @@ GOES_ON: list[tuple[str, tuple[str, int], str, int, str, int]] = [
     ("longer", (UNTYPED, 4), "--auto_resume --num_epochs 150", 2, LONGER, 4),
     ("by --resume", (UNTYPED, 4), "--resume --model_path {path}", 2, UNTYPED, 4),
     ("longer, by --resume", (UNTYPED, 4), "--resume --model_path {path} --num_epochs 150", 2, LONGER, 4),
-    ("of one process by several, given now", (UNTYPED, 1), "--resume --model_path {path} --accumulate_steps 2", 2, "", 2),
+    (
+        "of one process by several, given now",
+        (UNTYPED, 1),
+        "--resume --model_path {path} --accumulate_steps 2",
+        2,
+        "",
+        2,
+    ),
 ]
 
 
