@@ -18,6 +18,7 @@ import torch.distributed as dist
 from main import main
 
 ENDS_WITHIN_S = 120.0  # of a machine that does other things too
+_STORES: list[dist.TCPStore] = []  # for good: a fork that frees one waits for a thread that it has not
 
 
 def environment_of(index: int, count: int, port: int) -> dict[str, str]:
@@ -34,7 +35,6 @@ class Several:
     folder: Path
     count: int
     work: Callable[[int], int]
-    store: object = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -117,9 +117,8 @@ def training(
         (befalls or {}).get(index, lambda: None)()
         return main([str(argument) for argument in arguments])
 
-    several = Several(folder, count, train)
-    several.store = store
-    return several
+    _STORES.append(store)
+    return Several(folder, count, train)
 
 
 def at_step(number: int, happens: Callable[[], object], *, after: bool = True) -> Callable[[], None]:
