@@ -22,7 +22,7 @@ import torch
 from benchmarks.measuring import machine_text
 from models.build import create_detector
 from models.detector import DetectorSettings
-from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES
+from models.names import COMPACT, FRONT_END_TYPES, DETECTOR_TYPES
 from training.export import onnx_file, torchscript_file
 from training.export.checking import differences, noise, random_cases, takes_any_length
 from training.export.scored_detector import Score, ScoredDetector
@@ -84,7 +84,7 @@ def main(repeats: int, model_types: Sequence[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--model_types", nargs="+", choices=MODEL_TYPES, default=MODEL_TYPES)
+    parser.add_argument("--model_types", nargs="+", choices=DETECTOR_TYPES, default=DETECTOR_TYPES)
     typed = parser.parse_args()
     torch.set_num_threads(1)
     main(typed.repeats, typed.model_types)

@@ -18,7 +18,7 @@ from torch import Tensor
 from main import main
 from models.build import create_detector
 from models.detector import DetectorSettings, scores
-from models.names import FRONT_END_TYPES, MODEL_TYPES
+from models.names import FRONT_END_TYPES, DETECTOR_TYPES
 from tests.conftest import SMALL_RUN, write_corpus
 from tests.loading import load_payload, load_weights
 from tests.records import validated
@@ -76,7 +76,7 @@ def greatest(original: Score, exported: Score, cases: Mapping[str, Tensor]) -> f
 # Every detector
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_onnxruntime_gives_the_outputs_of_every_detector(model_type: str, tmp_path: Path) -> None:
     detector = untrained(model_type)
     model = onnx_file.converted(detector, any_length=False)  # trying any length takes as long again
@@ -87,7 +87,7 @@ def test_onnxruntime_gives_the_outputs_of_every_detector(model_type: str, tmp_pa
     assert greatest(detector, score, random_cases(any_length=False)) < TOLERANCE
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_torchscript_gives_the_outputs_of_every_detector(model_type: str, tmp_path: Path) -> None:
     detector = untrained(model_type)
     traced = torchscript_file.trace(detector)
