@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measuring import PROGRAM, machine_text, run_once
-from models.names import COMPACT, FRONT_END_TYPES, DETECTOR_TYPES
+from models.names import COMPACT, DETECTOR_TYPES, FRONT_END_TYPES
 from utils.scores.score_files import read_scores
 
 PRECISIONS = ("fp32", "bf16")

@@ -157,7 +157,7 @@ class _PeriodDiscriminator(nn.Module):
         missing = -waveform.shape[-1] % self.period
         if missing:
             waveform = mirrored(waveform, 0, missing)
-        return _judged(self.convs, self.conv_post, waveform.unflatten(-1, (-1, self.period)))
+        return _judged(self.convs, self.conv_post, waveform.reshape(*waveform.shape[:2], -1, self.period))
 
 
 class _ScaleDiscriminator(nn.Module):

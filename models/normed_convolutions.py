@@ -1,4 +1,4 @@
-"""Convolutions whose weights are normed, under the names that published vocoders store: weight_g, weight_v, weight_orig.
+"""Convolutions whose weights are normed, under the names that published vocoders store: weight_g, weight_v and so on.
 
 They compute what `torch.nn.utils.weight_norm` and `spectral_norm` compute, without hooks: the weight is a function of
 the parameters wherever it is used, so that a network can be copied, traced and converted as it is. torch's newer
@@ -68,27 +68,47 @@ class _SpectralNormed(Norm):
 class WeightNormedConv1d(_WeightNormed):
     """A one-dimensional convolution; its weights begin as those of `nn.Conv1d`."""
 
-    def __init__(self, inputs: int, outputs: int, size: int, **how: int) -> None:
-        plain = nn.Conv1d(inputs, outputs, size, **how)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> None:
+        plain = nn.Conv1d(inputs, outputs, size, groups=groups)
         super().__init__(plain.weight)
-        self.bias, self._how = plain.bias, how
+        self.bias, self._how = plain.bias, (stride, padding, dilation, groups)
 
     def forward(self, values: Tensor) -> Tensor:
         """Return (batch, outputs, samples) of (batch, inputs, samples)."""
-        return F.conv1d(values, self.weight(), self.bias, **self._how)
+        return F.conv1d(values, self.weight(), self.bias, *self._how)
 
 
 class SpectralNormedConv1d(_SpectralNormed):
     """A one-dimensional convolution whose weight stretches nothing to more than its length."""
 
-    def __init__(self, inputs: int, outputs: int, size: int, **how: int) -> None:
-        plain = nn.Conv1d(inputs, outputs, size, **how)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> None:
+        plain = nn.Conv1d(inputs, outputs, size, groups=groups)
         super().__init__(plain.weight)
-        self.bias, self._how = plain.bias, how
+        self.bias, self._how = plain.bias, (stride, padding, dilation, groups)
 
     def forward(self, values: Tensor) -> Tensor:
         """Return (batch, outputs, samples) of (batch, inputs, samples)."""
-        return F.conv1d(values, self.weight(), self.bias, **self._how)
+        return F.conv1d(values, self.weight(), self.bias, *self._how)
 
 
 class WeightNormedConvTranspose1d(_WeightNormed):
@@ -119,4 +139,5 @@ class WeightNormedConv2d(_WeightNormed):
 
 def _lengths(weight: Tensor) -> Tensor:
     """Return the length of the part that each first index has, in as many dimensions as `weight`."""
-    return weight.flatten(1).norm(dim=1).reshape(-1, *(1,) * (weight.dim() - 1))
+    lengths = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    return lengths.reshape(-1, *(1,) * (weight.dim() - 1))

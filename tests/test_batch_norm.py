@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from models.batch_norm import BatchNorm1d, BatchNorm2d
 from models.build import create_detector
 from models.detector import Detector, DetectorSettings
-from models.names import FRONT_END_TYPES, DETECTOR_TYPES
+from models.names import DETECTOR_TYPES, FRONT_END_TYPES
 
 GRADIENT_TOLERANCE = 2e-6
 """What torch's own makes of contiguous maps is not further off, at these sizes."""

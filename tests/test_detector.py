@@ -12,7 +12,7 @@ import torch
 
 from models.build import DETECTORS, RAW_DETECTORS, create_detector, rebuild_detector
 from models.detector import AttentionWeights, DetectorSettings, scores
-from models.names import FRONT_END_TYPES, DETECTOR_TYPES, RAW_WAVEFORM_TYPES
+from models.names import DETECTOR_TYPES, FRONT_END_TYPES, RAW_WAVEFORM_TYPES
 from utils.errors import UserError
 
 COMPACT = DetectorSettings(ssl_model="compact", use_contrastive=True)

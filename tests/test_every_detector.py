@@ -11,7 +11,7 @@ import torch
 
 from models.build import create_detector, rebuild_detector
 from models.detector import Detector, DetectorSettings
-from models.names import FRONT_END_TYPES, DETECTOR_TYPES
+from models.names import DETECTOR_TYPES, FRONT_END_TYPES
 from models.precision import autocast, log_odds
 from training.tasks.losses import weighted_cross_entropy
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.names import FRONT_END_TYPES, DETECTOR_TYPES, TYPES_WITH_SETTING, XLS_R_300M
+from models.names import DETECTOR_TYPES, FRONT_END_TYPES, TYPES_WITH_SETTING, XLS_R_300M
 from training.settings.options import SETTINGS, Options, options_from_record
 from utils.errors import EXIT_USAGE, UserError
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.audio.waveforms import CROP_SAMPLES, Waveform, fit_length
+from utils.audio.waveforms import Waveform, fit_length
 from utils.seeding import generator_at
 
 PEAK = 0.95

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from training.checkpoints.verified_file import VerifiedFile
 from training.data.database import corpus_place
 from training.evaluation.default_output import default_output
 from training.evaluation.origin import origin_of
@@ -57,9 +58,12 @@ class Evaluated:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def evaluate(command: Evaluate) -> Evaluated:
-    """Score the evaluation set with the detector that the command names; raises UserError where that is impossible."""
-    subject = load_subject(command)
+def evaluate(command: Evaluate, opened: VerifiedFile | None = None) -> Evaluated:
+    """Score the evaluation set with the detector that the command names; raises UserError where that is impossible.
+
+    `opened` is its file, where that was looked at already.
+    """
+    subject = load_subject(command, opened)
     part = _open_part(subject, command.subset or EVERY_SUBSET)
     keys = _keys_of(part, Labels(subject.options.label_1))
     measured = _measured_subset(keys, part, command.subset)

@@ -1,9 +1,10 @@
 """Which settings tell one run from another, and the name that they give its folder.
 
-The name begins with some settings, eight of a detector, and ends with the comment, as documented; every other setting that changes what is computed and has
-not its default stands between them, as `seed2`. So two runs that give different results have different names. What is
-never in it: the data, whose identity is the content of the protocols, --patience, and a count of --accumulate_steps
-that was not typed (its default depends on the number of processes, which changes nothing).
+The name begins with some settings, eight for a detector, and ends with the comment, as documented; every other setting
+that changes what is computed and has not its default stands between them, as `seed2`. So two runs that give different
+results have different names. What is never in it: the data, whose identity is the content of the protocols, --patience,
+and a count of --accumulate_steps that was not typed (its default depends on the number of processes, which changes
+nothing).
 """
 
 from __future__ import annotations

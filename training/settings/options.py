@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES, TEMPORAL_BIASES, TYPES_WITH_SETTING, VOCODER_SIZES, XLS_R_300M
+from models.names import (
+    COMPACT,
+    FRONT_END_TYPES,
+    MODEL_TYPES,
+    TEMPORAL_BIASES,
+    TYPES_WITH_SETTING,
+    VOCODER_SIZES,
+    XLS_R_300M,
+)
 from training.settings.data import DEMO_DATABASE, DataSettings
 from training.settings.learning_rates import RATE_OF_DETECTOR, default_rate
 from training.settings.name_template import NameTemplate
@@ -47,8 +55,8 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
         "detector",
         OnChange.REFUSED,
         "detector: g3_heatmap, sls or ssl_mean, on a self-supervised front-end; aasist or aasist_l, on the waveform; "
-        "lcnn, on cepstra (LFCC); spectrogram_resnet18 or spectrogram_swin, on mel spectra. Or a vocoder, hifigan, which "
-        "makes speech from mel spectra and is trained on the bona fide utterances",
+        "lcnn, on cepstra (LFCC); spectrogram_resnet18 or spectrogram_swin, on mel spectra. Or hifigan, a "
+        "vocoder: from mel spectra to speech, trained on the bona fide utterances",
         choices=MODEL_TYPES,
     )
     vocoder_size: str = setting(

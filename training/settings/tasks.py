@@ -175,13 +175,14 @@ _DETECTOR_BEGINS = (
 class TaskDescription:
     """What is known of a task before it is loaded.
 
-    `begins` says how the name of a run's folder begins: a format string with names of settings. `refuses` says of a
+    `trains` is what it trains, in a word. `begins` says how the name of a run's folder begins: a format string with names of settings. `refuses` says of a
     verb's flag why it makes no sense for what this task trains, and `unused` are the settings that it has no use for.
     With `own_schedule` its learning rate follows other rules than those of --scheduler, which planning does not know.
     """
 
     name: str
     figures: Figures
+    trains: str = "detector"
     begins: str = _DETECTOR_BEGINS
     unused: tuple[str, ...] = ()
     refuses: Mapping[str, str] = field(default_factory=dict)
@@ -243,6 +244,7 @@ VOCODER = TaskDescription(
             Figure("val", "mel", "mel distance", rank=1, listed=True, chart="Mel distance", floor=0.0),
         )
     ),
+    trains="vocoder",
     begins="{model_type}_{vocoder_size}_{num_epochs}_{batch_size}_{lr}",
     unused=(
         *("track", "crop", "precision", *(one.name for one in fields(RawBoostSettings))),

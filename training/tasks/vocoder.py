@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -17,7 +17,6 @@ from models.hifigan import (
     Generator,
     MultiPeriodDiscriminator,
     MultiScaleDiscriminator,
-    VocoderShape,
     adversarial_loss,
     discriminator_loss,
     feature_loss,
@@ -25,23 +24,26 @@ from models.hifigan import (
 from models.log_mel import HifiGanMel
 from training.checkpoints.weights import Weights, load_into, taken_text
 from training.data.batches import TrainingBatches, ValidationBatches
-from training.data.loading import Batch
+from training.data.loading import Batch, read_waveforms
 from training.data.segments import SegmentView, beginning_view
 from training.settings.options import Options
 from training.settings.tasks import VOCODER, TaskDescription
 from training.state.train_state import Observed, TrainState
-from training.tasks.task import Built, Loss, Networks, Payload, Spectrogram, Step, Task
-from training.tasks.vocoder_weights import NETWORKS, all_networks, published_remark
+from training.tasks.task import AudioExample, Built, Loss, Networks, Payload, Spectrogram, Step, Task
+from training.tasks.vocoder_shape import SHAPE, shape_in, stored_shape
+from training.tasks.vocoder_weights import NETWORKS, OTHER_SIZE, all_networks, published_remark
+from training.tasks.vocoding import Vocoder, mel_distances
+from utils.audio.waveforms import SAMPLE_RATE_HZ
 from utils.corpora import Corpus, CorpusPart, bona_fide_of
+from utils.interruption import StopRequest
 
 MEL_WEIGHT = 45
 """Of the mel distance beside the adversarial and feature losses; the latter's 2 is in `feature_loss`."""
 RATE_OF_EPOCHS = 0.999
 _BETAS = (0.8, 0.99)
 _DISCRIMINATORS = ("mpd", "msd")
+_NUM_EXAMPLES = 4
 _BY_DISCRIMINATORS, _BY_GENERATOR = "discriminator_optimizer", "generator_optimizer"
-SHAPE = "vocoder_shape"
-"""The key of the payload from which the networks are built again."""
 _LAST, _FIRST = "spectrograms", "first_spectrogram"
 
 
@@ -65,8 +67,9 @@ class VocoderTask(Task):
 
     def build(self, source: Payload | Weights | None) -> Built:
         """Return generator and discriminators; a file of weights must have all three, of one step."""
-        is_stored = source is not None and not isinstance(source, Weights)
-        shape = shape_in(source) if is_stored else SHAPES[self.options.vocoder_size]
+        shape = SHAPES[self.options.vocoder_size]
+        if source is not None and not isinstance(source, Weights):
+            shape = shape_in(source)
         networks = {
             "generator": Generator(shape),
             "mpd": MultiPeriodDiscriminator(shape),
@@ -75,10 +78,10 @@ class VocoderTask(Task):
         remark = ""
         if isinstance(source, Weights):
             parts = all_networks(source)
-            told = [taken_text(part, load_into(networks[name], part)) for name, part in parts.items()]
+            told = [taken_text(part, load_into(networks[name], part, OTHER_SIZE)) for name, part in parts.items()]
             told.append(published_remark(source))
             remark = "\n".join(filter(None, told))
-        return Built(networks, {SHAPE: asdict(shape)}, reused=NETWORKS, remark=remark)
+        return Built(networks, {SHAPE: stored_shape(shape)}, reused=NETWORKS, remark=remark)
 
     def optimizers(self, networks: Networks) -> dict[str, Optimizer]:
         """Return AdamW for the discriminators together and for the generator; weight decay is 0.01, as published."""
@@ -102,10 +105,18 @@ class VocoderTask(Task):
     def batches(self, corpus: Corpus, train: CorpusPart) -> tuple[TrainingBatches, ValidationBatches]:
         """Return segments of the training utterances, and the beginnings of those of the dev part."""
         options = self.options
-        how = {"batch_size": options.batch_size, "num_workers": options.num_workers}
-        pin = self.device.type == "cuda"
-        training = TrainingBatches(train, seed=options.seed, view=SegmentView(options.seed), pin_memory=pin, **how)
-        return training, ValidationBatches(corpus.dev, view=beginning_view, pin_memory=pin, **how)
+        size, workers, pin = options.batch_size, options.num_workers, self.device.type == "cuda"
+        training = TrainingBatches(
+            train,
+            batch_size=size,
+            seed=options.seed,
+            view=SegmentView(options.seed),
+            num_workers=workers,
+            pin_memory=pin,
+        )
+        return training, ValidationBatches(
+            corpus.dev, batch_size=size, view=beginning_view, num_workers=workers, pin_memory=pin
+        )
 
     def loss(self, state: TrainState, batch: Batch, step: Step) -> Loss:
         """Return the loss of the discriminators, then that of the generator, weighted by the batch's share of the step.
@@ -192,20 +203,17 @@ class VocoderTask(Task):
             shown.append(Spectrogram("Made of it after the first epoch", first["made"]))
         return [*shown, Spectrogram("Made of it at the last validation", last["made"])]
 
-
-def shape_in(payload: Any) -> VocoderShape:
-    """Return the shape of the networks that a payload is of."""
-    stored = {name: _tuples(value) for name, value in payload[SHAPE].items()}
-    return VocoderShape(**stored)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
-
-
-def mel_distances(one: Tensor, other: Tensor) -> Tensor:
-    """Return the mean absolute difference (batch,) of two mel spectrograms (batch, bands, frames)."""
-    return (one - other).abs().mean(dim=(1, 2))
+    def audio_examples(self, networks: Networks, part: CorpusPart, stop: StopRequest) -> Sequence[AudioExample]:
+        """Return a few validation utterances, each beside its copy, whose figure is the mel distance between them."""
+        vocoder = Vocoder(networks["generator"].eval(), self.device)
+        chosen = [int(place) for place in np.linspace(0, len(part) - 1, min(_NUM_EXAMPLES, len(part)))]
+        sounds = read_waveforms([part.audio_paths[index] for index in chosen], stop)
+        found = []
+        for index, sound in zip(chosen, sounds, strict=True):
+            name, copy = part.protocol.trials[index].utterance, vocoder.copy(sound)
+            found.append(AudioExample(name, "bona fide", 0.0, sound, SAMPLE_RATE_HZ))
+            found.append(AudioExample(name, "vocoded", copy.mel_distance, copy.waveform, SAMPLE_RATE_HZ))
+        return found
 
 
 def _of_each(loss: Tensor, batch: Batch) -> Tensor:

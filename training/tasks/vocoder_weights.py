@@ -24,6 +24,7 @@ from utils.errors import UserError
 
 NETWORKS = ("generator", "mpd", "msd")
 """The networks of a vocoder, by the names that the published files have for them too."""
+OTHER_SIZE = "Most likely --vocoder_size is not that of these weights, or they are of another network"
 _PUBLISHED = re.compile(r"g_([0-9]+)")
 _MEL = {"num_mels": NUM_BANDS, "n_fft": WINDOW_SAMPLES, "hop_size": HOP_SAMPLES, "win_size": WINDOW_SAMPLES, "fmin": 0}
 

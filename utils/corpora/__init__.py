@@ -12,8 +12,8 @@ __all__ = [
     "CorpusPart",
     "PartName",
     "audio_folder",
+    "bona_fide_of",
     "find_corpus",
     "find_evaluation_part",
-    "bona_fide_of",
     "limit_examples",
 ]

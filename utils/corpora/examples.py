@@ -14,8 +14,8 @@ from utils.seeding import generator_at
 def limit_examples(part: CorpusPart, num_examples: int, seed: int) -> CorpusPart:
     """Return `num_examples` trials of `part`, drawn by `seed`, in the protocol's order and proportion of classes.
 
-    Each class that is there keeps at least one trial. The protocol keeps the content hash of the whole file. Raises UserError for
-    fewer than 2 examples or more than there are.
+    Each class that is there keeps at least one trial. The protocol keeps the content hash of the whole file. Raises
+    UserError for fewer than 2 examples or more than there are.
     """
     if not 2 <= num_examples <= len(part):
         raise UserError(
@@ -40,7 +40,9 @@ def bona_fide_of(part: CorpusPart) -> CorpusPart:
     """
     kept = [index for index, trial in enumerate(part.protocol.trials) if trial.is_bona_fide]
     if not kept:
-        raise UserError(f"{part.protocol.path}: none of its {len(part)} trials is bona fide speech: pass another corpus")
+        raise UserError(
+            f"{part.protocol.path}: none of its {len(part)} trials is bona fide speech: pass another corpus"
+        )
     return _part_of(part, kept)
 
 
