@@ -139,5 +139,5 @@ class WeightNormedConv2d(_WeightNormed):
 
 def _lengths(weight: Tensor) -> Tensor:
     """Return the length of the part that each first index has, in as many dimensions as `weight`."""
-    lengths = torch.linalg.vector_norm(weight.flatten(1), dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(weight.flatten(1), dim=1)
     return lengths.reshape(-1, *(1,) * (weight.dim() - 1))

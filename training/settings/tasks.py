@@ -175,9 +175,10 @@ _DETECTOR_BEGINS = (
 class TaskDescription:
     """What is known of a task before it is loaded.
 
-    `trains` is what it trains, in a word. `begins` says how the name of a run's folder begins: a format string with names of settings. `refuses` says of a
-    verb's flag why it makes no sense for what this task trains, and `unused` are the settings that it has no use for.
-    With `own_schedule` its learning rate follows other rules than those of --scheduler, which planning does not know.
+    `trains` is what it trains, in a word. `begins` says how the name of a run's folder begins: a format string with
+    names of settings. `refuses` says of a verb's flag why it makes no sense for what this task trains, and `unused` are
+    the settings that it has no use for. With `own_schedule` its learning rate follows other rules than those of
+    --scheduler, which planning does not know.
     """
 
     name: str
