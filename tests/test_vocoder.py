@@ -29,8 +29,10 @@ from training.tasks.vocoder_weights import NETWORKS
 from training.tasks.vocoding import Vocoder
 from utils.errors import EXIT_USAGE, UserError
 
-PARTS = ("generator", "mpd", "msd", "generator_optimizer", "discriminator_optimizer")
-PARTS += ("generator_scheduler", "discriminator_scheduler")
+PARTS = (
+    *NETWORKS,
+    *("generator_optimizer", "discriminator_optimizer", "generator_scheduler", "discriminator_scheduler"),
+)
 NARROW = VocoderShape(
     (8, 8, 4),
     (16, 16, 8),
@@ -107,7 +109,8 @@ def test_stopped_in_either_phase_of_any_step_it_ends_with_the_bits_of_never_stop
 ) -> None:
     """A signal before the generator's update comes after that of the discriminators: no file has one of them alone."""
     original = VocoderTask.loss
-    phases = dict(enumerate((*VocoderTask.phases, *reversed(VocoderTask.phases)) * 2))
+    first, second = VocoderTask.phases
+    phases = dict(enumerate((first, second, second, first) * 2))
 
     def loss_and_signal(task: VocoderTask, state: Any, batch: Any, step: Any) -> Any:
         if step.phase == phases[state.step]:
@@ -225,7 +228,7 @@ def published(trained: Path, step: int, of_discriminators: int, name: int | None
     folder.mkdir(exist_ok=True)
     torch.save({"generator": payload["generator_state_dict"]}, folder / f"g_{step:08d}")
     parts = {part: payload[f"{part}_state_dict"] for part in ("mpd", "msd")}
-    optimizers = {f"optim_{letter}": {"state": {}, "param_groups": []} for letter in "gd"}
+    optimizers: dict[str, Any] = {f"optim_{letter}": {"state": {}, "param_groups": []} for letter in "gd"}
     found = {**parts, **optimizers, "steps": of_discriminators, "epoch": 3}
     torch.save(found, folder / f"do_{of_discriminators if name is None else name:08d}")
     config = {"num_mels": 80, "n_fft": 1024, "hop_size": 256, "win_size": 1024, "fmin": 0, "fmax": 8000}
@@ -304,7 +307,7 @@ def test_the_generator_is_exported_and_gives_the_same_waveforms(
         assert main(["--export", name, "--model_path", str(trained / LAST)]) == 0
     told = capsys.readouterr().out
     assert "vocoder:     hifigan small, epoch 2" in told and "mel (batch, 80, frames): any batch, any length" in told
-    exported = torch.jit.load(trained / "checkpoint_epoch_2.torchscript")
+    exported = torch.jit.load(trained / "checkpoint_epoch_2.torchscript")  # type: ignore[no-untyped-call]
     (waveform,) = exported(torch.zeros(1, 80, 7))
     assert waveform.shape == (1, 7 * 256)
 
