@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -218,17 +219,19 @@ POLICIES = [
 ]
 
 
-def histories() -> Iterator[tuple[list[CheckpointRecord], EpochMetrics | None]]:
-    """Yield a hundred folders as trainings leave them that are killed and resumed at random."""
+@cache
+def histories() -> Sequence[tuple[list[CheckpointRecord], EpochMetrics | None]]:
+    """Return a hundred folders as trainings leave them that are killed and resumed at random."""
     chance = random.Random(20260301)
+    made = []
     for _ in range(100):
         steps = sorted(chance.sample(range(1, 130), chance.randrange(1, 25)))
         epochs = range(1, steps[-1] // STEPS_PER_EPOCH + 1)
         there = [epoch(number) for number in epochs if chance.random() < 0.8]
         there += [step(number) for number in steps]
         chance.shuffle(there)
-        best = metrics(chance.choice(epochs)) if epochs else None
-        yield there, best
+        made.append((there, metrics(chance.choice(epochs)) if epochs else None))
+    return made
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +26,6 @@ from training.settings.name_template import CHECKPOINT_SUFFIXES
 
 SECONDS_TO_LEAVE = 30.0
 FREE = ("num_workers", "sync_save")  # what the kills draw anew at each start
-_BEFORE_A_SAVE = {"config.yaml", "trained_names.bin", "training_log.csv", "report.html", ".lock"}
 _STOPPED_IN = re.compile(r"saved in (\S+)$", re.MULTILINE)
 
 
@@ -94,32 +92,6 @@ def assert_same_end(folder: Path, undisturbed: Path, stopped_in: set[str]) -> No
         assert not (found := _differences(folder / name, undisturbed / name)), f"{name}: {found[:3]}"
     curves, wanted = _curves(folder), _curves(undisturbed)
     assert curves == wanted, f"curves: {curves ^ wanted}"
-
-
-def never_saved(folder: Path) -> set[Path]:
-    """Return the versions moved aside that hold settings and no checkpoint: of starts killed before their first save.
-
-    The next start cannot know that nothing was trained in them, and moves them like any earlier run.
-    """
-    versions = [path for path in folder.glob("models/*/version_*") if path.is_dir()]
-    return {version for version in versions if {path.name for path in version.iterdir()} <= _BEFORE_A_SAVE}
-
-
-def drop_never_saved(folder: Path) -> None:
-    """Delete those versions, in models/ and logs/, and number the others from 1, as where nobody was killed."""
-    dropped = never_saved(folder)
-    for run in (folder / "models").glob("*/"):
-        number = 0
-        for version in sorted(run.glob("version_*"), key=lambda path: int(path.name.rpartition("_")[2])):
-            logs = folder / "logs" / run.name / version.name
-            if version in dropped:
-                shutil.rmtree(version)
-                shutil.rmtree(logs, ignore_errors=True)
-                continue
-            number += 1
-            for place in (version, logs):
-                if place.exists():
-                    place.rename(place.with_name(f"version_{number}"))
 
 
 def _compared(folder: Path) -> Iterator[str]:

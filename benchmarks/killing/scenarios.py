@@ -11,7 +11,7 @@ COMPACT = ("--ssl_model", "compact", "--batch_size", "4", "--lr", "1e-3", "--see
 EVERY_STEP = ("--save_interval", "1")
 CURVES = ("--wandb", "--wandb_mode", "offline") if find_spec("wandb") else ()
 CONTRASTIVE = ("--use_contrastive", "--algo", "5", "--crop", "random")
-FIGURES = ("--visualize_attention", "--viz_samples", "2", "--viz_frequency", "2")
+FIGURES = ("--visualize_attention", "--viz_samples", "1", "--viz_frequency", "2")
 RUN, FIRST_EPOCH = "{run}", "{run}/checkpoint_epoch_1_first.pth"
 
 

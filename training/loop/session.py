@@ -53,6 +53,7 @@ from training.saving.background_saving import (
     tensors_that_steps_change,
 )
 from training.saving.commit import Committer, Outcome, prune
+from training.saving.dead_disk import DeadDiskError
 from training.saving.store import CheckpointStore, load_payload
 from training.settings.changes import Change
 from training.settings.options import Options
@@ -63,11 +64,12 @@ from training.tasks.registry import make_task
 from training.tasks.task import Built, Task
 from utils.console import say
 from utils.corpora import Corpus, CorpusPart, find_corpus, limit_examples
+from utils.ending import leave_now
 from utils.errors import EXIT_FAILURE, UserError
 from utils.interruption import StopRequest, stop_on_signals
 from utils.machine import choose_device, describe_environment, differences_that_may_change_bits, make_deterministic
 from utils.ranks import Ranks
-from utils.waiting import NEVER
+from utils.waiting import NEVER, say_aside
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         _prepared(plan, store, lock, start.payload, state.history, names=names),
         _told(plan, task, state, data.validation_part) as reports,
         stop_on_signals() as stop,
-        _saving(plan, store, state, task.device, names) as (saver, committer),
+        _saving(plan, store, state, task.device, names, stop=stop) as (saver, committer),
     ):
         reports.stop = stop
         trainer = Trainer(
@@ -125,7 +127,11 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         )
         del start  # what its payload holds was copied into the state
         say(training_text(options, state.num_parameters, facts.environment))
-        trainer.train()
+        try:
+            trainer.train()
+        except DeadDiskError as error:  # nothing that comes below may wait for that disk, too
+            say_aside(f"error: {unsaved_text(str(error), trainer.last_saved)}")
+            leave_now(stop.exit_code)
         if stop.signal is not None and not trainer.is_done:
             reports.interrupted = f"by {stop.signal.name}"
         if trainer.is_done and not trainer.not_saved:
@@ -302,7 +308,13 @@ def _model_files(plan: Plan) -> list[Path]:
 
 @contextmanager
 def _saving(
-    plan: Plan, store: CheckpointStore, state: TrainState, device: torch.device, names: TrainedNames | None
+    plan: Plan,
+    store: CheckpointStore,
+    state: TrainState,
+    device: torch.device,
+    names: TrainedNames | None,
+    *,
+    stop: StopRequest,
 ) -> Iterator[tuple[Saver[Outcome], Committer]]:
     """Yield what saves the state, and what makes each save part of the run.
 
@@ -320,7 +332,8 @@ def _saving(
         saver = DirectSaver(committer.commit)
     else:
         pinned = device.type == "cuda"
-        saver = BackgroundSaver(committer.commit, lambda: tensors_that_steps_change(networks, optimizers), pinned)
+        tensors = lambda: tensors_that_steps_change(networks, optimizers)  # noqa: E731
+        saver = BackgroundSaver(committer.commit, tensors, pinned, stop)
     with fence_before_updates(saver.fence, optimizers):
         try:
             yield saver, committer

@@ -16,6 +16,7 @@ from training.runs.finding import find_source, what_is_in
 from training.runs.move_journal import read_move_journal
 from training.runs.own_folder import NearRun, Wanted, changes_to, find_run, kept_folder
 from training.runs.survey import Candidates, RunFolder, find_latest_usable, survey_folder
+from training.runs.untrained import is_untrained
 from training.settings.identity import LENGTH
 from training.settings.options import Options
 from training.settings.requests import AutoResume, Resume, Train
@@ -33,8 +34,8 @@ class Facts:
     checkpoint. `other_length` is the latest usable checkpoint of the same run of another length, and `similar` are runs
     that differ in little. For an experiment `run` is one of its versions: one that is there, or, with `is_new_version`,
     the next, whose folder does not exist. `passed_versions` are newer ones that hold no checkpoint, and `similar` those
-    of other settings. `opened` is the one file of these that would be loaded:
-    `source`, or a usable candidate.
+    of other settings. `is_left_over` says that `run` is what a start left that ended before anything was saved.
+    `opened` is the one file of these that would be loaded: `source`, or a usable candidate.
     """
 
     options: Options
@@ -46,6 +47,7 @@ class Facts:
     similar: tuple[NearRun, ...] = ()
     is_new_version: bool = False
     passed_versions: tuple[Path, ...] = ()
+    is_left_over: bool = False
     opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
 
 
@@ -57,7 +59,7 @@ def collect_facts(command: Train, lost: Sequence[UnusableFile] = ()) -> Facts:
     """
     facts = _collected(command, lost)
     read_move_journal(facts.run.folder)
-    return facts
+    return replace(facts, is_left_over=bool(facts.run.entries) and is_untrained(facts.run))
 
 
 def _collected(command: Train, lost: Sequence[UnusableFile]) -> Facts:
@@ -78,7 +80,10 @@ def _collected(command: Train, lost: Sequence[UnusableFile]) -> Facts:
 
 
 def _facts_of_run(options: Options, opened: VerifiedFile | None = None, *, goes_on: bool = False) -> Facts:
-    """Find the run folder that the options name: for an experiment that of `opened` if it goes on, else a new one."""
+    """Find the run folder that the options name: for an experiment that of `opened` if it goes on, else a new one.
+
+    A new one is the next version, or the newest where nothing was trained in it.
+    """
     if options.experiment is None:
         source = opened.source if opened and goes_on else None
         kept = kept_folder(source, options) if isinstance(source, CheckpointRecord) else None
@@ -87,8 +92,10 @@ def _facts_of_run(options: Options, opened: VerifiedFile | None = None, *, goes_
         experiment = find_experiment(options.experiment)
         own = experiment.folder_of(opened.path) if opened and goes_on else None
         if own is None:
-            new = RunFolder(experiment.next_folder)
-            return Facts(options, new, opened.source if opened else None, is_new_version=True, opened=opened)
+            left_over = experiment.left_over()
+            new = left_over or RunFolder(experiment.next_folder)
+            source = opened.source if opened else None
+            return Facts(options, new, source, is_new_version=not left_over, opened=opened)
         folder = own
     if opened and is_folder(folder) and folder.samefile(opened.path.parent):  # however --model_path was typed
         opened = opened.named(folder / opened.path.name)

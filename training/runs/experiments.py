@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.runs.directory import (
+    LOCK_NAME,
     LOGS_ROOT,
     OUTPUTS_ROOT,
     VERSIONS_NAME,
     is_version,
     version_number,
 )
+from training.runs.lock import is_let_go
 from training.runs.own_folder import Wanted, find_run
 from training.runs.survey import RunFolder, holds_checkpoints, survey_folder, versions_in
+from training.runs.untrained import is_untrained
 from training.settings.options import Options
 from utils.folders import is_folder, readable_names_in
 
@@ -38,6 +41,15 @@ class Experiment:
         """Return the newest version that holds a checkpoint, damaged or not; None where none does."""
         surveyed = (survey_folder(folder) for folder in self.folders)
         return next((run for run in surveyed if run.all_checkpoints or run.unusable), None)
+
+    def left_over(self) -> RunFolder | None:
+        """Return the newest version if a start left it that ended before anything was saved; None where none did."""
+        newest = next(iter(self.folders), None)
+        number = version_number(self.next_folder.name)
+        if newest is None or number is None or newest.name != f"version_{number - 1}":
+            return None
+        run = survey_folder(newest)
+        return run if is_let_go(newest / LOCK_NAME) and is_untrained(run) else None
 
 
 def find_experiment(name: str) -> Experiment:

@@ -4,7 +4,8 @@ The name begins with some settings, eight for a detector, and ends with the comm
 that changes what is computed and has not its default stands between them, as `seed2`. So two runs that give different
 results have different names. What is never in it: the data, whose identity is the content of the protocols, --patience,
 and a count of --accumulate_steps that was not typed (its default depends on the number of processes, which changes
-nothing).
+nothing). Nor do --accumulate_steps and --adam tell runs apart where they were not typed: a run goes on with those that
+it has.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from training.settings.setting import OnChange
 LENGTH = "num_epochs"
 """In the name, but a run of one length goes on as one of another length."""
 _NEVER = ("patience",)
-_UNLESS_TYPED = "accumulate_steps"
+_UNLESS_TYPED = ("accumulate_steps", "adam")
 _MOST_BYTES = 150  # without the comment, which has up to 100: a file system takes 255
 _ESCAPE = "comment-"
 
@@ -72,7 +73,7 @@ def former_name(options: Options) -> str:
 
 def possible_names(options: Options) -> tuple[str, ...]:
     """Return every name that a version of this program gave to the folder of a run with these settings."""
-    untyped = options.replaced(**{_UNLESS_TYPED: options.default_of(_UNLESS_TYPED)})
+    untyped = options.replaced(**{name: options.default_of(name) for name in _UNLESS_TYPED})
     return run_name(options), run_name(untyped), former_name(options)
 
 
@@ -81,7 +82,7 @@ def differences(found: Options, asked: Options, given: Set[str]) -> tuple[Change
     return tuple(
         change
         for change in every_change(found, asked)
-        if tells_runs_apart(change.name) and (change.name != _UNLESS_TYPED or _UNLESS_TYPED in given)
+        if tells_runs_apart(change.name) and (change.name not in _UNLESS_TYPED or change.name in given)
     )
 
 

@@ -104,6 +104,14 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
         "fp32, or bf16: bfloat16 autocast with fp32 weights",
         choices=("fp32", "bf16"),
     )
+    adam: str = setting(
+        "fused",
+        "machine",
+        OnChange.REFUSED,
+        "how Adam's update is computed: fused, some four times as fast on a CPU, or plain, as runs of earlier versions "
+        "do; the last bits differ, so a run keeps the one that it began with",
+        choices=("fused", "plain"),
+    )
     device: str = setting("auto", "machine", OnChange.FREE, "auto (a GPU if there is one), cpu, cuda or cuda:N")
     num_workers: int = setting(
         2, "machine", OnChange.FREE, "processes that read audio; the results do not depend on it", at_least=0
@@ -332,12 +340,18 @@ def _is_of(value: Any, kind: type) -> bool:
     return type(value) is kind or (kind is float and type(value) is int and value.bit_length() < 1024)
 
 
+_BEFORE_IT_EXISTED = {"adam": "plain"}
+
+
 def options_from_record(stored: Mapping[str, Any]) -> Options:
-    """Rebuild the options of a checkpoint; a setting that did not exist yet when it was saved has its default."""
+    """Rebuild the options of a checkpoint.
+
+    A setting that did not exist yet when it was saved has the value of that time, which is its default but for --adam.
+    """
     unknown = sorted(set(stored) - set(SETTINGS))
     if unknown:
         raise UserError(
             f"the checkpoint has settings this version does not know ({', '.join(unknown)}): "
             "it was written by a newer bonafide, update this one"
         )
-    return Options(**stored)
+    return Options(**(_BEFORE_IT_EXISTED | dict(stored)))

@@ -89,8 +89,9 @@ class VocoderTask(Task):
             _BY_DISCRIMINATORS: [one for name in ("msd", "mpd") for one in networks[name].parameters()],
             _BY_GENERATOR: list(networks["generator"].parameters()),
         }
+        fused = True if self.options.adam == "fused" else None
         return {
-            phase: torch.optim.AdamW(of_phase, self.options.lr, betas=_BETAS, weight_decay=0.01)
+            phase: torch.optim.AdamW(of_phase, self.options.lr, betas=_BETAS, weight_decay=0.01, fused=fused)
             for phase, of_phase in parameters.items()
         }
 
