@@ -20,14 +20,17 @@ from main import main
 from models.hifigan import SHAPES, VocoderShape
 from tests.comparing import bits, differences
 from tests.loading import load_payload
+from training.checkpoints.verified_file import open_verified
 from training.data.segments import SegmentView, at_peak
 from training.evaluation import vocoding
 from training.settings.identity import run_name
 from training.settings.options import Options, options_from_record
 from training.tasks.vocoder import VocoderTask
 from training.tasks.vocoder_weights import NETWORKS
-from training.tasks.vocoding import Vocoder
+from training.tasks.vocoding import Vocoder, generator_in
+from utils.corpora import find_corpus
 from utils.errors import EXIT_USAGE, UserError
+from utils.waiting import NEVER
 
 PARTS = (
     *NETWORKS,
@@ -340,6 +343,17 @@ def test_a_copy_has_the_length_and_the_level_of_its_source() -> None:
     for samples in (1, 300, 1025, 5000):
         copy = vocoder.copy(np.full(samples, 0.25, np.float32))
         assert copy.waveform.shape == (samples,) and copy.waveform == pytest.approx(0.25)
+
+
+def test_it_is_heard_beside_its_source(trained: Path, corpus: Path) -> None:
+    options = Options(model_type="hifigan", vocoder_size="small")
+    task, part = VocoderTask(options, torch.device("cpu")), find_corpus(corpus).dev
+    generator = generator_in(open_verified(trained / LAST), options)[0]
+    examples = task.audio_examples({"generator": generator}, task.heard(part), NEVER)
+    assert [one.label for one in examples] == ["bona fide", "vocoded"] * 4
+    source, copy = examples[:2]
+    assert source.name == copy.name and source.waveform.shape == copy.waveform.shape
+    assert (source.score, copy.measure) == (0.0, "mel distance") and copy.score > 0.5
 
 
 def test_the_shape_of_a_size_may_change_and_a_checkpoint_keeps_its_own(

@@ -90,13 +90,17 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class AudioExample:
-    """An exhibit: an utterance (samples,) float32 at `rate` Hz, what it is, and the figure that it has."""
+    """An exhibit: an utterance (samples,) float32 at `rate` Hz, what it is, and a figure of it.
+
+    `measure` says which figure `score` is.
+    """
 
     name: str
     label: str
     score: float
     waveform: Any
     rate: int
+    measure: str = "score"
 
 
 @dataclass(frozen=True, eq=False)

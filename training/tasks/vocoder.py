@@ -43,6 +43,7 @@ RATE_OF_EPOCHS = 0.999
 _BETAS = (0.8, 0.99)
 _DISCRIMINATORS = ("mpd", "msd")
 _NUM_EXAMPLES = 4
+_MEASURE = "mel distance"
 _BY_DISCRIMINATORS, _BY_GENERATOR = "discriminator_optimizer", "generator_optimizer"
 _LAST, _FIRST = "spectrograms", "first_spectrogram"
 
@@ -212,8 +213,8 @@ class VocoderTask(Task):
         found = []
         for index, sound in zip(chosen, sounds, strict=True):
             name, copy = part.protocol.trials[index].utterance, vocoder.copy(sound)
-            found.append(AudioExample(name, "bona fide", 0.0, sound, SAMPLE_RATE_HZ))
-            found.append(AudioExample(name, "vocoded", copy.mel_distance, copy.waveform, SAMPLE_RATE_HZ))
+            found.append(AudioExample(name, "bona fide", 0.0, sound, SAMPLE_RATE_HZ, _MEASURE))
+            found.append(AudioExample(name, "vocoded", copy.mel_distance, copy.waveform, SAMPLE_RATE_HZ, _MEASURE))
         return found
 
 
