@@ -445,8 +445,9 @@ def _cannot_write(plan: Plan, error: OSError) -> UserError:
 
 def _open_data(options: Options, task: Task, ranks: Ranks) -> _Data:
     corpus = _open_corpus(options, ranks)
-    train = corpus.train
     identity = corpus.identity | audio_identity((corpus.train, corpus.dev), options.seed)
+    corpus = replace(corpus, train=task.heard(corpus.train), dev=task.heard(corpus.dev))
+    train = corpus.train
     if options.num_examples:
         train = limit_examples(train, options.num_examples, options.seed)
     training, validation = task.batches(corpus, train)

@@ -195,7 +195,7 @@ def _continued(command: Train, stored: Options, names: Set[str]) -> Options:
     too: a setting of the checkpoint's detector that the other one has no use for would be blamed instead.
     """
     if "model_type" in names and command.options.model_type != stored.model_type:
-        names = names | set(TYPES_WITH_SETTING)
+        names = names | set(TYPES_WITH_SETTING) | set(command.options.task.unused) | set(stored.task.unused)
     return stored.replaced(**{name: getattr(command.options, name) for name in names})
 
 
