@@ -1,6 +1,7 @@
 """Kills real trainings, evaluations and exports at drawn moments; they must end like undisturbed ones.
 
-    python -m benchmarks.kills [KILLS] [--seed N] [--only SCENARIO ...] [--first N] [--mutants]
+    python -m benchmarks.kills [KILLS] [--seed N] [--only SCENARIO ...] [--first N]
+                              [--two_networks | --mutants]
 
 Each scenario (benchmarks/killing/scenarios.py) is a few commands in one folder, which together use every feature that
 writes. Each command is started, ended by SIGKILL or SIGTERM, sent to it alone or to its process group, and repeated as
@@ -12,7 +13,9 @@ curves and scores must be those of the undisturbed run, bit for bit, and no temp
 empty version may be left. KILLS counts SIGKILLs. What fails is kept and printed with the command that draws the same
 moments again (which the machine meets at other instructions: repeat it some times).
 
---mutants puts faults into the program, one after the other, and kills until it is noticed that something is wrong.
+--two_networks kills trainings of a small task instead (tests/toy_task.py): a second for a kill, forks alone.
+--mutants puts faults into the program, one after the other, lets it train that task, and kills until it is noticed that
+something is wrong.
 """
 
 from __future__ import annotations
@@ -20,10 +23,11 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -31,13 +35,15 @@ import torch
 
 from benchmarks.killing import ends
 from benchmarks.killing.ends import end_processes_in
-from benchmarks.killing.life import run_program
 from benchmarks.killing.mutants import MUTANTS, mutated
 from benchmarks.killing.phases import import_phases
-from benchmarks.killing.scenarios import SCENARIOS
-from benchmarks.killing.trying import Kills
+from benchmarks.killing.scenarios import SCENARIOS, TWO_NETWORKS
+from benchmarks.killing.trying import Kills, Undisturbed
 from benchmarks.measuring import machine_text
+from main import main as run_program
 from tests.conftest import write_corpus
+from tests.crash_states.scenarios import warm_up
+from tests.toy_task import registered
 
 SEED = 20261126
 IMPORTED_ONCE = (
@@ -45,8 +51,10 @@ IMPORTED_ONCE = (
     *("tensorboard.summary.writer.record_writer", "tensorboard.compat.proto.event_pb2"),
     *("wandb", "wandb.apis.public", "wandb.sdk.launch", "onnxscript", "onnxruntime", "torch.onnx._internal.exporter"),
 )
-MUTANT_KILLS = 150
-MUTANT_SECONDS_TO_LEAVE = 5.0
+ONE_FRESH_IN = 10
+MUTANT_RUNS = 12
+MUTANT_COLUMNS = 120
+MUTANT_SECONDS_TO_LEAVE = 1.0
 MEMORY = Path("/dev/shm")  # what a kill can leave does not depend on the disk
 
 
@@ -59,21 +67,20 @@ def _corpus(place: Path) -> Path:
     return corpus
 
 
-def _try_mutants(kills: Kills, chosen: list[str]) -> int:
-    """Return how many mutants no kill showed."""
-    scenarios = [scenario for scenario in SCENARIOS if scenario.name in chosen]
+def _try_mutants(place: Path, seed: int) -> int:
+    """Kill programs with faults, which train the two networks, and return how many of them no kill showed."""
     ends.SECONDS_TO_LEAVE = MUTANT_SECONDS_TO_LEAVE
+    undisturbed: dict[str, Undisturbed] = {}
     unseen = 0
     for name in MUTANTS:
-        kills.program = mutated(name, run_program)
-        before, kills.failures = kills.done, []
-        for number in range(MUTANT_KILLS):
-            if kills.failures or kills.done - before >= MUTANT_KILLS:
-                break
-            kills.try_out(scenarios[number % len(scenarios)], number)
+        kills = Kills(place, place / "corpus", seed, None, 0, mutated(name, run_program), undisturbed=undisturbed)
+        for number in range(MUTANT_RUNS):
+            if not kills.failures:
+                kills.try_out(TWO_NETWORKS[0], number)
+        end_processes_in(place)
+        shown = kills.failures[0].splitlines()[0][:MUTANT_COLUMNS] if kills.failures else "NOT NOTICED"
+        print(f"MUTANT {name}: {shown} ({kills.done} kills)", flush=True)
         unseen += not kills.failures
-        shown = kills.failures[0].splitlines()[0][:120] if kills.failures else "NOT NOTICED"
-        print(f"MUTANT {name}: {shown} ({kills.done - before} kills)", flush=True)
     return unseen
 
 
@@ -82,10 +89,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kills")
     parser.add_argument("kills", nargs="?", type=int, default=200)
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--only", nargs="+", metavar="SCENARIO", default=[s.name for s in SCENARIOS])
+    parser.add_argument("--only", nargs="+", metavar="SCENARIO")
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--two_networks", action="store_true")
     parser.add_argument("--mutants", action="store_true")
     asked = parser.parse_args()
+    small = asked.two_networks or asked.mutants
+    chosen = [one for one in (TWO_NETWORKS if small else SCENARIOS) if asked.only is None or one.name in asked.only]
+    if not chosen:
+        parser.error(f"--only: no scenario of these is called so: {', '.join(asked.only)}")
     print(machine_text(), flush=True)
     os.environ["OMP_NUM_THREADS"] = "1"  # of those that are no forks
     torch.set_num_threads(1)
@@ -93,17 +105,24 @@ def main() -> int:
         with suppress(ImportError):
             import_module(name)
     import_phases()
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has it ignored: the table is printed
+        signal.signal(number, signal.default_int_handler)
     before = time.monotonic()
     kept_in = Path(tempfile.gettempdir())
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None, ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None, ignore_cleanup_errors=True) as folder,
+        registered() if small else nullcontext(),
+    ):
         place = Path(folder)
         tempfile.tempdir = os.environ["TMPDIR"] = str(place / "temporary")  # where W&B leaves what was killed
         Path(tempfile.tempdir).mkdir()
-        kills = Kills(place, _corpus(place), asked.seed, kept_in=None if asked.mutants else kept_in)
-        chosen = [scenario for scenario in SCENARIOS if scenario.name in asked.only]
+        kills = Kills(place, _corpus(place), asked.seed, kept_in, one_fresh_in=0 if small else ONE_FRESH_IN)
+        if small:
+            (place / "warm").mkdir()
+            warm_up(place / "warm", kills.corpus)
         try:
             if asked.mutants:
-                return _try_mutants(kills, asked.only)
+                return _try_mutants(place, asked.seed)
             kills.go_on_until(asked.kills, chosen, asked.first)
         except KeyboardInterrupt:
             print("Stopped; so far:")

@@ -16,14 +16,12 @@ from benchmarks.killing import ends, trying
 from benchmarks.killing.life import Death, Life
 from benchmarks.killing.mutants import mutated
 from benchmarks.killing.phases import NAMES, STARTING, STEP, Aim, import_phases
-from benchmarks.killing.scenarios import Command, Scenario
+from benchmarks.killing.scenarios import TWO_NETWORKS
 from benchmarks.killing.trying import Kills, drawn_aims
 from main import main
 from tests.crash_states.scenarios import warm_up
 from tests.toy_task import registered
 
-_WORDS = ("--model_type", "echo", "--batch_size", "4", "--num_epochs", "2", "--comment", "first", "--auto_resume")
-TOY = Scenario("two networks", (Command((*_WORDS, "--save_interval", "1", "--keep_last_n", "1")),))
 WRITING = "writing a checkpoint"
 
 
@@ -48,7 +46,7 @@ def kills_of(place: Path, corpus: Path, mutant: str = "") -> Kills:
 
 def test_a_killed_training_passes_and_it_is_told_in_which_phase_it_died(corpus: Path, tmp_path: Path) -> None:
     kills = kills_of(tmp_path, corpus)
-    kills.try_out(TOY, 0)
+    kills.try_out(TWO_NETWORKS[0], 0)
     assert kills.failures == []
     assert kills.compared == 1
     assert kills.done >= 1
@@ -74,13 +72,13 @@ def test_a_program_with_this_fault_does_not_pass(
     monkeypatch.setattr(trying, "drawn_aims", lambda *_: (next(moments),))
     monkeypatch.setattr(trying, "DEATHS", (Death.KILL,))
     kills = kills_of(tmp_path, corpus, mutant)
-    kills.try_out(TOY, 0)
+    kills.try_out(TWO_NETWORKS[0], 0)
     assert [failure for failure in kills.failures if notice in failure], kills.failures
 
 
 @pytest.mark.parametrize("phase", [STEP.name, WRITING])
 def test_a_process_dies_in_the_phase_that_was_aimed_at(corpus: Path, tmp_path: Path, phase: str) -> None:
-    words = TOY.commands[0].at(tmp_path, corpus, has_trained=False)
+    words = TWO_NETWORKS[0].commands[0].at(tmp_path, corpus, has_trained=False)
     life = Life(tmp_path, (*words, "--sync_save"), (Aim(phase, 2, 0.0),))
     life.wait()
     assert (life.exit_code, life.where) == (-9, phase)

@@ -70,6 +70,8 @@ DEFAULTS: dict[str, Any] = {
     "device": "auto",
     "num_workers": 2,
     "save_interval": 1000,
+    "max_lost": None,
+    "mirror": None,
     "val_interval": 0,
     "save_freq": 1,
     "milestones": [],

@@ -91,7 +91,7 @@ def test_a_version_of_an_experiment_in_which_nothing_was_trained_is_the_next_ver
 
 def test_a_version_that_a_living_process_has_begun_is_left_to_it(corpus: Path) -> None:
     told, tell = os.pipe()
-    process = started(corpus, *EXPERIMENT, before_training=lambda: (os.write(tell, b"."), signal.pause()))
+    process = started(corpus, *EXPERIMENT, before_training=lambda: os.write(tell, b".") and signal.sigwait([]))
     assert os.read(told, 1) == b"."
     try:
         assert train(corpus, *EXPERIMENT) == 0

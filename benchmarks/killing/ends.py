@@ -22,7 +22,7 @@ from tests.comparing import bits, differences, log_rows
 from tests.killing import files_in, temporaries
 from training.runs.directory import MOVE_JOURNAL_NAME
 from training.runs.survey import survey_folder
-from training.settings.name_template import CHECKPOINT_SUFFIXES
+from training.settings.name_template import CHECKPOINT_SUFFIXES, FROZEN
 
 SECONDS_TO_LEAVE = 30.0
 FREE = ("num_workers", "sync_save")  # what the kills draw anew at each start
@@ -126,6 +126,12 @@ def _safetensors(path: Path) -> dict[str, Any]:
         return {name: file.get_tensor(name) for name in names} | {"": sorted(file.metadata().items())}
 
 
+def _torchscript(path: Path) -> dict[str, Any]:
+    """Return the tensors and the code, without the numbers that a process gives to types that it met before."""
+    detector = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    return {**detector.state_dict(), "code": re.sub(r"___torch_mangle_\d+\.", "", detector.code)}
+
+
 def _settings(path: Path) -> dict[str, Any]:
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     return {name: value for name, value in settings.items() if name not in FREE}
@@ -142,6 +148,8 @@ _COMPARED_BY: dict[str, Callable[[Path], Any]] = {
     "report.html": _whole_page,
     "*.json": lambda path: list(json.loads(path.read_text(encoding="utf-8"))),
     "best_model*": _weights,
+    f"{FROZEN}*": _weights,
+    "*.ts": _torchscript,
     "*.safetensors": _safetensors,  # the library writes its header in any order
     **dict.fromkeys((f"*{suffix}" for suffix in CHECKPOINT_SUFFIXES), bits),
 }

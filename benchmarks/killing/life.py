@@ -69,6 +69,7 @@ class Life:
         self._process.start()
 
     def _begin(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _settle(self.folder, self._said)
         if self.is_fresh:
             os.execv(PROGRAM[0], (*PROGRAM, *self.arguments))

@@ -9,22 +9,20 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.killing.life import Program
-from training.commands import train
-from training.loop import preparation, session
+from benchmarks.killing.phases import replace_call
 from training.planning.plan import Plan
 from training.runs.lock import RunLock
 from training.runs.survey import survey_folder
-from training.saving import commit, store
+from training.saving.store import CheckpointStore
 from training.state.train_state import TrainState
 from utils.atomic_files import TEMPORARY_PREFIX
 from utils.errors import UserError
 
+Call = Callable[..., Any]
 SLEEP_S = 100
 
 
-def _loses_the_newest_checkpoint() -> None:
-    look = train.collect_facts
-
+def _loses_the_newest_checkpoint(look: Call) -> Call:
     def forgetful(*arguments: Any) -> Any:
         for folder in Path("models").glob("*/"):
             found = survey_folder(folder)
@@ -34,95 +32,83 @@ def _loses_the_newest_checkpoint() -> None:
                     record.path.unlink()
         return look(*arguments)
 
-    train.collect_facts = forgetful
+    return forgetful
 
 
-def _deletes_before_it_has_saved() -> None:
-    save = store.CheckpointStore.save
-
-    def hasty(self: store.CheckpointStore, *arguments: Any) -> Path:
-        for record in survey_folder(self.run.folder).all_checkpoints:
+def _deletes_before_it_has_saved(save: Call) -> Call:
+    def hasty(store: CheckpointStore, *arguments: Any) -> Any:
+        for record in survey_folder(store.run.folder).all_checkpoints:
             record.path.unlink()
-        return save(self, *arguments)
+        return save(store, *arguments)
 
-    store.CheckpointStore.save = hasty  # type: ignore[method-assign]
-
-
-def _goes_on_without_its_optimizers() -> None:
-    restore = TrainState.restore
-
-    def forgetful(self: TrainState, *arguments: Any) -> None:
-        restore(self, *arguments)
-        for optimizer in self.optimizers.values():
-            optimizer.state.clear()
-
-    TrainState.restore = forgetful  # type: ignore[method-assign]
+    return hasty
 
 
-def _writes_under_the_final_name() -> None:
+def _writes_under_the_final_name(_: Call) -> Call:
     @contextmanager
     def in_place(path: Path) -> Iterator[IO[bytes]]:
         with path.open("w+b") as file:
             yield file
 
-    store.atomic_write = in_place  # type: ignore[attr-defined, assignment]
+    return in_place
 
 
-def _leaves_a_temporary() -> None:
-    prepare = session.prepare_folder
+def _goes_on_without_its_optimizers(restore: Call) -> Call:
+    def forgetful(state: TrainState, *arguments: Any) -> None:
+        restore(state, *arguments)
+        for optimizer in state.optimizers.values():
+            optimizer.state.clear()
 
+    return forgetful
+
+
+def _leaves_a_temporary(prepare: Call) -> Call:
     def untidy(plan: Plan, *arguments: Any) -> None:
         prepare(plan, *arguments)
         (plan.run.folder / f"{TEMPORARY_PREFIX}left-1-0123abcd").touch()
 
-    session.prepare_folder = untidy  # type: ignore[attr-defined, assignment]
+    return untidy
 
 
-def _never_clears_up() -> None:
-    def lazy(*_: Any, **__: Any) -> list[str]:
+def _does_nothing(_: Call) -> Call:
+    def idle(*_: Any, **__: Any) -> list[str]:
         return []
 
-    preparation.remove_stray_temporaries = lazy  # type: ignore[attr-defined]
+    return idle
 
 
-def _never_deletes() -> None:
-    def generous(*_: Any) -> list[str]:
-        return []
+def _is_locked_for_ever(take: Call) -> Call:
+    def stubborn(lock: RunLock) -> Any:
+        if lock._path.exists() and lock._path.stat().st_size:
+            raise UserError(f"{lock._path} is there")
+        return take(lock)
 
-    commit.prune = generous
-
-
-def _is_locked_for_ever() -> None:
-    take = RunLock.__enter__
-
-    def stubborn(self: RunLock) -> RunLock:
-        if self._path.exists() and self._path.stat().st_size:
-            raise UserError(f"{self._path} is there")
-        return take(self)
-
-    RunLock.__enter__ = stubborn  # type: ignore[method-assign]
+    return stubborn
 
 
-def _leaves_a_process() -> None:
-    prepare = session.prepare_folder
-
+def _leaves_a_process(prepare: Call) -> Call:
     def prolific(*arguments: Any) -> None:
         subprocess.Popen(["sleep", str(SLEEP_S)], start_new_session=True)
         prepare(*arguments)
 
-    session.prepare_folder = prolific  # type: ignore[attr-defined]
+    return prolific
 
 
-MUTANTS: Mapping[str, Callable[[], None]] = {
-    "loses the newest checkpoint": _loses_the_newest_checkpoint,
-    "deletes before it has saved": _deletes_before_it_has_saved,
-    "writes under the final name": _writes_under_the_final_name,
-    "goes on without its optimizers": _goes_on_without_its_optimizers,
-    "leaves a temporary": _leaves_a_temporary,
-    "never clears up": _never_clears_up,
-    "never deletes": _never_deletes,
-    "is locked for ever": _is_locked_for_ever,
-    "leaves a process": _leaves_a_process,
+_PREPARE = "training.loop.session:prepare_folder"
+# What is put in the place of which function, by the name of the fault.
+MUTANTS: Mapping[str, tuple[str, Callable[[Call], Call]]] = {
+    "loses the newest checkpoint": ("training.commands.train:collect_facts", _loses_the_newest_checkpoint),
+    "deletes before it has saved": ("training.saving.store:CheckpointStore.save", _deletes_before_it_has_saved),
+    "writes under the final name": ("training.saving.store:atomic_write", _writes_under_the_final_name),
+    "goes on without its optimizers": (
+        "training.state.train_state:TrainState.restore",
+        _goes_on_without_its_optimizers,
+    ),
+    "leaves a temporary": (_PREPARE, _leaves_a_temporary),
+    "never clears up": ("training.loop.preparation:remove_stray_temporaries", _does_nothing),
+    "never deletes": ("training.saving.commit:prune", _does_nothing),
+    "is locked for ever": ("training.runs.lock:FileLock.__enter__", _is_locked_for_ever),
+    "leaves a process": (_PREPARE, _leaves_a_process),
 }
 
 
@@ -130,7 +116,7 @@ def mutated(name: str, program: Program) -> Program:
     """Return the program with a fault; it changes the process that it runs in for good."""
 
     def run(arguments: Sequence[str]) -> int:
-        MUTANTS[name]()
+        replace_call(*MUTANTS[name])
         return program(arguments)
 
     return run

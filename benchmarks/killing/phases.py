@@ -176,12 +176,13 @@ def tell_phases(board: Board, aims: tuple[Aim, ...], number: signal.Signals) -> 
 
     for phase in PHASES:
         for name in phase.calls:
-            _replace(name, functools.partial(told, phase))
-    _replace(_WHOLE_TRAINING, trains)
+            replace_call(name, functools.partial(told, phase))
+    replace_call(_WHOLE_TRAINING, trains)
     entered(STARTING, 1)
 
 
-def _replace(name: str, wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def replace_call(name: str, wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Put another function in the place of `module:name`, made of the one that is there."""
     module, _, path = name.partition(":")
     *outer, last = path.split(".")
     owner = functools.reduce(getattr, outer, import_module(module))

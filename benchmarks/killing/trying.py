@@ -20,9 +20,10 @@ from benchmarks.killing.ends import (
     progress,
     saved_when_stopped,
 )
-from benchmarks.killing.life import FRESH_START, FRESH_TRAINING, TRAINING_BEGAN, Death, Life, Program, run_program
+from benchmarks.killing.life import FRESH_START, FRESH_TRAINING, TRAINING_BEGAN, Death, Life, Program
 from benchmarks.killing.phases import NAMES, PHASES, STARTING, STEP, Aim
 from benchmarks.killing.scenarios import Command, Scenario
+from main import main as run_program
 from tests.killing import damaged_checkpoints, temporaries
 
 MOST_DEATHS = 16  # of one command; then it is let alone
@@ -83,6 +84,7 @@ class Kills:
                 if self.done >= wanted:
                     return
                 self.try_out(scenario, number)
+            print(self.table(scenarios), flush=True)
 
     def try_out(self, scenario: Scenario, number: int) -> None:
         """Do a scenario once, with kills."""
@@ -92,11 +94,12 @@ class Kills:
             if scenario.name not in self.undisturbed:
                 self.undisturbed[scenario.name] = self._leave_alone(scenario)
             self._kill(scenario, folder, random.Random(f"{self.seed} {scenario.name} {number}"))
-        except AssertionError as error:
+        except Exception as error:  # noqa: BLE001  (what cannot be read at the end is a failure too, and others follow)
             end_processes_in(folder)
             self.counts[scenario.name, "failed"] += 1
-            self._keep(f"{scenario.name}, run {number}: {error}", folder)
-            again = f"python -m benchmarks.kills 1 --seed {self.seed} --only {scenario.name!r} --first {number}"
+            self._keep(f"{scenario.name}, run {number}: {type(error).__name__}: {error}", folder)
+            small = "" if self.one_fresh_in else " --two_networks"
+            again = f"python -m benchmarks.kills 1{small} --seed {self.seed} --only {scenario.name!r} --first {number}"
             print(f"{self.failures[-1]}\n  again: {again}", flush=True)
         self.counts[scenario.name, "runs"] += 1
         seconds = time.monotonic() - began

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from training.checkpoints.frozen_weights import made_whole
+from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.verified_file import VerifiedFile
 from training.checkpoints.verified_load import load_verified
 from utils.errors import UserError
@@ -59,8 +60,9 @@ def load_weights(opened: VerifiedFile) -> Weights:
     Raises UserError where the file would run code or holds no weights, and where its frozen weights are not those that
     it was saved with.
     """
-    path = opened.path
-    payload = made_whole(load_verified(opened), path, opened.frozen)
+    path, facts = opened.path, opened.facts
+    without = set(facts.parts) - set(facts.weights) if isinstance(facts, CheckpointRecord) else set()
+    payload = made_whole(load_verified(opened, without), path, opened.frozen)
     if _is_state_dict(payload):
         return Weights(path, payload, {})
     places = _state_dicts(payload)

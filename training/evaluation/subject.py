@@ -48,7 +48,7 @@ class Subject:
 
     `sources` are one checkpoint or file of weights, or those whose mean the detector is, oldest first. `judge`
     makes verdicts, by the calibration that was stored for exactly these weights, or says why it does not. `digests` are
-    the SHA-256 of the sources, for --eval alone. `trained_precision` is None where the file does not say it, and
+    the digests of the sources, for --eval alone. `trained_precision` is None where the file does not say it, and
     `record`, that of the last source, where it has none.
     """
 
@@ -143,8 +143,8 @@ def _mean_of_swa(
 
 
 def _digests(command: Scoring, opened: VerifiedFile) -> tuple[str, ...]:
-    """Return the SHA-256 of a file for score files, which say what they were made of; loading gives its bytes back."""
-    return (opened.sha256(),) if isinstance(command, Evaluate) else ()
+    """Return the digest of a file for score files, which say what they were made of; loading gives its bytes back."""
+    return (opened.digest(),) if isinstance(command, Evaluate) else ()
 
 
 def _prepared_device(

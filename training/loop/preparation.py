@@ -11,6 +11,7 @@ from training.planning.plan import Plan
 from training.runs.directory import LOCK_NAME, is_heatmaps_name
 from training.runs.experiments import other_versions
 from training.runs.lock import held_if_free
+from training.runs.mirror_place import mirror_of
 from training.runs.moving_aside import complete_interrupted_move, move_aside
 from training.runs.survey import RunFolder, survey_folder
 from training.saving.store import CheckpointStore, LoadedFile
@@ -88,7 +89,8 @@ def _restore_best(
 ) -> None:
     numbers = sorted({found.next_version, *found.versions}, reverse=True)
     versions = [plan.run.version_folder(number) for number in numbers]
-    missing = store.restore_best(resumed, [resumed.path.parent, plan.run.folder, *versions], loaded)
+    mirrors = [mirror_of(plan.run.folder, Path(plan.options.mirror))] if plan.options.mirror else []
+    missing = store.restore_best(resumed, [resumed.path.parent, plan.run.folder, *versions, *mirrors], loaded)
     if missing:
         say(f"[NOTE] {missing}")
 

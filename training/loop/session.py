@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -31,8 +32,10 @@ from training.planning.announcements import (
 )
 from training.planning.plan import Plan, Start
 from training.planning.refusals import encoded_anew_text, refuse_changed_data
+from training.planning.save_cost import COST_KEY, SaveCost
 from training.planning.sessions import begin_session, names_trained_on
 from training.reports.csv_table import CsvTable
+from training.reports.mirror_report import MirrorReport
 from training.reports.page.writing import RunPage
 from training.reports.reporting import Reporter, Reports
 from training.reports.story import Moment, Story, story_in, story_of
@@ -54,6 +57,8 @@ from training.saving.background_saving import (
 )
 from training.saving.commit import Committer, Outcome, prune
 from training.saving.dead_disk import DeadDiskError
+from training.saving.mirror import END_WAITS_S, Mirror
+from training.saving.save_times import SaveTimes
 from training.saving.store import CheckpointStore, load_payload
 from training.settings.changes import Change
 from training.settings.options import Options
@@ -100,13 +105,14 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
     state.history.sessions.append(begin_session(plan.checkpoint, options, facts.environment, changed, weights))
     source = plan.checkpoint.path if plan.checkpoint else weights
     names = names_trained_on(data.names, state.history.sessions, source)
-    lock = RunLock(plan.run.lock)
+    lock, times = RunLock(plan.run.lock), _save_times(plan, state)
     store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, facts.frozen)
     with (
         closing(data.training),
         closing(data.validation),
         _prepared(plan, store, lock, start.payload, state.history, names=names),
-        _told(plan, task, state, data.validation_part) as reports,
+        _mirrored(plan, ranks) as mirror,
+        _told(plan, task, state, data.validation_part, mirror=mirror, times=times) as reports,
         stop_on_signals() as stop,
         _saving(plan, store, state, task.device, names, stop=stop) as (saver, committer),
     ):
@@ -124,6 +130,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             last_saved=plan.checkpoint.path if plan.checkpoint else None,
             draw=lambda is_last: _draw(plan, task, state, data.validation_part, is_last=is_last, stop=stop),
             ranks=ranks,
+            times=times,
         )
         del start  # what its payload holds was copied into the state
         say(training_text(options, state.num_parameters, facts.environment))
@@ -136,6 +143,8 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             reports.interrupted = f"by {stop.signal.name}"
         if trainer.is_done and not trainer.not_saved:
             reports.tell(Moment.COMPLETED)
+            if mirror:
+                mirror.waits_s = END_WAITS_S
     if trainer.not_saved:
         raise UserError(unsaved_text(trainer.not_saved, trainer.last_saved), stop.exit_code or EXIT_FAILURE)
     history = state.history
@@ -241,7 +250,25 @@ def _prepared(
 
 
 @contextmanager
-def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart) -> Iterator[Reports]:
+def _mirrored(plan: Plan, ranks: Ranks) -> Iterator[Mirror | None]:
+    """Yield the mirror that --mirror asks for, kept up to date beside training; on the way out it is waited for."""
+    if not plan.options.mirror or not ranks.is_first:
+        yield None
+        return
+    with Mirror(plan.run.folder, Path(plan.options.mirror), RetentionPolicy.of(plan.options)) as mirror:
+        yield mirror
+        if not mirror.finish(mirror.waits_s):
+            say(
+                f"[NOTE] The mirror {mirror.place} has not all of the run: the same command with --auto_resume goes on."
+            )
+        for line in mirror.news():
+            say(line)
+
+
+@contextmanager
+def _told(
+    plan: Plan, task: Task, state: TrainState, part: CorpusPart, *, mirror: Mirror | None, times: SaveTimes
+) -> Iterator[Reports]:
     """Yield the run's reports, told now and once more on the way out, also after an error, which they then tell."""
     goes_on_elsewhere = plan.checkpoint is not None and is_copy(plan.checkpoint)
     wandb = _wandb_run(plan, state.wandb, goes_on_elsewhere=goes_on_elsewhere)
@@ -253,9 +280,14 @@ def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart) -> Iterat
             story_of(state, task),
             checkpoints=lambda: _model_files(plan),
             audio_examples=lambda: task.audio_examples(state.networks, part, reports.stop),
+            asides=asides,
         )
 
-    reports = Reports(_reporters(plan, wandb), story)
+    def asides() -> list[str]:
+        return [text for text in (times.state(time.monotonic()), f"Mirror: {mirror.state}." if mirror else "") if text]
+
+    mirroring = [MirrorReport(mirror)] if mirror else []
+    reports = Reports([*_reporters(plan, wandb), *mirroring], story)
     reports.tell(Moment.BEGUN)
     if wandb and wandb.is_logging:
         state.wandb = wandb.identity
@@ -346,6 +378,16 @@ def _saving(
                 say(f"[WARNING] {outcome.refused}.")
             raise
         saver.close()
+
+
+def _save_times(plan: Plan, state: TrainState) -> SaveTimes:
+    """Return what says when to save by time: as --max_lost has it, never where nothing asks for saves."""
+    options = plan.options
+    known = SaveCost.from_dict(plan.checkpoint.metadata.get(COST_KEY)) if plan.checkpoint else None
+    tensors = tensors_that_steps_change(state.networks.values(), state.optimizers.values())
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    is_off = options.max_lost is None and not options.save_interval
+    return SaveTimes(options.max_lost, size, known, is_off=is_off)
 
 
 def _write_beside_checkpoints(plan: Plan, history: History, names: TrainedNames | None) -> None:

@@ -13,6 +13,7 @@ from training.checkpoints.verified_file import VerifiedFile
 from training.runs.directory import RunDirectory
 from training.runs.experiments import find_experiment
 from training.runs.finding import find_source, what_is_in
+from training.runs.mirror_place import refuse_bad_mirror
 from training.runs.move_journal import read_move_journal
 from training.runs.own_folder import NearRun, Wanted, changes_to, find_run, kept_folder
 from training.runs.survey import Candidates, RunFolder, find_latest_usable, survey_folder
@@ -58,6 +59,8 @@ def collect_facts(command: Train, lost: Sequence[UnusableFile] = ()) -> Facts:
     an interrupted move has still to take: training there could go on from what was to be left behind.
     """
     facts = _collected(command, lost)
+    if facts.options.mirror:
+        refuse_bad_mirror(facts.run.folder, Path(facts.options.mirror))
     read_move_journal(facts.run.folder)
     return replace(facts, is_left_over=bool(facts.run.entries) and is_untrained(facts.run))
 
@@ -89,7 +92,7 @@ def _facts_of_run(options: Options, opened: VerifiedFile | None = None, *, goes_
         kept = kept_folder(source, options) if isinstance(source, CheckpointRecord) else None
         folder = kept or RunDirectory.of(options).folder
     else:
-        experiment = find_experiment(options.experiment)
+        experiment = find_experiment(options.experiment, options.mirror)
         own = experiment.folder_of(opened.path) if opened and goes_on else None
         if own is None:
             left_over = experiment.left_over()

@@ -19,6 +19,7 @@ from training.runs.directory import (
     version_number,
 )
 from training.runs.lock import is_let_go
+from training.runs.mirror_place import mirror_of
 from training.runs.own_folder import Wanted, find_run
 from training.runs.survey import RunFolder, holds_checkpoints, survey_folder, versions_in
 from training.runs.untrained import is_untrained
@@ -52,11 +53,13 @@ class Experiment:
         return run if is_let_go(newest / LOCK_NAME) and is_untrained(run) else None
 
 
-def find_experiment(name: str) -> Experiment:
-    """Look which versions of an experiment there are."""
+def find_experiment(name: str, mirror: str | None = None) -> Experiment:
+    """Look which versions of an experiment there are; a number that its mirror has is taken, too."""
     root = OUTPUTS_ROOT / name / VERSIONS_NAME
     numbers = versions_in(root)
     taken = numbers | versions_in(OUTPUTS_ROOT / name / LOGS_ROOT.name)
+    if mirror:
+        taken |= versions_in(mirror_of(root / "version_0", Path(mirror)).parent)
     found = (root / f"version_{number}" for number in sorted(numbers, reverse=True))
     return Experiment(
         tuple(folder for folder in found if is_folder(folder)), root / f"version_{max(taken, default=-1) + 1}"

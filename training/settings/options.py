@@ -107,6 +107,22 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
         "save a checkpoint every N steps, in the middle of an epoch too; 0: only after epochs and when stopped",
         at_least=0,
     )
+    max_lost: float | None = setting(
+        None,
+        "saving",
+        OnChange.FREE,
+        "save so often that a SIGKILL costs at most so much work, such as 60s, 5m or 1h (default: beside the other "
+        "saves one after ten minutes, or after as long as makes it cost 1 % of training; none with --save_interval 0)",
+        above=0,
+        is_time=True,
+    )
+    mirror: str | None = setting(
+        None,
+        "saving",
+        OnChange.FREE,
+        "copy every checkpoint that is kept into a second place, such as a folder on another disk or a network mount; "
+        "with --auto_resume the newer of both places is gone on from (default: none)",
+    )
     val_interval: int = setting(
         0,
         "saving",
