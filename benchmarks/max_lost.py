@@ -20,7 +20,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.killing.life import Death, Life
+from benchmarks.killing.life import Life
 from benchmarks.measuring import PROGRAM, machine_text, run_once
 from tests.conftest import write_corpus
 from training.runs.survey import survey_folder
@@ -68,7 +68,7 @@ def kill(root: Path, corpus: Path, wanted: int, typed: str, draw: random.Random)
         began = time.time()
         life.wait(draw.uniform(0.0, LONGEST_LIFE * bound))
         assert life.is_running, life.said
-        life.end(Death.KILL)
+        life.end(kill_after_s=0.0)
         killed = time.time()
         taken = _newest_taken_at(folder)
         saved_none += taken < began

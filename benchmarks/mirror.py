@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.killing.life import Death, Life
+from benchmarks.killing.life import Life
 from benchmarks.measuring import machine_text
 from tests.comparing import bits, differences
 from tests.conftest import write_corpus
@@ -179,7 +179,7 @@ class Accidents:
             life.wait_until_it_trains()
             accident.during(folder, life, self.draw)
             if life.is_running:
-                life.end(Death.KILL)
+                life.end(kill_after_s=0.0)
             assert life.exit_code in (0, -9), f"{accident.name}: {life.exit_code}\n{life.said}"
             self.restored += FROM_MIRROR in life.said
             self.counts[accident.name] += 1
