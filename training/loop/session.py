@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -205,16 +205,27 @@ def finish(plan: Plan) -> None:
 
 
 def draw_heatmaps(plan: Plan) -> None:
-    """Draw the attention of the plan's checkpoint, beside it, without training."""
-    assert plan.checkpoint is not None
-    task = _task_of(plan, Alone())
+    """Draw the attention of the plan's checkpoint, beside it, without training.
+
+    Of a run's newest checkpoint that is what is due after the last epoch: a run that was killed while it drew that has
+    all pictures in the end.
+    """
+    checkpoint = plan.checkpoint
+    assert checkpoint is not None
+    task, beside = _task_of(plan, Alone()), checkpoint.path.parent
     networks = trained_networks(plan, task)
     part = _open_corpus(plan.options, Alone()).dev
-    folder = plan.checkpoint.path.parent / plan.run.attention_folder(plan.checkpoint.epoch).name
-    try:
-        task.draw(networks, part, folder, NEVER)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror or error}): mend that and try again") from error
+    newest = survey_folder(beside).latest
+    folders: Sequence[Path] = [plan.run.attention_folder(checkpoint.epoch)]
+    if newest is None or newest.position == checkpoint.position:
+        folders = task.folders_to_draw(checkpoint.epoch, plan.run, is_last=True)
+    for folder in (beside / folder.name for folder in folders):
+        try:
+            task.draw(networks, part, folder, NEVER)
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be written ({error.strerror or error}): mend that and try again"
+            ) from error
 
 
 def _task_of(plan: Plan, ranks: Ranks) -> Task:
