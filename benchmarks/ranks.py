@@ -4,9 +4,9 @@
     python -m benchmarks.ranks cost [NAME ...]     # 2 processes, beside DistributedDataParallel and beside no exchange
 
 Processes are forks of this one, on gloo, with one thread each. `bits` trains an epoch of a small corpus in steps of
-eight batches of two, of which the last has four, and scores a part by --eval. The digest is that of all checkpoints
-(weights, moments, statistics of batch norm, history, scores of validation, random states) and of the score file.
-`cost` takes steps in turn, one of each way: medians of the slower process, and of the ratios within a round.
+eight batches of two (aasist_l: of one), of which the last has four, and scores a part by --eval. The digest is that of
+all checkpoints (weights, moments, statistics of batch norm, history, scores of validation, random states) and of the
+score file. `cost` takes steps in turn, one of each way: medians of the slower process, and of the ratios of a round.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ from utils.ranks import Ranks
 NUMBERS = (1, 2, 4, 8)
 HANGS_AFTER_S = 500.0
 STEPS = ("--batch_size", "2", "--accumulate_steps", "8", "--num_workers", "0", "--num_epochs", "1", "--lr", "1e-3")
-NUM_TRAIN, NUM_DEV = 24, 8
+NUM_TRAIN, NUM_DEV = 24, 12
 _G3 = ("--model_type", "g3_heatmap", "--ssl_model", "compact", "--use_contrastive", "--algo", "5")
 RUNS = {
     "g3_heatmap, fp32": _G3,
     "g3_heatmap, bf16": (*_G3, "--precision", "bf16"),
-    "aasist_l": ("--model_type", "aasist_l"),
+    "aasist_l": ("--model_type", "aasist_l", "--batch_size", "1", "--num_examples", "12"),
     "lcnn": ("--model_type", "lcnn", "--swa"),
     "spectrogram_resnet18": ("--model_type", "spectrogram_resnet18"),
 }
 XLS_R_LAYERS = 6
-ROUNDS = 12
+ROUNDS = 9
 COSTS: dict[str, tuple[Callable[[], Detector], int, int]] = {  # the detector, utterances a process, samples of each
     f"XLS-R, {XLS_R_LAYERS} of its 24 layers": (
         lambda: rebuild_detector(DetectorSettings(), XLS_R_300M_CONFIG | {"num_hidden_layers": XLS_R_LAYERS}),
@@ -93,9 +93,9 @@ def show_bits(names: list[str]) -> bool:
 
 def _digest_of_a_run(place: Path, corpus: Path, flags: tuple[str, ...], count: int) -> str:
     here = ("--database_path", str(corpus), "--device", "cpu")
-    _carried_out(place, [*flags, *STEPS, *here], count)
+    _carried_out(place, [*STEPS, *flags, *here], count)
     (run,) = (place / "models").iterdir()
-    protocol = corpus / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.train.trn.txt"
+    protocol = corpus / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.dev.trl.txt"
     best = run / "best_checkpoint_eer.pth"
     scoring = ["--eval", "--model_path", str(best), "--protocols_path", str(protocol), "--eval_output", "scores.txt"]
     _carried_out(place, [*scoring, *here, "--batch_size", "2", "--num_workers", "0"], count)
