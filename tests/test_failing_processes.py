@@ -10,6 +10,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -51,10 +52,18 @@ def toy() -> Any:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
-    """The folder of a run by one process that nothing befell, with a checkpoint of every step."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    lives = training(folder, [*FLAGS, "--database_path", corpus], 1)
-    assert lives.codes() == [0], lives.all_said()
+    """The folder of a run by one process that nothing befell, with a checkpoint of every step.
+
+    It is this process: what it imports, its forks have.
+    """
+    folder = tmp_path_factory.mktemp("undisturbed")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as forks have
+    try:
+        with chdir(folder):
+            assert main([*map(str, FLAGS), "--database_path", str(corpus)]) == 0
+    finally:
+        torch.set_num_threads(threads)
     return run_of(folder)
 
 
