@@ -25,6 +25,7 @@ from tests.comparing import bits, differences
 from tests.conftest import command_line, write_corpus
 from tests.launched import Several, at_step, be_told_to_stop, die, environment_of, hang, training
 from tests.toy_task import registered
+from training.loop import shared_folder
 from training.runs.survey import survey_folder
 from utils import peers
 from utils.errors import UserError
@@ -182,8 +183,9 @@ def test_a_bad_flag_of_one_process_is_told_by_the_first(corpus: Path, tmp_path: 
 
 
 def test_processes_that_do_not_see_one_folder_are_refused_before_anything_is_trained(
-    corpus: Path, tmp_path: Path
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(shared_folder, "_SEEN_WITHIN_S", 1.0)
     (tmp_path / "elsewhere").mkdir()
     go = {1: lambda: os.chdir(tmp_path / "elsewhere")}
     lives = training(tmp_path / "run", [*FLAGS, "--database_path", corpus], 2, go)
