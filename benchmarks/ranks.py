@@ -62,7 +62,7 @@ RUNS = {
     "spectrogram_resnet18": ("--model_type", "spectrogram_resnet18"),
 }
 XLS_R_LAYERS = 6
-ROUNDS = 9
+ROUNDS = 5
 COSTS: dict[str, tuple[Callable[[], Detector], int, int]] = {  # the detector, utterances a process, samples of each
     f"XLS-R, {XLS_R_LAYERS} of its 24 layers": (
         lambda: rebuild_detector(DetectorSettings(), XLS_R_300M_CONFIG | {"num_hidden_layers": XLS_R_LAYERS}),
