@@ -29,12 +29,15 @@ test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
 # Kills trainings, evaluations and exports 1,000 times, damages checkpoints 2,000 times, tries 100,000 crash states, lets
-# every call of trainings fail and cuts the power at every step of a save. Many hours. The last part needs root.
+# every call of trainings fail, kills single processes of several, and cuts the power at every step of a save. Many
+# hours. The last part needs root.
 soak: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.kills 1000
 	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.damage 2000
 	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.crash_states
 	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.fault_sweep
+	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.rank_kills 50
+	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.two_nodes
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests/test_power_cut.py -rs
 
 lint: $(VENV)/.installed-dev

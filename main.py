@@ -38,7 +38,7 @@ from utils.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE, UserError
 from utils.interruption import ignore_save_requests
 from utils.launch import Launch, find_launch
 from utils.memory_shortage import memory_shortage
-from utils.processes import joined, tell_first
+from utils.processes import is_cut_off, joined, tell_first
 from utils.terminal_text import one_line
 
 
@@ -114,7 +114,7 @@ if __name__ == "__main__":
     try:
         raise_on_signals()
         exit_code = main()
-        if exit_code >= EXIT_INTERRUPTED or "torch.distributed" in sys.modules:  # whose farewell may wait for the dead
+        if exit_code >= EXIT_INTERRUPTED or is_cut_off():
             leave_now(exit_code)
         sys.exit(exit_code)
     finally:

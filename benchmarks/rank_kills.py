@@ -41,6 +41,7 @@ from benchmarks.measuring import machine_text
 from tests.conftest import write_corpus
 from tests.killing import damaged_checkpoints, wait_for_a_write
 from tests.launched import Several, training
+from training.loop.step import take_step
 
 SEED = 20261126
 BATCHES_A_STEP, BATCH_SIZE, NUM_TRAIN, NUM_EPOCHS = 4, 2, 44, 2  # 22 batches: the last step of an epoch has 2
@@ -93,7 +94,9 @@ class Schedules:
         sizes = {"batch_size": BATCH_SIZE, "accumulate_steps": BATCHES_A_STEP, "num_epochs": NUM_EPOCHS}
         model, *_ = name.split(",")
         return [
-            *("--database_path", self.corpus, "--model_type", model, *RUNS[name], "--lr", "1e-3", "--device", "cpu"),
+            "--database_path",
+            self.corpus,
+            *("--model_type", model, *RUNS[name], "--lr", "1e-3", "--device", "cpu"),
             *(word for flag, value in sizes.items() for word in (f"--{flag}", str(value))),
             *(
                 "--save_interval",
@@ -185,17 +188,15 @@ def _logging(folder: Path, life: int, index: int) -> Callable[[], None]:
     def arrange() -> None:
         from training.loop import trainer  # noqa: PLC0415
 
-        original = trainer.take_step
-
         def logged(state: Any, task: Any, given: Any, *more: Any, **named: Any) -> Any:
-            result = original(state, task, given, *more, **named)
+            result = take_step(state, task, given, *more, **named)
             batches = [batch.indices.tolist() for _, batch in given.numbered()]
             line = json.dumps({"epoch": state.epoch + 1, "step": state.step, "first": given.first, "batches": batches})
             with (folder.parent / f"{folder.name}.log.{life}.{index}").open("a") as file:
                 file.write(line + "\n")
             return result
 
-        trainer.take_step = logged
+        trainer.take_step = logged  # type: ignore[attr-defined]
 
     return arrange
 
@@ -234,8 +235,6 @@ def main() -> int:
     asked = parser.parse_args()
     print(machine_text(), flush=True)
     os.environ["OMP_NUM_THREADS"] = "1"
-    import training.loop.session  # noqa: F401, PLC0415  (once, for all forks)
-
     before = time.monotonic()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         schedules = Schedules(Path(place), write_corpus(Path(place) / "corpus", train=NUM_TRAIN), asked.seed)

@@ -31,7 +31,7 @@ from benchmarks.listing import XLS_R_300M_CONFIG
 from benchmarks.measuring import machine_text
 from models.build import create_detector, rebuild_detector
 from models.detector import Detector, DetectorSettings
-from tests import launched
+from tests import launched, several
 from tests.comparing import bits
 from tests.conftest import write_corpus
 from tests.launched import training
@@ -62,7 +62,7 @@ RUNS = {
     "spectrogram_resnet18": ("--model_type", "spectrogram_resnet18"),
 }
 XLS_R_LAYERS = 6
-ROUNDS = 9
+ROUNDS = 5
 COSTS: dict[str, tuple[Callable[[], Detector], int, int]] = {  # the detector, utterances a process, samples of each
     f"XLS-R, {XLS_R_LAYERS} of its 24 layers": (
         lambda: rebuild_detector(DetectorSettings(), XLS_R_300M_CONFIG | {"num_hidden_layers": XLS_R_LAYERS}),
@@ -107,9 +107,9 @@ def _digest_of_a_run(place: Path, corpus: Path, flags: tuple[str, ...], count: i
 
 def _carried_out(place: Path, arguments: list[str], count: int) -> None:
     befalls = dict.fromkeys(range(count), lambda: faulthandler.dump_traceback_later(HANGS_AFTER_S))
-    several = training(place, arguments, count, befalls, OMP_NUM_THREADS="1")
-    if several.codes() != [0] * count:
-        raise RuntimeError(several.all_said())
+    running = training(place, arguments, count, befalls, OMP_NUM_THREADS="1")
+    if running.codes() != [0] * count:
+        raise RuntimeError(running.all_said())
 
 
 def _add(digest: Any, value: Any) -> None:
@@ -189,7 +189,7 @@ def main(arguments: list[str]) -> int:
     """Show what is asked for, and return 1 where bits differ."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    launched.ENDS_WITHIN_S = 1.2 * HANGS_AFTER_S
+    launched.ENDS_WITHIN_S = several.AT_MOST_S = 1.2 * HANGS_AFTER_S
     what, *names = arguments
     print(machine_text(), flush=True)
     if what == "bits":

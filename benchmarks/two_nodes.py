@@ -79,7 +79,7 @@ def main() -> int:
             wait_until_said(nodes, f"Epoch 1/{NUM_EPOCHS}")
             had_first = f"Epoch 1/{NUM_EPOCHS}" in (nodes / "agent_1.txt").read_text()
             began = time.monotonic()
-            for process in _of_session(agents[1].pid):
+            for process in _with_descendants(agents[1].pid):
                 os.kill(process, signal.SIGKILL)
             code = agents[0].wait(ENDS_WITHIN_S)
             seconds = time.monotonic() - began
@@ -103,10 +103,10 @@ def _wait_for_port(port: int) -> None:
         time.sleep(0.2)
 
 
-def _of_session(session: int) -> list[int]:
-    """Return the processes that an agent started, and itself."""
-    found = subprocess.run(["ps", "-o", "pid=", "--sid", str(session)], capture_output=True, text=True, check=True)
-    return [int(word) for word in found.stdout.split()]
+def _with_descendants(pid: int) -> list[int]:
+    """Return a process and all that it started, whose sessions are their own."""
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [pid, *(one for word in found.stdout.split() for one in _with_descendants(int(word)))]
 
 
 if __name__ == "__main__":

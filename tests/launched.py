@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
 
 from main import main
+from training.loop import session  # noqa: F401  (once, for all forks)
+from training.loop.step import take_step
 
 ENDS_WITHIN_S = 120.0  # of a machine that does other things too
-_STORES: list[dist.TCPStore] = []  # for good: a fork that frees one waits for a thread that it has not
+_STORES: list[object] = []  # for good: a fork that frees one waits for a thread that it has not
 
 
 def environment_of(index: int, count: int, port: int) -> dict[str, str]:
@@ -35,6 +37,7 @@ class Several:
     folder: Path
     count: int
     work: Callable[[int], int]
+    name: str
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -50,8 +53,8 @@ class Several:
         said = os.open(self.place(index), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for number in (1, 2):
             os.dup2(said, number)
-        sys.stdout = sys.__stdout__ = os.fdopen(1, "w")
-        sys.stderr = sys.__stderr__ = os.fdopen(2, "w")
+        sys.stdout = sys.__stdout__ = os.fdopen(1, "w")  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = os.fdopen(2, "w")  # type: ignore[misc]
         code = self.work(index)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -59,7 +62,7 @@ class Several:
 
     def place(self, index: int) -> Path:
         """Return the file with what a process said."""
-        return self.folder.parent / f"{self.folder.name}.said.{index}"
+        return self.folder.parent / f"{self.name}.said.{index}"
 
     def said(self, index: int) -> str:
         """Return all that a process has said so far."""
@@ -105,20 +108,26 @@ def training(
     arguments: Sequence[str | Path],
     count: int,
     befalls: Mapping[int, Callable[[], object]] | None = None,
+    more: Mapping[int, Sequence[str]] | None = None,
+    said_as: str = "",
     **environment: str,
 ) -> Several:
-    """Start a training by so many processes in `folder`; `befalls` is called in the process of that number first."""
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun keeps one
+    """Start a training by so many processes in `folder`.
+
+    `befalls` is called in the process of that number first, and `more` are words that it alone has. What they say goes
+    into files beside the folder, whose names begin with `said_as` or its own.
+    """
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun keeps one
 
     def train(index: int) -> int:
         if count > 1:
             os.environ.update(environment_of(index, count, store.port))
         os.environ.update(environment)
         (befalls or {}).get(index, lambda: None)()
-        return main([str(argument) for argument in arguments])
+        return main([*map(str, arguments), *(more or {}).get(index, ())])
 
     _STORES.append(store)
-    return Several(folder, count, train)
+    return Several(folder, count, train, said_as or folder.name)
 
 
 def at_step(number: int, happens: Callable[[], object], *, after: bool = True) -> Callable[[], None]:
@@ -127,7 +136,7 @@ def at_step(number: int, happens: Callable[[], object], *, after: bool = True) -
     def arrange() -> None:
         from training.loop import trainer  # noqa: PLC0415
 
-        original, seen = trainer.take_step, [0]
+        original, seen = take_step, [0]
 
         def watched(*arguments: Any, **named: Any) -> Any:
             seen[0] += 1

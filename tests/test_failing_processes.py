@@ -1,26 +1,46 @@
-"""What befalls one process of several ends all of them, in time, with one sentence; what was trained is saved and whole.
+"""What befalls one process of several ends all of them, with one sentence; what was trained is saved and whole.
 
 The runs are those of a toy task: four steps in two epochs, of four batches, but the second and the fourth, of two.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import time
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
+import torch
+from torch._C._distributed_c10d import TCPStore
 
 from tests.comparing import bits, differences
-from tests.launched import at_step, be_told_to_stop, die, hang, training
+from tests.conftest import command_line, write_corpus
+from tests.launched import Several, at_step, be_told_to_stop, die, environment_of, hang, training
 from tests.toy_task import registered
+from training.loop import shared_folder
+from training.runs.survey import survey_folder
 from utils import peers
 from utils.errors import UserError
 
-FLAGS = ["--model_type", "echo", "--batch_size", "2", "--accumulate_steps", "4", "--num_workers", "0", "--num_epochs"]
-FLAGS += ["2", "--seed", "3", "--device", "cpu", "--auto_resume"]
+FLAGS: list[str | Path] = [
+    "--model_type",
+    "echo",
+    "--batch_size",
+    "2",
+    "--accumulate_steps",
+    "4",
+    "--num_workers",
+    "0",
+    "--num_epochs",
+]
+FLAGS += ["2", "--seed", "3", "--device", "cpu", "--save_interval", "1", "--auto_resume"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -32,20 +52,24 @@ def toy() -> Any:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
-    """The last checkpoint of a run by one process that nothing befell."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    lives = training(folder, [*FLAGS, "--database_path", corpus], 1)
-    assert lives.codes() == [0], lives.all_said()
-    return last_of(folder)
+    """The folder of a run by one process that nothing befell, with a checkpoint of every step.
+
+    It is this process: what it imports, its forks have.
+    """
+    folder = tmp_path_factory.mktemp("undisturbed")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as forks have
+    try:
+        with chdir(folder):
+            assert main([*map(str, FLAGS), "--database_path", str(corpus)]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    return run_of(folder)
 
 
 def run_of(folder: Path) -> Path:
     (run,) = (folder / "models").iterdir()
     return run
-
-
-def last_of(folder: Path) -> Path:
-    return run_of(folder) / "checkpoint_epoch_2.pth"
 
 
 def have_no_memory() -> None:
@@ -66,7 +90,7 @@ def cannot_read_epoch_2() -> None:
             raise UserError("LA_T_1.flac cannot be read")
         return read(dataset, key, place)
 
-    BatchDataset.__call__ = reading  # type: ignore[method-assign]
+    BatchDataset.__call__ = reading  # type: ignore[method-assign,assignment]
 
 
 def die_in_the_first_save() -> None:
@@ -94,7 +118,7 @@ KILLED = "was killed, or its machine is gone. --auto_resume goes on from"
 TABLE = [
     Row("the second is killed", 1, in_epoch_2(die), [1, -9], f"error: process 1 .* {KILLED}", "step_3"),
     Row("the first is killed", 0, in_epoch_2(die), [-9, 1], f"error: process 0 .* {KILLED}", "step_3"),
-    Row("the first is killed in a save", 0, die_in_the_first_save, [-9, 1], KILLED, "epoch_1"),
+    Row("the first is killed in a save", 0, die_in_the_first_save, [-9, 1], KILLED, "step_."),
     Row("the second is to stop", 1, at_step(3, be_told_to_stop), [143, 143], "Stopped by SIGTERM in epoch 2", "step_3"),
     Row("the second has no memory", 1, in_epoch_2(have_no_memory), [1, 1], "process 1 .*: memory ran out", "step_3"),
     Row("the second has a bug", 1, in_epoch_2(have_a_bug), [1, 1], "process 1 .*: ZeroDivisionError: a bug", "step_3"),
@@ -105,7 +129,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.why)
-def test_all_end_and_one_process_goes_on_to_the_same_bits(
+def test_all_end_with_one_sentence_and_the_state_of_one_process_is_saved(
     row: Row, corpus: Path, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "hang" in row.why:
@@ -116,7 +140,109 @@ def test_all_end_and_one_process_goes_on_to_the_same_bits(
     said = lives.all_said()
     assert len(re.findall(row.says, said)) == 1, said
     assert said.count("error: ") <= 1, said
-    assert (run_of(tmp_path / "run") / f"checkpoint_{row.saved}.pth").exists(), said
-    alone = training(tmp_path / "run", command, 1)
-    assert alone.codes() == [0], alone.all_said()
-    assert differences(bits(last_of(tmp_path / "run")), bits(undisturbed)) == []
+    saved = survey_folder(run_of(tmp_path / "run")).checkpoints[-1].path.name
+    assert re.fullmatch(f"checkpoint_{row.saved}.pth", saved), said
+    assert differences(bits(run_of(tmp_path / "run") / saved), bits(undisturbed / saved)) == []
+
+
+def refused(lives: Several, words: str, code: int) -> None:
+    assert lives.codes() == [code] * lives.count, lives.all_said()
+    assert lives.all_said().count("error: ") == 1, lives.all_said()
+    assert words in lives.said(0)
+
+
+def test_a_second_group_of_processes_on_a_folder_is_refused_and_the_first_one_trains_on(
+    corpus: Path, tmp_path: Path
+) -> None:
+    command = [*FLAGS, "--database_path", corpus]
+    go_on = tmp_path / "go on"
+
+    def wait_for_the_other() -> None:
+        while not go_on.exists():
+            time.sleep(0.01)
+
+    first = training(tmp_path / "run", command, 2, {0: at_step(1, wait_for_the_other)})
+    first.wait_for("Training echo")
+    second = training(tmp_path / "run", command, 2, said_as="second")
+    refused(second, "another process trains in", 1)
+    go_on.touch()
+    assert first.codes() == [0, 0], first.all_said()
+
+
+def test_processes_with_other_flags_are_refused_by_all_of_them(corpus: Path, tmp_path: Path) -> None:
+    command = [*FLAGS, "--database_path", corpus]
+    lives = training(tmp_path / "run", command, 2, more={1: ["--lr", "0.5"]})
+    refused(lives, "--lr is 1e-06 in process 0 and 0.5 in process 1: start all processes with the same command", 2)
+    assert not (tmp_path / "run" / "models").exists()
+
+
+def test_a_bad_flag_of_one_process_is_told_by_the_first(corpus: Path, tmp_path: Path) -> None:
+    lives = training(tmp_path / "run", [*FLAGS, "--database_path", corpus], 2, more={1: ["--lr", "-1"]})
+    refused(lives, "--lr must be above 0, found -1.0", 2)
+
+
+def test_processes_that_do_not_see_one_folder_are_refused_before_anything_is_trained(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_folder, "_SEEN_WITHIN_S", 1.0)
+    (tmp_path / "elsewhere").mkdir()
+    go = {1: lambda: os.chdir(tmp_path / "elsewhere")}
+    lives = training(tmp_path / "run", [*FLAGS, "--database_path", corpus], 2, go)
+    refused(lives, "elsewhere) does not see what process 0 writes into models: start all of them in one folder", 1)
+    assert list((tmp_path / "run" / "models").iterdir()) == []
+
+
+def test_processes_with_other_data_are_refused(corpus: Path, tmp_path: Path) -> None:
+    other = write_corpus(tmp_path / "other", train=10)
+
+    def see_other_data() -> None:
+        from training.data.database import corpus_place  # noqa: PLC0415
+        from training.loop import session  # noqa: PLC0415
+
+        session.corpus_place = lambda options: corpus_place(options.replaced(database_path=str(other)))  # type: ignore[attr-defined]
+
+    lives = training(tmp_path / "run", [*FLAGS, "--database_path", corpus], 2, {1: see_other_data})
+    refused(lives, "in process 1: start all processes with the same command, program and data", 1)
+
+
+def test_two_real_processes_of_which_one_is_killed_go_on_as_one(corpus: Path, workplace: Path) -> None:
+    """`main.py` as torchrun starts it, but by this test; epochs without end, until one is killed."""
+    flags = ["--model_type", "lcnn", "--batch_size", "4", "--num_workers", "0", "--device", "cpu"]
+    flags += ["--database_path", str(corpus)]
+    processes = []
+    with TemporaryFile("w+") as said:
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        for index in range(2):
+            words = command_line(*flags, "--num_epochs", "1000")
+            told = os.environ | environment_of(index, 2, store.port) | {"OMP_NUM_THREADS": "1"}
+            processes.append(subprocess.Popen(words, env=told, stdout=said, stderr=said))
+        try:
+            while "Epoch 1/1000" not in text_of(said):
+                assert all(process.poll() is None for process in processes), text_of(said)
+                time.sleep(0.05)
+            processes[1].kill()
+            assert [process.wait() for process in processes] == [1, -9], text_of(said)
+        finally:
+            for process in processes:
+                process.kill()
+        assert len(re.findall("error: process 1 .* was killed", text_of(said))) == 1, text_of(said)
+    (run,) = Path("models").iterdir()
+    assert run.name == "lcnn_DF_CCE_1000_4_0.0003_group3_contrastiveFalse", "no number of batches that nobody typed"
+    latest = survey_folder(run).latest
+    assert latest is not None
+    epochs = str(latest.epoch + 1)
+    threads = torch.get_num_threads()
+    try:
+        assert main(["--resume", "--model_path", str(run), "--num_epochs", epochs, "--database_path", str(corpus)]) == 0
+        alone = ["--accumulate_steps", "2", "--num_epochs", epochs, "--comment", "alone"]
+        assert main([*flags, *alone]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    ended = Path("models") / run.name.replace("_1000_", f"_{epochs}_") / f"checkpoint_epoch_{epochs}.pth"
+    (undisturbed,) = Path("models").glob(f"*_alone/checkpoint_epoch_{epochs}_alone.pth")
+    assert [place for place in differences(bits(ended), bits(undisturbed)) if "/comment" not in place] == []
+
+
+def text_of(file: Any) -> str:
+    file.seek(0)
+    return str(file.read())

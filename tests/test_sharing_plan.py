@@ -1,4 +1,4 @@
-"""How many batches a step several processes plan for, which numbers of processes fit, and in which folder they train."""
+"""How many batches a step several processes plan for, which numbers of them fit, and in which folder they train."""
 
 from __future__ import annotations
 

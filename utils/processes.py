@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -88,6 +89,12 @@ def take_gpu(device: str, launch: Launch) -> str:
         )
     torch.cuda.set_device(launch.local_index % found)
     return "cuda"
+
+
+def is_cut_off() -> bool:
+    """Whether the others of a group failed, for whom torch would wait at the end of the interpreter."""
+    dist = sys.modules.get("torch.distributed")
+    return dist is not None and dist.is_available() and dist.is_initialized()
 
 
 def tell_first(launch: Launch, error: UserError) -> None:
