@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.names import FRONT_END_TYPES, MODEL_TYPES, TYPES_WITH_SETTING, XLS_R_300M
+from models.names import DETECTOR_TYPES, FRONT_END_TYPES, TYPES_WITH_SETTING, XLS_R_300M
 from training.settings.options import SETTINGS, Options, options_from_record
 from utils.errors import EXIT_USAGE, UserError
 
@@ -65,10 +65,13 @@ DEFAULTS: dict[str, Any] = {
     "swa": False,
     "swa_below": 100.0,
     "seed": 1234,
+    "adam": "fused",
     "precision": "fp32",
     "device": "auto",
     "num_workers": 2,
     "save_interval": 1000,
+    "max_lost": None,
+    "mirror": None,
     "val_interval": 0,
     "save_freq": 1,
     "milestones": [],
@@ -234,7 +237,7 @@ def test_every_setting_of_some_detectors_is_tried() -> None:
 
 
 @pytest.mark.parametrize(("name", "value", "types"), OF_SOME_DETECTORS)
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_a_setting_is_refused_for_a_detector_that_has_no_use_for_it(
     model_type: str, name: str, value: Any, types: tuple[str, ...]
 ) -> None:
@@ -319,6 +322,12 @@ def test_a_setting_that_did_not_exist_when_the_checkpoint_was_saved_has_its_defa
     stored = Options(lr=3e-5).as_dict()
     del stored["crop"]
     assert options_from_record(stored) == Options(lr=3e-5)
+
+
+def test_a_run_of_before_the_fused_update_keeps_the_plain_one() -> None:
+    stored = Options(lr=3e-5).as_dict()
+    del stored["adam"]
+    assert options_from_record(stored) == Options(lr=3e-5, adam="plain")
 
 
 def test_a_setting_of_a_later_version_is_refused_by_its_name() -> None:
