@@ -27,8 +27,8 @@ def require_same_state(state: TrainState, ranks: Ranks) -> None:
         if differing:
             raise UserError(
                 f"process {index} does not hold the state of process 0 any more: {len(differing)} of {len(found[0])} "
-                f"tensors differ, {differing[0]} for one. Nothing was saved over. Are machines, GPUs and versions of torch "
-                "alike? Go on from the last checkpoint with processes that are, or with one"
+                f"tensors differ, {differing[0]} for one. Nothing was saved over. Are machines, GPUs and versions of "
+                "torch alike? Go on from the last checkpoint with processes that are, or with one"
             )
 
 
