@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch._C._distributed_c10d import TCPStore
 
+from main import main
 from tests.comparing import bits, differences
 from tests.conftest import command_line, write_corpus
 from tests.launched import Several, at_step, be_told_to_stop, die, environment_of, hang, training
