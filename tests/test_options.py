@@ -65,10 +65,13 @@ DEFAULTS: dict[str, Any] = {
     "swa": False,
     "swa_below": 100.0,
     "seed": 1234,
+    "adam": "fused",
     "precision": "fp32",
     "device": "auto",
     "num_workers": 2,
     "save_interval": 1000,
+    "max_lost": None,
+    "mirror": None,
     "val_interval": 0,
     "save_freq": 1,
     "milestones": [],
@@ -319,6 +322,12 @@ def test_a_setting_that_did_not_exist_when_the_checkpoint_was_saved_has_its_defa
     stored = Options(lr=3e-5).as_dict()
     del stored["crop"]
     assert options_from_record(stored) == Options(lr=3e-5)
+
+
+def test_a_run_of_before_the_fused_update_keeps_the_plain_one() -> None:
+    stored = Options(lr=3e-5).as_dict()
+    del stored["adam"]
+    assert options_from_record(stored) == Options(lr=3e-5, adam="plain")
 
 
 def test_a_setting_of_a_later_version_is_refused_by_its_name() -> None:

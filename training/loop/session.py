@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -18,8 +19,11 @@ from training.data.audio_identity import audio_identity
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.data.database import corpus_place, demo_to_make
 from training.loop.preparation import make_run_folder, prepare_folder
+from training.loop.shared_folder import refuse_unshared_folder
 from training.loop.starting_state import build, refusing_odd, starting_state, trained_networks
+from training.loop.taking_over import taken_over
 from training.loop.trainer import Trainer
+from training.planning.agreement import refuse_differences
 from training.planning.announcements import (
     changes_text,
     data_text,
@@ -31,8 +35,10 @@ from training.planning.announcements import (
 )
 from training.planning.plan import Plan, Start
 from training.planning.refusals import encoded_anew_text, refuse_changed_data
+from training.planning.save_cost import COST_KEY, SaveCost
 from training.planning.sessions import begin_session, names_trained_on
 from training.reports.csv_table import CsvTable
+from training.reports.mirror_report import MirrorReport
 from training.reports.page.writing import RunPage
 from training.reports.reporting import Reporter, Reports
 from training.reports.story import Moment, Story, story_in, story_of
@@ -53,6 +59,9 @@ from training.saving.background_saving import (
     tensors_that_steps_change,
 )
 from training.saving.commit import Committer, Outcome, prune
+from training.saving.dead_disk import DeadDiskError
+from training.saving.mirror import END_WAITS_S, Mirror
+from training.saving.save_times import SaveTimes
 from training.saving.store import CheckpointStore, load_payload
 from training.settings.changes import Change
 from training.settings.options import Options
@@ -63,11 +72,18 @@ from training.tasks.registry import make_task
 from training.tasks.task import Built, Task
 from utils.console import say
 from utils.corpora import Corpus, CorpusPart, find_corpus, limit_examples
+from utils.ending import leave_now
 from utils.errors import EXIT_FAILURE, UserError
 from utils.interruption import StopRequest, stop_on_signals
-from utils.machine import choose_device, describe_environment, differences_that_may_change_bits, make_deterministic
-from utils.ranks import Ranks
-from utils.waiting import NEVER
+from utils.machine import (
+    choose_device,
+    describe_environment,
+    differences_that_may_change_bits,
+    make_deterministic,
+    own_threads,
+)
+from utils.ranks import Alone, Ranks
+from utils.waiting import NEVER, say_aside
 
 
 @dataclass(frozen=True)
@@ -84,31 +100,36 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
     options = plan.options
     if options.logs_to_wandb:
         refuse_missing_package()
-    task = _task_of(plan)
-    data = _open_data(options, task)
+    refuse_unshared_folder(plan.run.folder.parent, ranks)
+    task = _task_of(plan, ranks)
+    data = _open_data(options, task, ranks)
+    refuse_differences(ranks, data.identity)
     changed = _changed_data(plan, data.identity)
-    start = build(plan, task)
-    state = starting_state(plan, task, start, data.training.num_batches_per_epoch)
+    start = build(plan, task, ranks)
+    state = starting_state(plan, task, start, data.training.num_batches_per_epoch, ranks)
     facts = _facts(plan, task, start.built, data)
     if plan.checkpoint:
         differing = differences_that_may_change_bits(plan.checkpoint.metadata, facts.environment)
         if differing:
             say(f"[NOTE] Not the machine or torch of before ({', '.join(differing)}): the last bits may differ.")
     weights = plan.source.path if plan.source else None
-    state.history.sessions.append(begin_session(plan.checkpoint, options, facts.environment, changed, weights))
+    session = ranks.broadcast(lambda: begin_session(plan.checkpoint, options, facts.environment, changed, weights))
+    state.history.sessions.append(session)
     source = plan.checkpoint.path if plan.checkpoint else weights
-    names = names_trained_on(data.names, state.history.sessions, source)
-    lock = RunLock(plan.run.lock)
+    names = ranks.broadcast(lambda: names_trained_on(data.names, state.history.sessions, source))
+    lock, times = RunLock(plan.run.lock), _save_times(plan, state)
     store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, facts.frozen)
     with (
         closing(data.training),
         closing(data.validation),
-        _prepared(plan, store, lock, start.payload, state.history, names=names),
-        _told(plan, task, state, data.validation_part) as reports,
-        stop_on_signals() as stop,
-        _saving(plan, store, state, task.device, names) as (saver, committer),
+        _prepared(plan, store, lock, start.payload, state.history, names=names, ranks=ranks) as held,
+        _mirrored(plan, ranks) as mirror,
+        _told(plan, task, state, data.validation_part, ranks, mirror=mirror, times=times) as reports,
+        stop_on_signals(announces=ranks.is_first) as stop,
+        _saving(plan, store, state, task.device, names, stop=stop, ranks=ranks) as (saver, committer),
     ):
         reports.stop = stop
+        ranks.watch(stop)
         trainer = Trainer(
             state=state,
             task=task,
@@ -122,14 +143,22 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             last_saved=plan.checkpoint.path if plan.checkpoint else None,
             draw=lambda is_last: _draw(plan, task, state, data.validation_part, is_last=is_last, stop=stop),
             ranks=ranks,
+            times=times,
+            take_over=lambda: taken_over(ranks, lambda: held.enter_context(lock), plan.run.folder, committer, state),
         )
         del start  # what its payload holds was copied into the state
-        say(training_text(options, state.num_parameters, facts.environment))
-        trainer.train()
+        say(training_text(options, state.num_parameters, facts.environment, ranks.count))
+        try:
+            trainer.train()
+        except DeadDiskError as error:  # nothing that comes below may wait for that disk, too
+            say_aside(f"error: {unsaved_text(str(error), trainer.last_saved)}")
+            leave_now(stop.exit_code)
         if stop.signal is not None and not trainer.is_done:
             reports.interrupted = f"by {stop.signal.name}"
         if trainer.is_done and not trainer.not_saved:
             reports.tell(Moment.COMPLETED)
+            if mirror:
+                mirror.waits_s = END_WAITS_S
     if trainer.not_saved:
         raise UserError(unsaved_text(trainer.not_saved, trainer.last_saved), stop.exit_code or EXIT_FAILURE)
     history = state.history
@@ -178,9 +207,9 @@ def finish(plan: Plan) -> None:
 def draw_heatmaps(plan: Plan) -> None:
     """Draw the attention of the plan's checkpoint, beside it, without training."""
     assert plan.checkpoint is not None
-    task = _task_of(plan)
+    task = _task_of(plan, Alone())
     networks = trained_networks(plan, task)
-    part = _open_corpus(plan.options).dev
+    part = _open_corpus(plan.options, Alone()).dev
     folder = plan.checkpoint.path.parent / plan.run.attention_folder(plan.checkpoint.epoch).name
     try:
         task.draw(networks, part, folder, NEVER)
@@ -188,10 +217,14 @@ def draw_heatmaps(plan: Plan) -> None:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}): mend that and try again") from error
 
 
-def _task_of(plan: Plan) -> Task:
-    """Return what the plan trains, on its device, which is told to give the same bits each time."""
+def _task_of(plan: Plan, ranks: Ranks) -> Task:
+    """Return what the plan trains, on its device, which is told to give the same bits each time.
+
+    All processes compute with as many threads: those of the checkpoint, or of the first.
+    """
     device = choose_device(plan.options.device)
-    make_deterministic(plan.checkpoint.num_threads if plan.checkpoint else None)
+    refuse_differences(ranks, {"the type of device": device.type, "the version of torch": str(torch.__version__)})
+    make_deterministic(ranks.broadcast(lambda: plan.checkpoint.num_threads if plan.checkpoint else own_threads()))
     return make_task(plan.options, device)
 
 
@@ -217,12 +250,16 @@ def _prepared(
     history: History,
     *,
     names: TrainedNames | None,
-) -> Iterator[None]:
-    """Hold the run folder's lock, the folder being as the plan wants it.
+    ranks: Ranks,
+) -> Iterator[ExitStack]:
+    """Hold the run folder's lock, the folder being as the plan wants it; yield what else is held as long.
 
-    Raises UserError where the disk refuses before training has begun.
+    The first process does that for all. Raises UserError where the disk refuses before training has begun.
     """
     with ExitStack() as held:
+        if not ranks.is_first:
+            yield held
+            return
         try:
             make_run_folder(plan)
             held.enter_context(lock)
@@ -231,12 +268,44 @@ def _prepared(
             _write_beside_checkpoints(plan, history, names)
         except OSError as error:
             raise _cannot_write(plan, error) from error
-        yield
+        yield held
 
 
 @contextmanager
-def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart) -> Iterator[Reports]:
-    """Yield the run's reports, told now and once more on the way out, also after an error, which they then tell."""
+def _mirrored(plan: Plan, ranks: Ranks) -> Iterator[Mirror | None]:
+    """Yield the mirror that --mirror asks for, kept up to date beside training; on the way out it is waited for."""
+    if not plan.options.mirror or not ranks.is_first:
+        yield None
+        return
+    with Mirror(plan.run.folder, Path(plan.options.mirror), RetentionPolicy.of(plan.options)) as mirror:
+        yield mirror
+        if not mirror.finish(mirror.waits_s):
+            say(
+                f"[NOTE] The mirror {mirror.place} has not all of the run: the same command with --auto_resume goes on."
+            )
+        for line in mirror.news():
+            say(line)
+
+
+@contextmanager
+def _told(
+    plan: Plan,
+    task: Task,
+    state: TrainState,
+    part: CorpusPart,
+    ranks: Ranks,
+    *,
+    mirror: Mirror | None,
+    times: SaveTimes,
+) -> Iterator[Reports]:
+    """Yield the run's reports, told now and once more on the way out, also after an error, which they then tell.
+
+    Of several processes the first tells, and what it is called at W&B is part of the state of all.
+    """
+    if not ranks.is_first:
+        state.wandb = ranks.broadcast(lambda: None)
+        yield Reports([], lambda: story_of(state, task))
+        return
     goes_on_elsewhere = plan.checkpoint is not None and is_copy(plan.checkpoint)
     wandb = _wandb_run(plan, state.wandb, goes_on_elsewhere=goes_on_elsewhere)
     if goes_on_elsewhere:
@@ -247,14 +316,20 @@ def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart) -> Iterat
             story_of(state, task),
             checkpoints=lambda: _model_files(plan),
             audio_examples=lambda: task.audio_examples(state.networks, part, reports.stop),
+            asides=asides,
         )
 
-    reports = Reports(_reporters(plan, wandb), story)
+    def asides() -> list[str]:
+        return [text for text in (times.state(time.monotonic()), f"Mirror: {mirror.state}." if mirror else "") if text]
+
+    mirroring = [MirrorReport(mirror)] if mirror else []
+    reports = Reports([*_reporters(plan, wandb), *mirroring], story)
     reports.tell(Moment.BEGUN)
     if wandb and wandb.is_logging:
         state.wandb = wandb.identity
     if not plan.options.save_wandb_metadata:
         state.wandb = None
+    ranks.broadcast(lambda: state.wandb)
     try:
         yield reports
     except BaseException as error:
@@ -302,9 +377,16 @@ def _model_files(plan: Plan) -> list[Path]:
 
 @contextmanager
 def _saving(
-    plan: Plan, store: CheckpointStore, state: TrainState, device: torch.device, names: TrainedNames | None
+    plan: Plan,
+    store: CheckpointStore,
+    state: TrainState,
+    device: torch.device,
+    names: TrainedNames | None,
+    *,
+    stop: StopRequest,
+    ranks: Ranks,
 ) -> Iterator[tuple[Saver[Outcome], Committer]]:
-    """Yield what saves the state, and what makes each save part of the run.
+    """Yield what saves the state, and what makes each save part of the run; of several processes the first saves.
 
     On the way out the save in flight ends first; a second Ctrl-C gives it up.
     """
@@ -316,11 +398,12 @@ def _saving(
         on_new_folder=lambda: _write_beside_checkpoints(plan, state.history, names),
     )
     saver: Saver[Outcome]
-    if plan.options.sync_save:
+    if plan.options.sync_save or not ranks.is_first:
         saver = DirectSaver(committer.commit)
     else:
         pinned = device.type == "cuda"
-        saver = BackgroundSaver(committer.commit, lambda: tensors_that_steps_change(networks, optimizers), pinned)
+        tensors = lambda: tensors_that_steps_change(networks, optimizers)  # noqa: E731
+        saver = BackgroundSaver(committer.commit, tensors, pinned, stop)
     with fence_before_updates(saver.fence, optimizers):
         try:
             yield saver, committer
@@ -333,6 +416,16 @@ def _saving(
                 say(f"[WARNING] {outcome.refused}.")
             raise
         saver.close()
+
+
+def _save_times(plan: Plan, state: TrainState) -> SaveTimes:
+    """Return what says when to save by time: as --max_lost has it, never where nothing asks for saves."""
+    options = plan.options
+    known = SaveCost.from_dict(plan.checkpoint.metadata.get(COST_KEY)) if plan.checkpoint else None
+    tensors = tensors_that_steps_change(state.networks.values(), state.optimizers.values())
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    is_off = options.max_lost is None and not options.save_interval
+    return SaveTimes(options.max_lost, size, known, is_off=is_off)
 
 
 def _write_beside_checkpoints(plan: Plan, history: History, names: TrainedNames | None) -> None:
@@ -350,8 +443,8 @@ def _cannot_write(plan: Plan, error: OSError) -> UserError:
     )
 
 
-def _open_data(options: Options, task: Task) -> _Data:
-    corpus = _open_corpus(options)
+def _open_data(options: Options, task: Task, ranks: Ranks) -> _Data:
+    corpus = _open_corpus(options, ranks)
     train = corpus.train
     identity = corpus.identity | audio_identity((corpus.train, corpus.dev), options.seed)
     if options.num_examples:
@@ -362,8 +455,16 @@ def _open_data(options: Options, task: Task) -> _Data:
     return _Data(training, validation, corpus.dev, identity, names)
 
 
-def _open_corpus(options: Options) -> Corpus:
-    """Find the corpus, every file of it, or make the demo corpus on its first use."""
-    if location := demo_to_make(options.database_path):
-        say(f"Making the demo corpus in {location} (once, some seconds)")
-    return find_corpus(*corpus_place(options))
+def _open_corpus(options: Options, ranks: Ranks) -> Corpus:
+    """Find the corpus, every file of it, or make the demo corpus on its first use; the first process, then all."""
+    found: list[Corpus] = []
+
+    def find() -> None:
+        if location := demo_to_make(options.database_path):
+            say(f"Making the demo corpus in {location} (once, some seconds)")
+        found.append(find_corpus(*corpus_place(options)))
+
+    ranks.broadcast(find)
+    if not found:
+        find()
+    return found[0]

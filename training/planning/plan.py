@@ -6,10 +6,12 @@ import enum
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from training.checkpoints.history import is_stalled
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
 from training.checkpoints.verified_file import VerifiedFile
+from training.planning.agreement import refuse_number_of_ranks
 from training.planning.facts import Facts
 from training.planning.learning_rate import patience_notes, rate_notes
 from training.planning.refusals import refuse_breaking, refuse_other_run
@@ -47,8 +49,9 @@ class Plan:
     in the run folder will hold. `undone` is what a killed process left to do although nothing is left to train, and
     `untrained` are settings that were asked for then and that the checkpoint was not trained with. `was_at` is where
     the run folder was when source was written in it, "" where it is there still or where that is not known.
+    `takes_over` says that the run folder and its logs are those of a start that ended before anything was saved.
     `opened` is the file of `source`, verified, to be loaded from. `accepts_changed_audio` says that the rest of an
-    epoch may be trained on other audio than its beginning.
+    epoch may be trained on other audio than its beginning. `num_ranks` processes share the batches of a step.
     """
 
     start: Start
@@ -67,7 +70,13 @@ class Plan:
     untrained: tuple[Change, ...] = ()
     opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
     was_at: str = ""
+    takes_over: bool = False
     accepts_changed_audio: bool = False
+    num_ranks: int = 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what only the process has that opened it: the first one hands out what it read."""
+        return {**self.__dict__, "opened": None}
 
     @property
     def begins_branch(self) -> bool:
@@ -86,15 +95,24 @@ class Plan:
         return self.source if resumed and isinstance(self.source, CheckpointRecord) else None
 
 
-def decide(command: Train, facts: Facts) -> Plan:
-    """Return the plan for a command, given what is on disk; raises UserError where there is no safe one."""
+def decide(command: Train, facts: Facts, num_ranks: int = 1) -> Plan:
+    """Return the plan for a command, given what is on disk; raises UserError where there is no safe one.
+
+    A new run takes one batch a step for each of the processes, unless their number was given.
+    """
     plan = _decide_start(command, facts)
+    if num_ranks > 1 and plan.checkpoint is None and "accumulate_steps" not in command.given:
+        plan = replace(plan, options=plan.options.replaced(accumulate_steps=num_ranks))
+    if plan.start is not Start.REACHED:
+        refuse_number_of_ranks(plan.options, num_ranks)
     plan = replace(plan, notes=(*plan.notes, *patience_notes(plan.options)))
     return replace(
         plan,
+        takes_over=facts.is_left_over,
         config=run_config(command, plan.options),
         opened=facts.opened if plan.source else None,
         accepts_changed_audio=isinstance(command, Resume | AutoResume) and command.accept_changed_audio,
+        num_ranks=num_ranks,
     )
 
 
@@ -111,7 +129,8 @@ def _decide_start(command: Train, facts: Facts) -> Plan:
 
 
 def _plan_new_run(facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
-    notes = [*notes, *_how_to_return_to(facts.run)]
+    entries = () if facts.is_left_over else facts.run.entries
+    notes = [*notes, *(_taking_over(facts) or _how_to_return_to(facts.run))]
     start = Start.FRESH
     if not facts.source and (far := _note_on_rate(facts.options)):
         notes += [far]
@@ -119,14 +138,13 @@ def _plan_new_run(facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
         start = Start.FROM_WEIGHTS
         reason = f"weights of {facts.source.path}, new optimizer ({reason})"
         notes += _architecture_notes(facts.source, facts.options)
-    entries = facts.run.entries
     return Plan(
         start,
         reason,
         facts.options,
         _directory(facts),
         facts.source,
-        entries,
+        facts.run.entries,
         entries,
         notes=tuple(notes),
         is_new_version=facts.is_new_version,
@@ -261,7 +279,8 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
         )
     notes = [*notes, *rate_notes(source, options)]
     elsewhere = source.path.parent != facts.run.folder
-    aside = entries_past(source, facts.run)
+    notes += _taking_over(facts)
+    aside = () if facts.is_left_over else entries_past(source, facts.run)
     if aside:
         damaged = {file.path for file in facts.candidates.passed_over}
         notes = [*notes, *_how_to_return_to(facts.run, damaged)]
@@ -325,8 +344,14 @@ def _architecture_notes(source: CheckpointRecord | WeightsFile, options: Options
     return [
         f"{source.path.name} was trained with --{change.name} {change.old}, this run has {change.new}"
         for change in changes
-        if SETTINGS[change.name].on_change is OnChange.REFUSED
+        if SETTINGS[change.name].on_change is OnChange.REFUSED and SETTINGS[change.name].group != "machine"
     ]
+
+
+def _taking_over(facts: Facts) -> list[str]:
+    if not facts.is_left_over:
+        return []
+    return [f"a start that ended before it saved anything left {facts.run.folder}: this one takes it over"]
 
 
 def _how_to_return_to(run: RunFolder, damaged: Container[Path] = ()) -> list[str]:

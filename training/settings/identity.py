@@ -3,7 +3,8 @@
 The name has eight settings and the comment, as documented; every other setting that changes what is computed and has
 not its default stands between them, as `seed2`. So two runs that give different results have different names. What is
 never in it: the data, whose identity is the content of the protocols, --patience, and a count of --accumulate_steps
-that was not typed (its default depends on the number of processes, which changes nothing).
+that was not typed (its default depends on the number of processes, which changes nothing). Nor do --accumulate_steps
+and --adam tell runs apart where they were not typed: a run goes on with those that it has.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 import urllib.parse
-from collections.abc import Set
+from collections.abc import Collection, Set
 from typing import Any
 
 from training.settings.changes import Change, every_change
@@ -22,7 +23,8 @@ LENGTH = "num_epochs"
 """In the name, but a run of one length goes on as one of another length."""
 _IN_EVERY_NAME = ("model_type", "track", "loss", LENGTH, "batch_size", "lr", "group_size", "use_contrastive")
 _NEVER = ("patience",)
-_UNLESS_TYPED = "accumulate_steps"
+UNLESS_TYPED = ("accumulate_steps", "adam")
+"""In the name only if they were typed: one follows the number of processes by default, and a run keeps the other."""
 _MOST_BYTES = 150  # without the comment, which has up to 100: a file system takes 255
 _ESCAPE = "comment-"
 
@@ -69,8 +71,16 @@ def former_name(options: Options) -> str:
 
 def possible_names(options: Options) -> tuple[str, ...]:
     """Return every name that a version of this program gave to the folder of a run with these settings."""
-    untyped = options.replaced(**{_UNLESS_TYPED: options.default_of(_UNLESS_TYPED)})
-    return run_name(options), run_name(untyped), former_name(options)
+    return run_name(options), run_name(untyped(options)), former_name(options)
+
+
+def untyped(options: Options, but: Collection[str] = ()) -> Options:
+    """Return the settings that name a run of whose UNLESS_TYPED only those in `but` were typed.
+
+    >>> run_name(untyped(Options(accumulate_steps=4))) == run_name(Options())
+    True
+    """
+    return options.replaced(**{name: options.default_of(name) for name in UNLESS_TYPED if name not in but})
 
 
 def differences(found: Options, asked: Options, given: Set[str]) -> tuple[Change, ...]:
@@ -78,7 +88,7 @@ def differences(found: Options, asked: Options, given: Set[str]) -> tuple[Change
     return tuple(
         change
         for change in every_change(found, asked)
-        if tells_runs_apart(change.name) and (change.name != _UNLESS_TYPED or _UNLESS_TYPED in given)
+        if tells_runs_apart(change.name) and (change.name not in UNLESS_TYPED or change.name in given)
     )
 
 

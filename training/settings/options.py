@@ -88,6 +88,14 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
         "fp32, or bf16: bfloat16 autocast with fp32 weights",
         choices=("fp32", "bf16"),
     )
+    adam: str = setting(
+        "fused",
+        "machine",
+        OnChange.REFUSED,
+        "how Adam's update is computed: fused, some four times as fast on a CPU, or plain, as runs of earlier versions "
+        "do; the last bits differ, so a run keeps the one that it began with",
+        choices=("fused", "plain"),
+    )
     device: str = setting("auto", "machine", OnChange.FREE, "auto (a GPU if there is one), cpu, cuda or cuda:N")
     num_workers: int = setting(
         2, "machine", OnChange.FREE, "processes that read audio; the results do not depend on it", at_least=0
@@ -98,6 +106,22 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
         OnChange.FREE,
         "save a checkpoint every N steps, in the middle of an epoch too; 0: only after epochs and when stopped",
         at_least=0,
+    )
+    max_lost: float | None = setting(
+        None,
+        "saving",
+        OnChange.FREE,
+        "save so often that a SIGKILL costs at most so much work, such as 60s, 5m or 1h (default: beside the other "
+        "saves one after ten minutes, or after as long as makes it cost 1 % of training; none with --save_interval 0)",
+        above=0,
+        is_time=True,
+    )
+    mirror: str | None = setting(
+        None,
+        "saving",
+        OnChange.FREE,
+        "copy every checkpoint that is kept into a second place, such as a folder on another disk or a network mount; "
+        "with --auto_resume the newer of both places is gone on from (default: none)",
     )
     val_interval: int = setting(
         0,
@@ -308,12 +332,18 @@ def _is_of(value: Any, kind: type) -> bool:
     return type(value) is kind or (kind is float and type(value) is int and value.bit_length() < 1024)
 
 
+_BEFORE_IT_EXISTED = {"adam": "plain"}
+
+
 def options_from_record(stored: Mapping[str, Any]) -> Options:
-    """Rebuild the options of a checkpoint; a setting that did not exist yet when it was saved has its default."""
+    """Rebuild the options of a checkpoint.
+
+    A setting that did not exist yet when it was saved has the value of that time, which is its default but for --adam.
+    """
     unknown = sorted(set(stored) - set(SETTINGS))
     if unknown:
         raise UserError(
             f"the checkpoint has settings this version does not know ({', '.join(unknown)}): "
             "it was written by a newer bonafide, update this one"
         )
-    return Options(**stored)
+    return Options(**(_BEFORE_IT_EXISTED | dict(stored)))

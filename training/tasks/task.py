@@ -69,7 +69,8 @@ class Step:
 class Loss:
     """The part of a step's loss that one batch has, a scalar to go back from, and what was observed on the way.
 
-    The parts of a step's batches add up to its loss. `observed` has values of the batch's utterances, on the CPU.
+    The parts of a step's batches add up to its loss. `observed` has values of the batch's utterances, without gradient,
+    on whatever device: the loop takes them to the CPU once the step is computed.
     """
 
     value: Tensor
@@ -106,13 +107,20 @@ Exhibit = Scores
 class LastPass(Protocol):
     """What a task makes of the whole training part once more, before the last epoch is completed.
 
-    The batches are those that the epoch after it would train on, in their order; `label` is shown beside the progress.
+    The batches are those that the epoch after it would train on; `label` is shown beside the progress. Processes that
+    share them out `take` each its own, and `add` all of them, in the order of the epoch.
     """
 
     label: str
 
-    def take(self, batch: Batch) -> None:
-        """Take in one batch, which is on the device, without touching the state."""
+    def take(self, batch: Batch, number: int) -> Any:
+        """Return what a batch gives, on the CPU; it is on the device, and number `number` of the epoch, from 0.
+
+        The state stays as it is.
+        """
+
+    def add(self, part: Any) -> None:
+        """Take in what one batch gave."""
 
     def kept(self) -> Mapping[str, Any]:
         """Return what of it all is kept in the state, by name, after the last batch."""
