@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ FALLBACKS: dict[str, Callable[[Disk, pytest.MonkeyPatch], None]] = {
         disk, "refuse", lambda direct, number: errno.EINVAL if direct and number == 2 else 0
     ),
     "no thread any more": lambda disk, patch: patch.setattr(
-        streamed_file.ThreadPoolExecutor, "submit", lambda *arguments: (_ for _ in ()).throw(RuntimeError("it ends"))
+        ThreadPoolExecutor, "submit", lambda *arguments: (_ for _ in ()).throw(RuntimeError("it ends"))
     ),
 }
 
