@@ -9,6 +9,7 @@ PYTHON_ARGCOMPLETE_OK: this word lets bash and zsh complete the flags.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,26 +29,31 @@ from training.commands import (
     train,
     validate_checkpoints,
 )
+from training.planning.agreement import refuse_repeating
 from training.settings import requests
 from training.settings.command_line import read_command
-from utils.console import drop_unread_output, prepare_output
+from utils.console import drop_unread_output, prepare_output, silence
 from utils.ending import insist_on_stop, leave_now, raise_on_signals, stop_of
-from utils.errors import EXIT_FAILURE, EXIT_INTERRUPTED, UserError
+from utils.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE, UserError
 from utils.interruption import ignore_save_requests
+from utils.launch import Launch, find_launch
 from utils.memory_shortage import memory_shortage
+from utils.processes import joined, tell_first
 from utils.terminal_text import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 usage, 130 Ctrl-C, 143 SIGTERM."""
-    way_on = ""
+    way_on, launch = "", Launch()
     try:
-        request = read_command(arguments)
+        launch = find_launch(os.environ)
+        request = _read_command(arguments, launch)
         if isinstance(request, requests.Train):
             way_on = "; --auto_resume goes on from the last checkpoint"
-        return carry_out(request)
+        return carry_out(request, launch)
     except UserError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr, flush=True)
+        if not (launch.attempt and error.exit_code == EXIT_USAGE):  # torchrun repeats what no repeating mends
+            print(f"error: {one_line(str(error))}", file=sys.stderr, flush=True)
         return error.exit_code
     except (MemoryError, RuntimeError, OSError, ImportError) as error:
         shortage = memory_shortage(error)
@@ -60,11 +66,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + stop_of(stopped)
 
 
-def carry_out(request: requests.Request) -> int:  # noqa: PLR0911 - one return a verb
-    """Hand a request to its verb and return the exit code."""
+def _read_command(arguments: Sequence[str] | None, launch: Launch) -> requests.Request:
+    """Read the command line; of several processes only the first says what is wrong with it, for all have the same."""
+    if launch.is_first:
+        return read_command(arguments)
+    silence()
+    try:
+        return read_command(arguments)
+    except UserError as error:
+        tell_first(launch, error)
+        raise
+
+
+def carry_out(request: requests.Request, launch: Launch) -> int:  # noqa: PLR0911 - one return a verb
+    """Hand a request to its verb and return the exit code; what several processes do not share, the first does."""
     match request:
         case requests.NewRun() | requests.Resume() | requests.AutoResume():
-            return train.run(request)
+            refuse_repeating(request, launch)
+            with joined(launch, request.options.device) as ranks:
+                return train.run(request, ranks)
+        case requests.Evaluate():
+            with joined(launch, request.options.device) as ranks:
+                return evaluate.run(request, ranks)
+        case requests.Score():
+            with joined(launch, request.options.device) as ranks:
+                return score.run(request, ranks)
+        case _ if not launch.is_first:
+            return 0
         case requests.ListCheckpoints():
             return list_checkpoints.run(request)
         case requests.InspectCheckpoint():
@@ -77,10 +105,6 @@ def carry_out(request: requests.Request) -> int:  # noqa: PLR0911 - one return a
             return check_data.run(request)
         case requests.Metrics():
             return metrics.run(request)
-        case requests.Evaluate():
-            return evaluate.run(request)
-        case requests.Score():
-            return score.run(request)
 
 
 if __name__ == "__main__":
@@ -90,7 +114,7 @@ if __name__ == "__main__":
     try:
         raise_on_signals()
         exit_code = main()
-        if exit_code >= EXIT_INTERRUPTED:
+        if exit_code >= EXIT_INTERRUPTED or "torch.distributed" in sys.modules:  # whose farewell may wait for the dead
             leave_now(exit_code)
         sys.exit(exit_code)
     finally:

@@ -22,6 +22,7 @@ from models.build import DETECTORS
 from models.front_end import COMPACT_CONFIG, rebuild_front_end
 from training.checkpoints.history import History, UnfinishedEpoch
 from training.data.batches import TrainingBatches, ValidationBatches
+from training.data.shares import StepBatches
 from training.loop.step import take_step
 from training.settings.options import Options
 from training.settings.tasks import DETECTION
@@ -56,7 +57,7 @@ def train(config: dict[str, Any], corpus: Corpus) -> Iterator[tuple[float, float
         detector.train()
         trained: list[Observed] = []
         for batch in training.batches(history.epoch + 1):
-            trained += take_step(state, task, [batch]).observed
+            trained += take_step(state, task, StepBatches.whole([batch])).observed
         history.epoch += 1
         detector.eval()
         validated = [task.validation_step(state, batch) for batch in validation.batches()]

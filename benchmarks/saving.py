@@ -146,6 +146,7 @@ def _training(gigabytes: float) -> tuple[TrainState, Callable[[], object]]:
     from models.detector import DetectorSettings  # noqa: PLC0415
     from training.checkpoints.history import History, UnfinishedEpoch  # noqa: PLC0415
     from training.data.loading import Batch  # noqa: PLC0415
+    from training.data.shares import StepBatches  # noqa: PLC0415
     from training.loop.step import take_step  # noqa: PLC0415
     from training.settings.options import Options  # noqa: PLC0415
     from training.settings.tasks import DETECTION  # noqa: PLC0415
@@ -165,7 +166,7 @@ def _training(gigabytes: float) -> tuple[TrainState, Callable[[], object]]:
     state = TrainState({"model": detector}, {"optimizer": optimizer}, {"scheduler": schedule}, history)
     batch = Batch(0.1 * torch.randn(1, 16_000), torch.tensor([1]), torch.tensor([0]))
     task = DetectionTask(options, torch.device("cpu"))
-    return state, lambda: take_step(state, task, [batch])
+    return state, lambda: take_step(state, task, StepBatches.whole([batch]))
 
 
 def _ways(state: TrainState) -> dict[str, Callable[[], Way]]:

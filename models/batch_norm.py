@@ -6,7 +6,8 @@ first block, 24 utterances, variances come out up to 3 % too small, and gradient
 number of threads. Here they are summed in small blocks, and the blocks in float64: as near as for contiguous maps
 (tests/test_batch_norm.py), by the same bits whatever the number of threads.
 
-Several processes that train one network would add up what `_sums` returns, in the order of their ranks.
+A batch is normalised by its own statistics, on several processes too. The running ones depend on the order of the
+batches: a step moves them when those of all its batches are known (`models/running_statistics.py`).
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.running_statistics import Rule, SetAsideStatistics
+
 # Numbers that are summed in float32 before float64 takes over; torch sums so few of them pairwise.
 _BLOCK_ROWS = 512
 # How many numbers are taken at a time, 8 MB: more cost memory, and fewer make threads wait for each other more often.
 _CHUNK_NUMBERS = 1 << 21
 
 
-class BatchNorm1d(nn.BatchNorm1d):
-    """torch's own; here so that every detector takes its batch norm from this file."""
+class BatchNorm1d(SetAsideStatistics, nn.BatchNorm1d):
+    """torch's own, which can set the statistics of its batches aside."""
 
 
-class BatchNorm2d(nn.BatchNorm2d):
+class BatchNorm2d(SetAsideStatistics, nn.BatchNorm2d):
     """torch's own but for channels_last maps in training on a CPU, which are summed as the module says."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
@@ -36,19 +39,10 @@ class BatchNorm2d(nn.BatchNorm2d):
         if not (self.training and _needs_nearer_sums(input)):
             return super().forward(input)
         normalised, mean, variance = _Normalised.apply(input, self.weight, self.bias, self.eps)
-        self._track(mean, variance, input.numel() // input.shape[1])
+        places = input.numel() // input.shape[1]
+        self.take_in(mean, variance * (places / max(places - 1, 1)), Rule.IN_FLOAT64)
         result: Tensor = normalised
         return result
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor, places: int) -> None:
-        """Move the running statistics towards those of a batch, the variance that of a sample, as torch does."""
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            return
-        self.num_batches_tracked.add_(1)
-        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        for running, new in ((self.running_mean, mean), (self.running_var, variance * (places / max(places - 1, 1)))):
-            running.copy_((1 - share) * running.double() + share * new)
 
 
 def _needs_nearer_sums(maps: Tensor) -> bool:

@@ -20,6 +20,7 @@ from training.checkpoints.record import FORMAT, Kind
 from training.checkpoints.sealed_file import write_sealed
 from training.data.batches import Batch
 from training.data.loading import BatchDataset, BatchKey, BatchReader
+from training.data.shares import StepBatches
 from training.evaluation import scoring
 from training.evaluation.partial_scores import PartialScores
 from training.reports import points
@@ -38,6 +39,7 @@ from training.state.snapshot import take_snapshot
 from utils.corpora import CorpusPart
 from utils.corpora.trials import Protocol, Trial
 from utils.interruption import StopRequest
+from utils.ranks import Alone
 from utils.text_column import TextColumn
 
 RUN = RunDirectory(Path("models/run"))
@@ -212,10 +214,10 @@ def test_scoring_copies_each_name_out_once(tmp_path: Path, monkeypatch: pytest.M
 
         def __init__(self, *_: Any, **__: Any) -> None: ...
 
-        def batches(self, first: int, stop: object) -> Any:
+        def steps(self, share: object, stop: object, first: int) -> Any:
             for at in range(first, self.num_batches):
                 indices = torch.arange(4 * at, 4 * at + 4)
-                yield Batch(torch.zeros(4, 1), indices, indices)
+                yield StepBatches.whole([Batch(torch.zeros(4, 1), indices, indices)])
 
         def close(self) -> None: ...
 
@@ -226,7 +228,7 @@ def test_scoring_copies_each_name_out_once(tmp_path: Path, monkeypatch: pytest.M
     subject: Any = type("Subject", (), {"options": OPTIONS.replaced(batch_size=4), "device": torch.device("cpu")})()
     scores: list[str] = []
     gathered.begin(scores)
-    scoring._score_rest(subject, part_of(400), gathered, scores, StopRequest())
+    scoring._score_rest(scoring._Batches(subject, part_of(400), Alone(), StopRequest()), gathered, scores, 4)
     assert len(scores) == 400
     assert names.copied == 400
 

@@ -15,6 +15,8 @@ ROWS: list[tuple[int, dict[str, Any], list[str], str]] = [
     (2, {}, [], "fp32 without --swa: the same bits"),
     (2, {"precision": "bf16"}, ["validation runs in fp32"], "its stored threshold was one of bfloat16 maps"),
     (2, {"model_type": "lcnn", "swa": True}, ["the batch-norm statistics of its mean"], "computed anew at the end"),
+    (3, {"accumulate_steps": 3}, [], "the pairs of three are (a + b) + c, as before"),
+    (3, {"accumulate_steps": 4}, ["gradients are added in pairs"], "(a + b) + (c + d) is another order"),
     (1, {}, ["resampled by soxr"], "what its audio is, is not known here"),
     (1, {"model_type": "aasist"}, ["resampled by soxr", "batch norm summed"], "aasist on a CPU"),
     (1, {"scheduler": "plateau"}, ["resampled by soxr", "--scheduler plateau"], "it counts otherwise"),

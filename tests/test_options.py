@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.names import FRONT_END_TYPES, MODEL_TYPES, TYPES_WITH_SETTING, XLS_R_300M
+from models.names import DETECTOR_TYPES, FRONT_END_TYPES, TYPES_WITH_SETTING, XLS_R_300M
 from training.settings.options import SETTINGS, Options, options_from_record
 from utils.errors import EXIT_USAGE, UserError
 
@@ -237,7 +237,7 @@ def test_every_setting_of_some_detectors_is_tried() -> None:
 
 
 @pytest.mark.parametrize(("name", "value", "types"), OF_SOME_DETECTORS)
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_a_setting_is_refused_for_a_detector_that_has_no_use_for_it(
     model_type: str, name: str, value: Any, types: tuple[str, ...]
 ) -> None:

@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from main import main
+from models.batch_norm import BatchNorm1d, BatchNorm2d
+from models.running_statistics import OfBatch
 from tests.comparing import differences
 from tests.conftest import SMALL_RUN, write_corpus
 from tests.loading import load_payload
@@ -50,7 +52,7 @@ def test_an_epoch_joins_where_no_earlier_one_was_better(
 
 
 def test_the_mean_is_that_of_the_epochs_and_leaves_out_what_is_frozen_or_counts() -> None:
-    network = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1), nn.Linear(1, 1))
+    network = nn.Sequential(nn.Linear(2, 1), BatchNorm1d(1), nn.Linear(1, 1))
     network[2].requires_grad_(False)
     mean: dict[str, Any] | None = None
     for epoch, value in ((2, 1.0), (5, 2.0), (6, 6.0)):
@@ -136,14 +138,14 @@ def batch_of(inputs: torch.Tensor) -> Batch:
 
 
 def test_the_statistics_of_the_mean_are_those_of_its_own_maps_each_utterance_counting_alike() -> None:
-    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    network = nn.Sequential(nn.Linear(2, 3), BatchNorm1d(3), nn.Dropout(0.5))
     mean = with_epoch(None, network, 1)
     mean["weights"]["0.weight"].fill_(2.0)
     batches = [torch.randn(size, 2) for size in (5, 5, 2)]
     before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
     anew = StatisticsAnew(network, mean, (1234, 4))
-    for waveforms in batches:
-        anew.take(batch_of(waveforms))
+    for number, waveforms in enumerate(batches):
+        anew.add(anew.take(batch_of(waveforms), number))
     found = anew.kept()[SWA]
     maps = [functional.linear(part, torch.full((3, 2), 2.0), before["0.bias"]) for part in batches]
     expected = [sum(len(part) * getattr(part, of)(dim=0) for part in maps) / 12 for of in ("mean", "var")]
@@ -155,13 +157,13 @@ def test_the_statistics_of_the_mean_are_those_of_its_own_maps_each_utterance_cou
 
 
 def test_dropout_in_the_pass_draws_by_its_position_alone() -> None:
-    network = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(64))
+    network = nn.Sequential(nn.Dropout(0.5), BatchNorm1d(64))
 
     def variances(*position: int) -> torch.Tensor:
         torch.rand(7)  # whatever was drawn before
         anew = StatisticsAnew(network, with_epoch(None, network, 1), position)
-        for _ in range(2):
-            anew.take(batch_of(torch.ones(8, 64)))
+        for number in range(2):
+            anew.add(anew.take(batch_of(torch.ones(8, 64)), number))
         found: torch.Tensor = anew.kept()[SWA][STATISTICS]["1.running_var"]
         return found
 
@@ -170,11 +172,11 @@ def test_dropout_in_the_pass_draws_by_its_position_alone() -> None:
 
 
 def test_batches_of_one_size_give_what_torch_gives() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), BatchNorm2d(4))
     batches = [torch.randn(6, 1, 8, 8) for _ in range(3)]
     anew = StatisticsAnew(network, with_epoch(None, network, 1), (0, 1))
-    for maps in batches:
-        anew.take(batch_of(maps))
+    for number, maps in enumerate(batches):
+        anew.add(anew.take(batch_of(maps), number))
     torch.optim.swa_utils.update_bn(batches, network)
     theirs = {name: tensor for name, tensor in network.state_dict().items() if "running" in name}
     torch.testing.assert_close(anew.kept()[SWA][STATISTICS], theirs)
@@ -218,9 +220,9 @@ def test_training_ends_with_a_pass_for_the_statistics_and_a_stop_within_it_or_an
 
     take = StatisticsAnew.take
 
-    def stopped(self: StatisticsAnew, batch: Batch) -> None:
-        take(self, batch)
+    def stopped(self: StatisticsAnew, batch: Batch, number: int) -> tuple[int, OfBatch]:
         signal.raise_signal(signal.SIGTERM)
+        return take(self, batch, number)
 
     monkeypatch.setattr(StatisticsAnew, "take", stopped)
     code, cut = train_with_batch_norm(corpus, 1, "cut")

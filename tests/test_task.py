@@ -15,6 +15,7 @@ from models.detector import Detector, DetectorOutput, DetectorSettings
 from tests.comparing import differences
 from training.checkpoints.history import History, UnfinishedEpoch
 from training.data.loading import Batch
+from training.data.shares import StepBatches
 from training.loop.step import take_step
 from training.settings.options import Options
 from training.settings.tasks import DETECTION
@@ -70,7 +71,7 @@ class Taken:
 
 
 def step(task: DetectionTask, state: TrainState, *batches: Batch) -> Taken:
-    result = take_step(state, task, batches)
+    result = take_step(state, task, StepBatches.whole(batches))
     scores, labels = (torch.cat([seen[name] for seen in result.observed]) for name in ("scores", "labels"))
     return Taken(result.loss, scores, labels)
 

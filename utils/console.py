@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
+from types import TracebackType
 
 from utils.terminal_text import printable_text
 
@@ -36,3 +38,18 @@ def drop_unread_output() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def silence() -> None:
+    """Say nothing from now on: another process of the run does. A bug still shows where it is."""
+    sys.stdout, sys.stderr = (open(os.devnull, "w") for _ in range(2))  # noqa: PTH123, SIM115
+    sys.excepthook = _show_bug
+
+
+def speak() -> None:
+    """Say things again, for the process that did is no more."""
+    sys.stdout, sys.stderr = sys.__stdout__ or sys.stdout, sys.__stderr__ or sys.stderr
+
+
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    traceback.print_exception(kind, error, trace, file=sys.__stderr__)

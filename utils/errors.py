@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -21,3 +23,14 @@ class UserError(Exception):
     def __init__(self, message: str, exit_code: int = EXIT_FAILURE) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by content: what another process of the run raised is raised here, of the same kind."""
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[UserError], args: tuple[Any, ...], content: dict[str, Any]) -> UserError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(content)
+    return error

@@ -59,11 +59,16 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.save_requested = False
+        self.is_overtaken = False
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
-        return self.signal is not None
+        """Whether a signal has come, or the other processes of the run cannot go on."""
+        return self.signal is not None or self.is_overtaken
+
+    def overtake(self) -> None:
+        """End what waits for a request, since the other processes of the run have stopped."""
+        self.is_overtaken = True
 
     @property
     def exit_code(self) -> int:
@@ -86,9 +91,10 @@ def ignore_save_requests() -> None:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
+def stop_on_signals(*, announces: bool = True) -> Iterator[StopRequest]:
     """Turn SIGINT, SIGTERM and SIGUSR1 into a `StopRequest` inside the block, and put back what was set before.
 
+    One of several processes of a run may leave it to another to say so: without `announces` nothing is printed.
     Outside the main thread, where Python allows no handlers, it changes nothing and the request is never made. Raises
     KeyboardInterrupt out of the block at a second SIGINT.
     """
@@ -96,7 +102,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    handlers = _Handlers(stop)
+    handlers = _Handlers(stop, announces)
     try:
         handlers.install()
         yield stop
@@ -107,8 +113,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
 class _Handlers:
     """The handlers of one block, and those that were there before it."""
 
-    def __init__(self, stop: StopRequest) -> None:
+    def __init__(self, stop: StopRequest, announces: bool) -> None:
         self._stop = stop
+        self._announces = announces
         self._process = os.getpid()
         self._interrupted = False
         ignored = {number for number in _STOP_SIGNALS if signal.getsignal(number) is signal.SIG_IGN}
@@ -132,7 +139,7 @@ class _Handlers:
         if number == _SAVE_SIGNAL:
             if not self._stop.save_requested:
                 self._stop.save_requested = True
-                _announce("SIGUSR1: saving after this step, then going on")
+                self._announce("SIGUSR1: saving after this step, then going on")
             return
         if number == signal.SIGINT and self._interrupted:
             self.restore()
@@ -140,7 +147,11 @@ class _Handlers:
         self._interrupted = self._interrupted or number == signal.SIGINT
         if self._stop.signal is None:
             self._stop.signal = signal.Signals(number)
-            _announce(_ANNOUNCEMENT[self._stop.signal])
+            self._announce(_ANNOUNCEMENT[self._stop.signal])
+
+    def _announce(self, text: str) -> None:
+        if self._announces:
+            _announce(text)
 
     @staticmethod
     def _receive_in_forked_child(number: int) -> None:

@@ -40,6 +40,11 @@ def make_deterministic(num_threads: int | None = None) -> None:
         torch.set_num_threads(num_threads)
 
 
+def own_threads() -> int:
+    """Return with how many threads torch computes here."""
+    return torch.get_num_threads()
+
+
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Return where and with what this process trains. Bit-equal results on a CPU need the same number of threads."""
     return {

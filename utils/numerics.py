@@ -6,11 +6,11 @@ of that differs for it. Score files keep `SCORES_AS_OF`: a half-finished one is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-NUMERICS = 3
+NUMERICS = 4
 SCORES_AS_OF = 2
 """The last number that changed what the same weights score: with later ones no finished score is computed again."""
 
@@ -23,7 +23,7 @@ class Difference:
     """
 
     sentence: str
-    concerns: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    concerns: Mapping[str, Container[Any]] = field(default_factory=dict)
 
     def is_about(self, settings: Mapping[str, Any]) -> bool:
         """Whether a run with these settings computes differently; one that does not say a setting may."""
@@ -31,6 +31,7 @@ class Difference:
 
 
 _BF16 = {"precision": ("bf16",)}
+_FOUR_OR_MORE = range(4, 1 << 62)
 CHANGES: dict[int, tuple[Difference, ...]] = {
     2: (
         Difference("audio of other rates than 16,000 Hz is resampled by soxr, where it aliased at up to -9 dB before"),
@@ -60,6 +61,13 @@ CHANGES: dict[int, tuple[Difference, ...]] = {
             "at the end of training --swa computes the batch-norm statistics of its mean anew, by a pass over the "
             "training part, where it took the mean of those of the epochs before",
             {"swa": (True,)},
+        ),
+    ),
+    4: (
+        Difference(
+            "with four batches a step and more (--accumulate_steps) gradients are added in pairs, so that any number "
+            "of processes has the same bits: the last bits differ from those of adding one after the other",
+            {"accumulate_steps": _FOUR_OR_MORE},
         ),
     ),
 }

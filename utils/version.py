@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 from importlib import metadata
@@ -36,6 +37,16 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return asked.stdout.strip() or None
+
+
+def source_digest() -> str:
+    """Return what tells this program's files from those of any other version: a hash of all of them."""
+    root, digest = Path(__file__).parent.parent, hashlib.sha256()
+    files = [root / "main.py", *(root / "models").glob("*.py")]
+    files += [path for folder in ("training", "utils") for path in (root / folder).rglob("*.py")]
+    for path in sorted(files):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def _installed(package: str) -> str:

@@ -92,7 +92,7 @@ def wait_for(result: Future[Result], awaited: Callable[[], str], stop: StopReque
 
 def wait_until_done(result: Future[Any], awaited: Callable[[], str], stop: StopRequest = NEVER) -> None:
     """Wait as `wait_for` does, and leave the result to the caller."""
-    with _telling(awaited) as tell:
+    with telling(awaited) as tell:
         while not result.done():
             if stop.requested:
                 result.cancel()
@@ -112,7 +112,8 @@ def each_awaited(items: Iterable[Result], awaited: Callable[[], str], stop: Stop
 
 
 @contextmanager
-def _telling(awaited: Callable[[], str]) -> Iterator[Callable[[], None]]:
+def telling(awaited: Callable[[], str]) -> Iterator[Callable[[], None]]:
+    """Yield what is to be called while something is waited for: it tells so after 30 s, and then rarely."""
     began = time.monotonic()
     tell_after_s, has_told = FIRST_TOLD_S, False
 

@@ -172,7 +172,7 @@ TWO_NETWORKS = (
     Scenario(
         "networks, brought along",
         (
-            _repeats(*_ONE_LEFT),
+            _repeats("--keep_last_n", "2", "--num_epochs", "2"),
             Command(
                 (*_TOY, "--comment", "second", "--num_epochs", "3"),
                 until_it_trains=("--resume", "--model_path", FIRST_EPOCH),

@@ -90,9 +90,9 @@ class Kills:
         """Do a scenario once, with kills."""
         folder = self.root / f"{scenario.name.replace(', ', '_').replace(' ', '_')}_{number}"
         before, began = self.done, time.monotonic()
+        if scenario.name not in self.undisturbed:
+            self.undisturbed[scenario.name] = self._leave_alone(scenario)
         try:
-            if scenario.name not in self.undisturbed:
-                self.undisturbed[scenario.name] = self._leave_alone(scenario)
             self._kill(scenario, folder, random.Random(f"{self.seed} {scenario.name} {number}"))
         except Exception as error:  # noqa: BLE001  (what cannot be read at the end is a failure too, and others follow)
             end_processes_in(folder)

@@ -102,8 +102,10 @@ def _is_state_dict(value: Any) -> bool:
     )
 
 
-def load_into(network: torch.nn.Module, weights: Weights) -> str:
+def load_into(network: torch.nn.Module, weights: Weights, advice: str = "") -> str:
     """Copy weights into a network, strictly, and return the prefix that was taken off their names, "" for none.
+
+    `advice` is said where they do not fit; "": that of detectors.
 
     A prefix is taken off only where every name has it, and only if the names then fit better than as they are. Raises
     UserError that lists the layers which do not fit and the setting that is likely wrong.
@@ -130,10 +132,11 @@ def load_into(network: torch.nn.Module, weights: Weights) -> str:
     ]
     if complaints:
         another = None if resized else _another_kind_of_file(own, missing, surplus)
-        advice = another or _likely_setting(resized, missing, surplus)
+        what = "model" if advice else "detector"
+        advice = advice or another or _likely_setting(resized, missing, surplus)
         if odd and not (resized or missing or surplus):
             advice = "Save them as dense, real tensors"
-        raise UserError(f"{weights.path} does not fit this detector: {'; '.join(complaints)}. {advice}")
+        raise UserError(f"{weights.path} does not fit this {what}: {'; '.join(complaints)}. {advice}")
     network.load_state_dict(theirs, strict=True)
     return prefix
 

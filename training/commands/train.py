@@ -10,6 +10,7 @@ from pathlib import Path
 
 from training.checkpoints.record import UnusableFile
 from training.checkpoints.verified_file import NoLongerReadableError
+from training.planning.agreement import refuse_other_commands
 from training.planning.announcements import changes_text, plan_text, reached_text, resume_summary, untrained_text
 from training.planning.facts import Facts, collect_facts
 from training.planning.plan import Plan, Start, decide
@@ -20,20 +21,19 @@ from training.saving.mirror_restore import restore_from_mirror
 from training.settings.requests import AutoResume, Train
 from utils.console import say
 from utils.errors import EXIT_FAILURE, UserError
-from utils.ranks import Alone, Ranks
+from utils.ranks import Ranks
 
 
-def run(request: Train) -> int:
+def run(request: Train, ranks: Ranks) -> int:
     """Begin or continue a training and return its exit code.
 
     Where --auto_resume chose a checkpoint that could be verified and then not be loaded, it chooses again without it.
     """
-    ranks = Alone()
+    refuse_other_commands(ranks, request)
     lost: list[UnusableFile] = []
     while True:
-        plan = ranks.broadcast(lambda: decide(request, _facts(request, lost)))
-        if ranks.is_first:
-            announce(plan)
+        plan = ranks.broadcast(lambda: decide(request, _facts(request, lost), ranks.count))
+        announce(plan)
         try:
             return carry_out(plan, ranks)
         except NoLongerReadableError as error:  # before anything was written
@@ -69,6 +69,8 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         for line in other_data:
             say(line)
         code = EXIT_FAILURE if plan.untrained or other_data else 0
+        if not ranks.is_first:
+            return code
         if not plan.undone:
             _mirror_what_is_there(plan)
             if not plan.options.visualize_attention:

@@ -1,16 +1,20 @@
 """Training and validation batches whose order and randomness depend on nothing but their position.
 
 `batches(epoch, first_batch)` starts anywhere in any epoch, replays nothing, and gives the same bits for any number of
-worker processes.
+worker processes. `steps` gives them as the loop takes them, and to each of several processes its share alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
-from training.data.loading import Batch, BatchDataset, BatchKey, BatchReader
+import torch
+
+from training.data.loading import NO_LABEL, Batch, BatchDataset, BatchKey, BatchReader, View
+from training.data.shares import Share, StepBatches
 from utils.audio.rawboost import RawBoost
 from utils.audio.waveforms import CROP_SAMPLES, Waveform, fit_length
 from utils.corpora import CorpusPart
@@ -61,7 +65,8 @@ class TrainingBatches:
 
     Balanced batches have as many utterances of each class (an even `batch_size` given), in the order of
     `balanced_order`, which takes those of the smaller class again and again: an epoch is twice the larger class long.
-    The last batch of an epoch may be smaller. Workers start at the first use and stay until `close`, or the end of the
+    What is seen of an utterance is said by `view`, for a detector by `crop` and `augmentation`. The last batch of an
+    epoch may be smaller. Workers start at the first use and stay until `close`, or the end of the
     program. One iteration at a time: starting another one ends the one before.
     """
 
@@ -74,14 +79,17 @@ class TrainingBatches:
         balanced: bool = False,
         crop: Crop = "start",
         augmentation: RawBoost = NO_AUGMENTATION,
+        view: View | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
+        view = view or TrainingView(seed, crop, augmentation)
+        self._labels = _labels_of(part)
         self._are_bona_fide = [label == 1 for label in part.protocol.labels]
         self._balanced = balanced
         self._batch_size = batch_size
         self._seed = seed
-        self._reader = BatchReader(BatchDataset(part, TrainingView(seed, crop, augmentation)), num_workers, pin_memory)
+        self._reader = BatchReader(BatchDataset(part, view), num_workers, pin_memory)
 
     @property
     def num_batches_per_epoch(self) -> int:
@@ -97,14 +105,24 @@ class TrainingBatches:
         the epoch; the iterator raises UserError where an utterance cannot be read, and StopAskedError where `stop`
         comes while it waits for a batch.
         """
+        return self._reader.read(self._keys(epoch, first_batch), stop)
+
+    def steps(self, epoch: int, first_batch: int, share: Share, stop: StopRequest = NEVER) -> Iterator[StepBatches]:
+        """Return an iterator over the steps that the batches from `first_batch` on make, each with its share of them.
+
+        It raises as that of `batches` does, and reads no audio of other shares.
+        """
+        return _steps(self._reader, self._keys(epoch, first_batch), self._labels, share, stop)
+
+    def _keys(self, epoch: int, first_batch: int) -> list[BatchKey]:
         if epoch < 1 or not 0 <= first_batch <= self.num_batches_per_epoch:
             raise ValueError(
                 f"a position is an epoch from 1 and a batch from 0 to {self.num_batches_per_epoch}, "
                 f"found epoch {epoch}, batch {first_batch}"
             )
-        return self._reader.read(self._keys(epoch)[first_batch:], stop)
+        return self._keys_of_epoch(epoch)[first_batch:]
 
-    def _keys(self, epoch: int) -> list[BatchKey]:
+    def _keys_of_epoch(self, epoch: int) -> list[BatchKey]:
         if not self._balanced:
             return _batch_keys(epoch, epoch_order(self._seed, epoch, len(self._are_bona_fide)), self._batch_size)
         indices, visits = zip(*balanced_order(self._seed, epoch, self._are_bona_fide), strict=True)
@@ -118,9 +136,18 @@ class TrainingBatches:
 class ValidationBatches:
     """The batches of a part in the order of its protocol: nothing drawn, nothing dropped, the same in every epoch."""
 
-    def __init__(self, part: CorpusPart, *, batch_size: int, num_workers: int = 0, pin_memory: bool = False) -> None:
+    def __init__(
+        self,
+        part: CorpusPart,
+        *,
+        batch_size: int,
+        view: View = validation_view,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
         self._keys = _batch_keys(0, range(len(part)), batch_size)
-        self._reader = BatchReader(BatchDataset(part, validation_view), num_workers, pin_memory)
+        self._labels = _labels_of(part)
+        self._reader = BatchReader(BatchDataset(part, view), num_workers, pin_memory)
 
     @property
     def num_batches(self) -> int:
@@ -131,9 +158,29 @@ class ValidationBatches:
         """Return an iterator over the batches from `first_batch` on; it raises as that of `TrainingBatches` does."""
         return self._reader.read(self._keys[first_batch:], stop)
 
+    def steps(self, share: Share, stop: StopRequest = NEVER, first_batch: int = 0) -> Iterator[StepBatches]:
+        """Return an iterator over groups of batches from `first_batch` on, each with its share of them."""
+        return _steps(self._reader, self._keys[first_batch:], self._labels, share, stop)
+
     def close(self) -> None:
         """Stop the workers; the next iteration starts new ones."""
         self._reader.close()
+
+
+def _labels_of(part: CorpusPart) -> list[int]:
+    return [NO_LABEL if trial.label is None else trial.label for trial in part.protocol.trials]
+
+
+def _steps(
+    reader: BatchReader, keys: Sequence[BatchKey], labels: Sequence[int], share: Share, stop: StopRequest
+) -> Iterator[StepBatches]:
+    groups = [keys[group.start : group.stop] for group in share.groups(len(keys))]
+    own = [share.of_step(len(group)) for group in groups]
+    read = [group[number] for group, numbers in zip(groups, own, strict=True) for number in numbers]
+    coming = reader.read(read, stop)
+    for group, numbers in zip(groups, own, strict=True):
+        of_step = torch.tensor([labels[index] for key in group for index in key.indices])
+        yield StepBatches(list(islice(coming, len(numbers))), numbers.start, len(group), of_step)
 
 
 def _batch_keys(epoch: int, order: Sequence[int], batch_size: int, visits: Sequence[int] = ()) -> list[BatchKey]:

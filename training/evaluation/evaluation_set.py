@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from training.checkpoints.verified_file import VerifiedFile
 from training.data.database import corpus_place
 from training.evaluation.default_output import default_output
-from training.evaluation.origin import origin_of
+from training.evaluation.origin import Origin, origin_of
 from training.evaluation.score_layouts import layout_for
 from training.evaluation.score_report import ScoreReport, measure
 from training.evaluation.scoring import score_part
@@ -28,6 +29,7 @@ from utils.corpora.trials import UNKNOWN, Trial
 from utils.errors import EXIT_USAGE, UserError
 from utils.interruption import stop_on_signals
 from utils.labels import Labels
+from utils.ranks import Alone, Ranks
 from utils.regular_files import is_regular
 from utils.scores.asv_scores import read_asv_error_rates
 from utils.scores.score_files import ScoreFile, read_scores
@@ -57,9 +59,14 @@ class Evaluated:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def evaluate(command: Evaluate) -> Evaluated:
-    """Score the evaluation set with the detector that the command names; raises UserError where that is impossible."""
-    subject = load_subject(command)
+def evaluate(command: Evaluate, ranks: Ranks | None = None, opened: VerifiedFile | None = None) -> Evaluated:
+    """Score the evaluation set with the detector that the command names; raises UserError where that is impossible.
+
+    Several processes share its batches out; the first of them alone writes and has the report. `opened` is the
+    detector's file, where that was looked at already.
+    """
+    ranks = ranks or Alone()
+    subject = load_subject(command, opened)
     part = _open_part(subject, command.subset or EVERY_SUBSET)
     keys = _keys_of(part, Labels(subject.options.label_1))
     measured = _measured_subset(keys, part, command.subset)
@@ -67,6 +74,7 @@ def evaluate(command: Evaluate) -> Evaluated:
         keys = None
     share = trained_share(subject, part)
     origin = origin_of(subject, part)
+    _refuse_to_score_different_things(ranks, origin)
     output = command.eval_output or default_output(subject, command.load_checkpoint_type, part, origin)
     _refuse_to_overwrite(output)
     if command.asv_scores:  # what is wrong with it is said now, not after hours of scoring
@@ -76,11 +84,14 @@ def evaluate(command: Evaluate) -> Evaluated:
     said_beside_json = redirect_stdout(sys.stderr) if command.as_json else nullcontext()
     with stop_on_signals() as stop, said_beside_json:
         layout = layout_for(part.layout, part.protocol.trials, keys)
-        num_scored = score_part(subject, part, output, layout, origin=origin, stop=stop, quiet=command.as_json)
+        quiet = command.as_json
+        num_scored = score_part(subject, part, output, layout, origin=origin, stop=stop, quiet=quiet, ranks=ranks)
     if num_scored < len(part):
         if not command.as_json:
             say(f"Stopped after {num_scored:,} of {len(part):,} trials; the same command goes on from there.")
         return Evaluated(output, None, stop.exit_code)
+    if not ranks.is_first:
+        return Evaluated(output, None)
     if subject.options.visualize_attention and "visualize_attention" in command.given:
         with redirect_stdout(sys.stderr) if command.as_json else nullcontext():
             _draw_heatmaps(subject, part, output)
@@ -89,6 +100,17 @@ def evaluate(command: Evaluate) -> Evaluated:
         scores = _scores_with_keys(read_scores(output), keys)
         report = measure(scores, keys, command.asv_scores, measured).judged_by(subject.judge)
     return Evaluated(output, report, facts={"part": part.name, "trained_on": share.document()})
+
+
+def _refuse_to_score_different_things(ranks: Ranks, origin: Origin) -> None:
+    """Refuse processes of which one sees another checkpoint, other trials or other audio than the first."""
+    for index, decisive in enumerate(ranks.gather(origin.decisive)):
+        other = [name for name, found in origin.decisive.items() if decisive[name] != found]
+        if other:
+            raise UserError(
+                f"process {index} sees another {', '.join(other)} than process {ranks.index}: all of them need the "
+                "same files, in folders that they share, and nobody may change those meanwhile"
+            )
 
 
 def _open_part(subject: Subject, subset: str) -> CorpusPart:

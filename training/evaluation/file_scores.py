@@ -20,7 +20,9 @@ from training.evaluation.subject import Subject
 from utils.audio.checking import AudioFault
 from utils.audio.reading import UnreadableAudioError
 from utils.audio.windows import Window, WindowedAudio, expected_windows
+from utils.errors import UserError
 from utils.progress import Progress
+from utils.ranks import Alone, Ranks
 from utils.waiting import Helpers, each_awaited, wait_for
 
 LEAST_SPEECH_S = 0.5
@@ -118,10 +120,16 @@ def count_windows(files: Sequence[Path]) -> int:
         helpers.close()
 
 
-def score_files(subject: Subject, files: Sequence[Path], progress: Progress) -> Iterator[FileScore]:
-    """Yield what came of each file, in order, as soon as that is known; at most --batch_size windows are in memory."""
+def score_files(
+    subject: Subject, files: Sequence[Path], progress: Progress, ranks: Ranks | None = None
+) -> Iterator[FileScore]:
+    """Yield what came of each file, in order, as soon as that is known; at most --batch_size windows are in memory.
+
+    Several processes read all of the files, and each scores one of as many batches; so many are in memory then.
+    """
     under_way: deque[_Reading] = deque()
     batch: list[tuple[_Reading, Window]] = []
+    round_of = _Round(subject, progress, ranks or Alone())
     for path in files:
         reading = _Reading(WindowedAudio(path))
         under_way.append(reading)
@@ -130,27 +138,58 @@ def score_files(subject: Subject, files: Sequence[Path], progress: Progress) -> 
                 batch.append((reading, window))
                 reading.waiting += 1
                 if len(batch) == subject.options.batch_size:
-                    _score(subject, batch, progress)
+                    round_of.take(batch)
+                    batch = []
                     yield from _finished(under_way)
         except UnreadableAudioError as error:
-            reading.fault, reading.waiting = error.reason, 0
-            batch = [(other, window) for other, window in batch if other is not reading]
+            kept = [(other, window) for other, window in batch if other is not reading]
+            reading.fault = error.reason
+            reading.waiting -= len(batch) - len(kept)
+            batch = kept
         reading.is_read = True
         yield from _finished(under_way)
     if batch:
-        _score(subject, batch, progress)
+        round_of.take(batch)
+    round_of.end()
     yield from _finished(under_way)
 
 
-def _score(subject: Subject, batch: list[tuple[_Reading, Window]], progress: Progress) -> None:
-    """Score the windows of a batch, add each to its file, and empty the batch."""
-    waveforms = torch.from_numpy(np.stack([window.waveform for _, window in batch]))
-    scores = score_waveforms(subject, waveforms)
-    for (reading, window), score in zip(batch, scores, strict=True):
-        reading.windows.append((window.start_s, score))
-        reading.waiting -= 1
-    progress.advance(utterances=len(batch), batches=len(batch))
-    batch.clear()
+@dataclass
+class _Round:
+    """Batches that wait until there is one for each process."""
+
+    subject: Subject
+    progress: Progress
+    ranks: Ranks
+    batches: list[list[tuple[_Reading, Window]]] = field(default_factory=list)
+
+    def take(self, batch: list[tuple[_Reading, Window]]) -> None:
+        """Take in a batch, and score those there are if they are enough."""
+        self.batches.append(batch)
+        if len(self.batches) == self.ranks.count:
+            self.end()
+
+    def end(self) -> None:
+        """Score the batches, each by one process, and add the windows of each to its file."""
+        own = self.batches[self.ranks.index : self.ranks.index + 1]
+        read = [(str(reading.audio.path), window.start_s) for batch in self.batches for reading, window in batch]
+        told = self.ranks.gather((read, [self._scores(batch) for batch in own]))
+        for index, (of_process, _) in enumerate(told):
+            if of_process != read:
+                raise UserError(
+                    f"process {index} read other audio than process {self.ranks.index}: all of them need the same "
+                    "files, in folders that they share, and nobody may change those meanwhile"
+                )
+        every_score = [scores for _, of_process in told for scores in of_process]
+        for batch, scores in zip(self.batches, every_score, strict=True):
+            for (reading, window), score in zip(batch, scores, strict=True):
+                reading.windows.append((window.start_s, score))
+                reading.waiting -= 1
+            self.progress.advance(utterances=len(batch), batches=len(batch))
+        self.batches.clear()
+
+    def _scores(self, batch: list[tuple[_Reading, Window]]) -> list[float]:
+        return score_waveforms(self.subject, torch.from_numpy(np.stack([window.waveform for _, window in batch])))
 
 
 def _finished(under_way: deque[_Reading]) -> Iterator[FileScore]:

@@ -2,12 +2,13 @@
 
 An utterance is its first 64,600 samples, repeated if shorter, as in validation. Batch size and worker processes do not
 change a score by more than float rounding (1e-4 is far above it); the same ones give the same bytes, stopped or not.
+Several processes share the batches out; the first of them has the files, and they are those that one process writes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import torch
 
 from models.precision import autocast, log_odds
 from training.data.batches import Batch, ValidationBatches
+from training.data.reading import read
+from training.data.shares import one_batch_each
 from training.evaluation.finished_scores import Found, lay_out_again, look_at, origin_path, write_finished
 from training.evaluation.origin import Origin
 from training.evaluation.partial_scores import PartialScores, partial_path
@@ -27,6 +30,7 @@ from utils.corpora import CorpusPart
 from utils.errors import UserError
 from utils.interruption import StopRequest
 from utils.progress import progress
+from utils.ranks import Alone, Ranks, stop_asked
 from utils.regular_files import read_regular
 from utils.scores.score_files import read_scores
 from utils.table_bytes import bytes_on_disk
@@ -42,6 +46,7 @@ def score_part(
     origin: Origin,
     stop: StopRequest,
     quiet: bool,
+    ranks: Ranks | None = None,
 ) -> int:
     """Write the scores of all trials to `output` and return how many there are; fewer than all where `stop` came.
 
@@ -49,6 +54,26 @@ def score_part(
     columns, which become those of `layout`. Raises UserError where another process scores into it, where audio cannot
     be read, where a score is not finite and where the disk refuses.
     """
+    ranks = ranks or Alone()
+    batches = _Batches(subject, part, ranks, stop)
+    if not ranks.is_first:
+        batches.help()
+        return ranks.broadcast(lambda: 0)
+    written = _written(subject, part, output, layout, origin=origin, batches=batches, quiet=quiet)
+    batches.end()
+    return ranks.broadcast(lambda: written)
+
+
+def _written(
+    subject: Subject,
+    part: CorpusPart,
+    output: Path,
+    layout: ScoreLayout,
+    *,
+    origin: Origin,
+    batches: _Batches,
+    quiet: bool,
+) -> int:
     names = [trial.utterance for trial in part.protocol.trials]
     try:
         found = look_at(output, origin)
@@ -63,7 +88,7 @@ def score_part(
             _remove_strays(output)
             if found:
                 say(f"{output} holds other scores ({found.remark}): they get another name when these are complete")
-            return _score_all(subject, part, output, layout, origin=origin, stop=stop, quiet=quiet)
+            return _score_all(subject, part, output, layout, origin=origin, batches=batches, quiet=quiet)
     except OSError as error:
         raise UserError(
             f"{error.filename or output} cannot be written ({error.strerror or error}): pass another --eval_output"
@@ -115,7 +140,7 @@ def _score_all(
     layout: ScoreLayout,
     *,
     origin: Origin,
-    stop: StopRequest,
+    batches: _Batches,
     quiet: bool,
 ) -> int:
     names = [trial.utterance for trial in part.protocol.trials]
@@ -124,7 +149,7 @@ def _score_all(
     if not quiet:
         _tell(gathered, origin, len(scores), is_foreign)
     gathered.begin(scores)
-    _score_rest(subject, part, gathered, scores, stop)
+    _score_rest(batches, gathered, scores, subject.options.batch_size)
     if len(scores) == len(names):
         content = score_text(layout, part.protocol.trials, scores)
         moved = write_finished(output, content, origin, subject.sources)
@@ -144,26 +169,64 @@ def _tell(gathered: PartialScores, origin: Origin, num_scores: int, is_foreign: 
         say(f"Going on after {num_scores:,} of {len(gathered.names):,} trials, which {gathered.path} has")
 
 
-def _score_rest(
-    subject: Subject, part: CorpusPart, gathered: PartialScores, scores: list[str], stop: StopRequest
-) -> None:
-    options = subject.options
-    pin = subject.device.type == "cuda"
-    batches = ValidationBatches(part, batch_size=options.batch_size, num_workers=options.num_workers, pin_memory=pin)
-    first, names = -(-len(scores) // options.batch_size), gathered.names
-    try:
-        with progress("scoring", batches.num_batches, first) as bar:
-            for batch in batches.batches(first, stop):
-                if stop.requested:
-                    return
-                texts = _score(subject, batch, names)
-                gathered.append(len(scores), texts)
-                scores += texts
-                bar.advance(utterances=len(texts))
-    except StopAskedError:  # what was scored before is in the file
-        return
-    finally:
-        batches.close()
+def _score_rest(batches: _Batches, gathered: PartialScores, scores: list[str], batch_size: int) -> None:
+    for texts in batches.scored(-(-len(scores) // batch_size)):
+        gathered.append(len(scores), texts)
+        scores += texts
+
+
+def _unknown() -> int | None:
+    """What one who does not know makes of a broadcast; it is not called."""
+    return None
+
+
+class _Batches:
+    """The batches of a part, each scored by one process of several; the first of them says from which one on."""
+
+    def __init__(self, subject: Subject, part: CorpusPart, ranks: Ranks, stop: StopRequest) -> None:
+        self._subject, self._part, self._ranks, self._stop = subject, part, ranks, stop
+        self._is_begun = False
+
+    def scored(self, first_batch: int) -> Iterator[list[str]]:
+        """Yield the scores from a batch on, as text, in the order of the trials; fewer than all where a stop came."""
+        self._begin(first_batch)
+        yield from self._rounds(first_batch)
+
+    def help(self) -> None:
+        """Score, as one that is not the first, what is this one's of that."""
+        first_batch: int | None = self._ranks.broadcast(_unknown)
+        if first_batch is not None:
+            for _ in self._rounds(first_batch):
+                pass
+
+    def end(self) -> None:
+        """Let the others go on where there was nothing to score."""
+        if not self._is_begun:
+            self._begin(None)
+
+    def _begin(self, first_batch: int | None) -> None:
+        self._is_begun = True
+        self._ranks.broadcast(lambda: first_batch)
+
+    def _rounds(self, first_batch: int) -> Iterator[list[str]]:
+        options, ranks = self._subject.options, self._ranks
+        pin, names = self._subject.device.type == "cuda", [trial.utterance for trial in self._part.protocol.trials]
+        batches = ValidationBatches(
+            self._part, batch_size=options.batch_size, num_workers=options.num_workers, pin_memory=pin
+        )
+        try:
+            with progress("scoring", batches.num_batches, first_batch) as bar:
+                for each in read(batches.steps(one_batch_each(ranks), self._stop, first_batch), ranks):
+                    if stop_asked(ranks, self._stop):
+                        return
+                    own = [_score(self._subject, batch, names) for batch in each.batches]
+                    texts = [text for scored in ranks.gather(own) for of_batch in scored for text in of_batch]
+                    yield texts
+                    bar.advance(len(texts), batches=each.num_batches)
+        except StopAskedError:  # what was scored before is in the file
+            stop_asked(ranks, self._stop)  # by which signal
+        finally:
+            batches.close()
 
 
 def score_waveforms(subject: Subject, waveforms: torch.Tensor) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +19,11 @@ from training.data.audio_identity import audio_identity
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.data.database import corpus_place, demo_to_make
 from training.loop.preparation import make_run_folder, prepare_folder
+from training.loop.shared_folder import refuse_unshared_folder
 from training.loop.starting_state import build, refusing_odd, starting_state, trained_networks
+from training.loop.taking_over import taken_over
 from training.loop.trainer import Trainer
+from training.planning.agreement import refuse_differences
 from training.planning.announcements import (
     changes_text,
     data_text,
@@ -72,8 +75,14 @@ from utils.corpora import Corpus, CorpusPart, find_corpus, limit_examples
 from utils.ending import leave_now
 from utils.errors import EXIT_FAILURE, UserError
 from utils.interruption import StopRequest, stop_on_signals
-from utils.machine import choose_device, describe_environment, differences_that_may_change_bits, make_deterministic
-from utils.ranks import Ranks
+from utils.machine import (
+    choose_device,
+    describe_environment,
+    differences_that_may_change_bits,
+    make_deterministic,
+    own_threads,
+)
+from utils.ranks import Alone, Ranks
 from utils.waiting import NEVER, say_aside
 
 
@@ -91,32 +100,36 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
     options = plan.options
     if options.logs_to_wandb:
         refuse_missing_package()
-    task = _task_of(plan)
-    data = _open_data(options, task)
+    refuse_unshared_folder(plan.run.folder.parent, ranks)
+    task = _task_of(plan, ranks)
+    data = _open_data(options, task, ranks)
+    refuse_differences(ranks, data.identity)
     changed = _changed_data(plan, data.identity)
-    start = build(plan, task)
-    state = starting_state(plan, task, start, data.training.num_batches_per_epoch)
+    start = build(plan, task, ranks)
+    state = starting_state(plan, task, start, data.training.num_batches_per_epoch, ranks)
     facts = _facts(plan, task, start.built, data)
     if plan.checkpoint:
         differing = differences_that_may_change_bits(plan.checkpoint.metadata, facts.environment)
         if differing:
             say(f"[NOTE] Not the machine or torch of before ({', '.join(differing)}): the last bits may differ.")
     weights = plan.source.path if plan.source else None
-    state.history.sessions.append(begin_session(plan.checkpoint, options, facts.environment, changed, weights))
+    session = ranks.broadcast(lambda: begin_session(plan.checkpoint, options, facts.environment, changed, weights))
+    state.history.sessions.append(session)
     source = plan.checkpoint.path if plan.checkpoint else weights
-    names = names_trained_on(data.names, state.history.sessions, source)
+    names = ranks.broadcast(lambda: names_trained_on(data.names, state.history.sessions, source))
     lock, times = RunLock(plan.run.lock), _save_times(plan, state)
     store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, facts.frozen)
     with (
         closing(data.training),
         closing(data.validation),
-        _prepared(plan, store, lock, start.payload, state.history, names=names),
+        _prepared(plan, store, lock, start.payload, state.history, names=names, ranks=ranks) as held,
         _mirrored(plan, ranks) as mirror,
-        _told(plan, task, state, data.validation_part, mirror=mirror, times=times) as reports,
-        stop_on_signals() as stop,
-        _saving(plan, store, state, task.device, names, stop=stop) as (saver, committer),
+        _told(plan, task, state, data.validation_part, ranks, mirror=mirror, times=times) as reports,
+        stop_on_signals(announces=ranks.is_first) as stop,
+        _saving(plan, store, state, task.device, names, stop=stop, ranks=ranks) as (saver, committer),
     ):
         reports.stop = stop
+        ranks.watch(stop)
         trainer = Trainer(
             state=state,
             task=task,
@@ -131,9 +144,10 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             draw=lambda is_last: _draw(plan, task, state, data.validation_part, is_last=is_last, stop=stop),
             ranks=ranks,
             times=times,
+            take_over=lambda: taken_over(ranks, lambda: held.enter_context(lock), plan.run.folder, committer, state),
         )
         del start  # what its payload holds was copied into the state
-        say(training_text(options, state.num_parameters, facts.environment))
+        say(training_text(options, state.num_parameters, facts.environment, ranks.count))
         try:
             trainer.train()
         except DeadDiskError as error:  # nothing that comes below may wait for that disk, too
@@ -191,22 +205,37 @@ def finish(plan: Plan) -> None:
 
 
 def draw_heatmaps(plan: Plan) -> None:
-    """Draw the attention of the plan's checkpoint, beside it, without training."""
-    assert plan.checkpoint is not None
-    task = _task_of(plan)
+    """Draw the attention of the plan's checkpoint, beside it, without training.
+
+    Of a run's newest checkpoint that is what is due after the last epoch: a run that was killed while it drew that has
+    all pictures in the end.
+    """
+    checkpoint = plan.checkpoint
+    assert checkpoint is not None
+    task, beside = _task_of(plan, Alone()), checkpoint.path.parent
     networks = trained_networks(plan, task)
-    part = _open_corpus(plan.options).dev
-    folder = plan.checkpoint.path.parent / plan.run.attention_folder(plan.checkpoint.epoch).name
-    try:
-        task.draw(networks, part, folder, NEVER)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror or error}): mend that and try again") from error
+    part = _open_corpus(plan.options, Alone()).dev
+    newest = survey_folder(beside).latest
+    folders: Sequence[Path] = [plan.run.attention_folder(checkpoint.epoch)]
+    if newest is None or newest.position == checkpoint.position:
+        folders = task.folders_to_draw(checkpoint.epoch, plan.run, is_last=True)
+    for folder in (beside / folder.name for folder in folders):
+        try:
+            task.draw(networks, part, folder, NEVER)
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be written ({error.strerror or error}): mend that and try again"
+            ) from error
 
 
-def _task_of(plan: Plan) -> Task:
-    """Return what the plan trains, on its device, which is told to give the same bits each time."""
+def _task_of(plan: Plan, ranks: Ranks) -> Task:
+    """Return what the plan trains, on its device, which is told to give the same bits each time.
+
+    All processes compute with as many threads: those of the checkpoint, or of the first.
+    """
     device = choose_device(plan.options.device)
-    make_deterministic(plan.checkpoint.num_threads if plan.checkpoint else None)
+    refuse_differences(ranks, {"the type of device": device.type, "the version of torch": str(torch.__version__)})
+    make_deterministic(ranks.broadcast(lambda: plan.checkpoint.num_threads if plan.checkpoint else own_threads()))
     return make_task(plan.options, device)
 
 
@@ -232,12 +261,16 @@ def _prepared(
     history: History,
     *,
     names: TrainedNames | None,
-) -> Iterator[None]:
-    """Hold the run folder's lock, the folder being as the plan wants it.
+    ranks: Ranks,
+) -> Iterator[ExitStack]:
+    """Hold the run folder's lock, the folder being as the plan wants it; yield what else is held as long.
 
-    Raises UserError where the disk refuses before training has begun.
+    The first process does that for all. Raises UserError where the disk refuses before training has begun.
     """
     with ExitStack() as held:
+        if not ranks.is_first:
+            yield held
+            return
         try:
             make_run_folder(plan)
             held.enter_context(lock)
@@ -246,7 +279,7 @@ def _prepared(
             _write_beside_checkpoints(plan, history, names)
         except OSError as error:
             raise _cannot_write(plan, error) from error
-        yield
+        yield held
 
 
 @contextmanager
@@ -267,9 +300,23 @@ def _mirrored(plan: Plan, ranks: Ranks) -> Iterator[Mirror | None]:
 
 @contextmanager
 def _told(
-    plan: Plan, task: Task, state: TrainState, part: CorpusPart, *, mirror: Mirror | None, times: SaveTimes
+    plan: Plan,
+    task: Task,
+    state: TrainState,
+    part: CorpusPart,
+    ranks: Ranks,
+    *,
+    mirror: Mirror | None,
+    times: SaveTimes,
 ) -> Iterator[Reports]:
-    """Yield the run's reports, told now and once more on the way out, also after an error, which they then tell."""
+    """Yield the run's reports, told now and once more on the way out, also after an error, which they then tell.
+
+    Of several processes the first tells, and what it is called at W&B is part of the state of all.
+    """
+    if not ranks.is_first:
+        state.wandb = ranks.broadcast(lambda: None)
+        yield Reports([], lambda: story_of(state, task))
+        return
     goes_on_elsewhere = plan.checkpoint is not None and is_copy(plan.checkpoint)
     wandb = _wandb_run(plan, state.wandb, goes_on_elsewhere=goes_on_elsewhere)
     if goes_on_elsewhere:
@@ -293,6 +340,7 @@ def _told(
         state.wandb = wandb.identity
     if not plan.options.save_wandb_metadata:
         state.wandb = None
+    ranks.broadcast(lambda: state.wandb)
     try:
         yield reports
     except BaseException as error:
@@ -347,8 +395,9 @@ def _saving(
     names: TrainedNames | None,
     *,
     stop: StopRequest,
+    ranks: Ranks,
 ) -> Iterator[tuple[Saver[Outcome], Committer]]:
-    """Yield what saves the state, and what makes each save part of the run.
+    """Yield what saves the state, and what makes each save part of the run; of several processes the first saves.
 
     On the way out the save in flight ends first; a second Ctrl-C gives it up.
     """
@@ -360,7 +409,7 @@ def _saving(
         on_new_folder=lambda: _write_beside_checkpoints(plan, state.history, names),
     )
     saver: Saver[Outcome]
-    if plan.options.sync_save:
+    if plan.options.sync_save or not ranks.is_first:
         saver = DirectSaver(committer.commit)
     else:
         pinned = device.type == "cuda"
@@ -405,10 +454,11 @@ def _cannot_write(plan: Plan, error: OSError) -> UserError:
     )
 
 
-def _open_data(options: Options, task: Task) -> _Data:
-    corpus = _open_corpus(options)
-    train = corpus.train
+def _open_data(options: Options, task: Task, ranks: Ranks) -> _Data:
+    corpus = _open_corpus(options, ranks)
     identity = corpus.identity | audio_identity((corpus.train, corpus.dev), options.seed)
+    corpus = replace(corpus, train=task.heard(corpus.train), dev=task.heard(corpus.dev))
+    train = corpus.train
     if options.num_examples:
         train = limit_examples(train, options.num_examples, options.seed)
     training, validation = task.batches(corpus, train)
@@ -417,8 +467,16 @@ def _open_data(options: Options, task: Task) -> _Data:
     return _Data(training, validation, corpus.dev, identity, names)
 
 
-def _open_corpus(options: Options) -> Corpus:
-    """Find the corpus, every file of it, or make the demo corpus on its first use."""
-    if location := demo_to_make(options.database_path):
-        say(f"Making the demo corpus in {location} (once, some seconds)")
-    return find_corpus(*corpus_place(options))
+def _open_corpus(options: Options, ranks: Ranks) -> Corpus:
+    """Find the corpus, every file of it, or make the demo corpus on its first use; the first process, then all."""
+    found: list[Corpus] = []
+
+    def find() -> None:
+        if location := demo_to_make(options.database_path):
+            say(f"Making the demo corpus in {location} (once, some seconds)")
+        found.append(find_corpus(*corpus_place(options)))
+
+    ranks.broadcast(find)
+    if not found:
+        find()
+    return found[0]

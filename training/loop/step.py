@@ -1,20 +1,24 @@
-"""One step, the same for every task: losses, gradients added up in order, checks, clipping, the optimizers in turn."""
+"""One step, the same for every task and any number of processes: losses, gradients in a fixed tree, checks, updates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from training.data.loading import Batch
+from models.running_statistics import OfBatch, Statistics
+from training.data.shares import StepBatches
+from training.loop.exchange import Exchange
+from training.loop.gradients import Gradients
 from training.state.train_state import Observed, TrainState
 from training.tasks.task import Step, Task
 from utils.errors import UserError
+from utils.ranks import Alone, Ranks
 from utils.seeding import derive_seed
 
 
@@ -27,32 +31,55 @@ class StepResult:
     observed: tuple[Observed, ...]
 
 
-def take_step(state: TrainState, task: Task, batches: Sequence[Batch]) -> StepResult:
-    """Step every optimizer of the task once, in the order of its phases, over one batch or several.
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What one batch gave in one phase: its part of the loss, a scalar, what was observed, its norms' statistics."""
 
-    Raises UserError where the loss or the gradient of a phase is not finite, before that phase changes anything.
+    loss: Tensor
+    observed: Observed
+    statistics: OfBatch
+
+
+def take_step(
+    state: TrainState, task: Task, given: StepBatches, ranks: Ranks | None = None, exchange: Exchange | None = None
+) -> StepResult:
+    """Step every optimizer of the task once, in the order of its phases, over the batches of one step.
+
+    Where processes share it out, each has its batches in `given`, and all come to the same state and result, whose bits
+    do not depend on how many they are. Raises UserError where the loss or the gradient of a phase is not finite, before
+    that phase changes anything.
     """
-    labels = torch.cat([batch.labels for batch in batches])
+    ranks = ranks or Alone()
     total, observed = 0.0, []
     for phase, schedule in task.phases.items():
         optimizer = state.optimizers[phase]
         optimizer.zero_grad(set_to_none=True)
-        loss = 0.0
-        for number, batch in enumerate(batches):
-            _seed(task, state.step, number, phase)
-            part = task.loss(state, batch.to(task.device), Step(labels, phase))
-            loss += part.value.item()
-            part.value.backward()  # type: ignore[no-untyped-call]
-            observed.append(part.observed)
         parameters = _parameters_of(optimizer)
-        norm = _require_finite(loss, parameters, state, len(batches))
+        statistics = Statistics(state.networks.values())
+        gradients = Gradients(parameters, given.own, given.num_batches, exchange)
+        own: list[_Part] = []
+        with statistics.set_aside():
+            for number, batch in given.numbered():
+                _seed(task, state.step, number, phase)
+                with gradients.of_batch(number):
+                    part = task.loss(state, batch.to(task.device), Step(given.labels, phase))
+                    part.value.backward()  # type: ignore[no-untyped-call]
+                own.append(_Part(part.value.detach(), part.observed, statistics.taken()))
+        gradients.complete()
+        norm, parts = _told(own, _norm_of(parameters), ranks)
+        loss = sum((found.loss.item() for found in parts), 0.0)
+        _require_finite(loss, norm.item(), state, given.num_batches)
+        for found in parts:
+            statistics.move(found.statistics)
         if task.options.clip_grad_norm is not None:
-            clip_grads_with_norm_(parameters, task.options.clip_grad_norm, norm)
+            clip_grads_with_norm_(parameters, task.options.clip_grad_norm, norm.to(task.device))
         optimizer.step()
         state.schedulers[schedule].step()
         total += loss
+        observed += [found.observed for found in parts]
+    _seed(task, state.step, given.num_batches, "after the step")  # the same whoever had the last batch
     state.history.step += 1
-    return StepResult(total, len(labels), tuple(observed))
+    return StepResult(total, len(given.labels), tuple(observed))
 
 
 def _seed(task: Task, step: int, number: int, phase: str) -> None:
@@ -67,12 +94,40 @@ def _parameters_of(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _require_finite(loss: float, parameters: Sequence[Tensor], state: TrainState, num_batches: int) -> Tensor:
-    """Return the norm of the gradient."""
-    norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-    if math.isfinite(loss) and math.isfinite(norm.item()):
-        return norm
-    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm.item()}"
+def _norm_of(parameters: Sequence[Tensor]) -> Tensor:
+    return get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
+def _told(own: Sequence[_Part], norm: Tensor, ranks: Ranks) -> tuple[Tensor, list[_Part]]:
+    """Return on the CPU the norm, as the first process has it, and the parts of all processes in their order.
+
+    All that is computed is awaited here, once. Statistics of batch norm stay on their device where no other process
+    needs them.
+    """
+    is_on_gpu = norm.is_cuda
+
+    def on_cpu(tensor: Tensor) -> Tensor:
+        return tensor.to("cpu", non_blocking=is_on_gpu)
+
+    told = [
+        _Part(
+            on_cpu(part.loss),
+            {name: on_cpu(values) for name, values in part.observed.items()},
+            replace(part.statistics, numbers=on_cpu(part.statistics.numbers)) if ranks.count > 1 else part.statistics,
+        )
+        for part in own
+    ]
+    norm = on_cpu(norm)
+    if is_on_gpu:
+        torch.cuda.current_stream().synchronize()
+    gathered = ranks.gather((norm, told))
+    return gathered[0][0], [part for _, parts in gathered for part in parts]
+
+
+def _require_finite(loss: float, norm: float, state: TrainState, num_batches: int) -> None:
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
     first = state.history.under_way.batches_done + 1
     where = f"batch {first}" if num_batches == 1 else f"batches {first} to {first + num_batches - 1}"
     raise UserError(

@@ -9,6 +9,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,13 @@ import torch
 from training.checkpoints.history import EpochMetrics, History, StepMetrics, is_stalled
 from training.checkpoints.record import SAVED_BY_TIME, Kind
 from training.data.batches import TrainingBatches, ValidationBatches
-from training.loop.reading import DataError, grouped, read
+from training.data.reading import DataError, read
+from training.data.shares import Share
+from training.loop.exchange import Exchange
+from training.loop.passes import pass_once_more, validate
+from training.loop.same_state import require_same_state
 from training.loop.step import take_step
+from training.loop.taking_over import TakenOver
 from training.loop.undoing import StepUndo
 from training.planning.announcements import out_of_memory_text
 from training.planning.save_cost import COST_KEY
@@ -30,14 +36,15 @@ from training.saving.commit import Committer, Outcome
 from training.saving.save_times import SaveTimes
 from training.settings.options import Options
 from training.state.snapshot import RunFacts, take_snapshot
-from training.state.train_state import Observed, TrainState
+from training.state.train_state import TrainState
 from training.tasks.task import Task
 from utils.console import say
 from utils.errors import UserError
 from utils.interruption import StopRequest
 from utils.memory_shortage import memory_shortage
+from utils.peers import PeersStoppedError
 from utils.progress import progress
-from utils.ranks import Alone, Ranks
+from utils.ranks import Alone, Failure, Ranks, stop_asked
 from utils.waiting import StopAskedError
 
 
@@ -48,7 +55,8 @@ class Trainer:
     `committer` is what the saver hands its saves to, and `times` says when to save by time. `last_saved` is the
     checkpoint that the state came from or was last written to, None before the first; `draw` is called at the end of
     each epoch, and told whether it is the last one. A disk that refuses a checkpoint does not end the run: `not_saved`
-    then says why the newest checkpoint is on no disk, and the next save tries again.
+    then says why the newest checkpoint is on no disk, and the next save tries again. Of several processes the first
+    writes; `take_over` lets another one do so once the first is dead, or raises UserError.
     """
 
     state: TrainState
@@ -64,6 +72,7 @@ class Trainer:
     draw: Callable[[bool], None]
     ranks: Ranks = field(default_factory=Alone)
     times: SaveTimes = field(default_factory=SaveTimes)
+    take_over: Callable[[], TakenOver] | None = None
     not_saved: str = ""
     _began_at: int = 0
     _saved_at: tuple[int, int] | None = None
@@ -78,10 +87,15 @@ class Trainer:
         stalled = is_stalled(history, options.patience) and not history.under_way.batches_done
         return history.epoch >= options.num_epochs or stalled
 
+    def _is_done_for_all(self) -> bool:
+        """Return `is_done`, once all know what only the first knows: which epochs are on no disk."""
+        history = self.state.history
+        history.lost_epochs[:] = self.ranks.broadcast(lambda: history.lost_epochs)
+        return self.is_done
+
     @property
     def _is_to_stop(self) -> bool:
-        """Whether a stop was asked for in any process of the run."""
-        return self.ranks.any(self.stop.requested)
+        return stop_asked(self.ranks, self.stop)
 
     def train(self) -> None:
         """Train until `is_done` or a stop is asked for; then `last_saved` is the state as it is.
@@ -92,28 +106,82 @@ class Trainer:
         self._clock = time.monotonic()
         self.times.start(self._clock)
         self._began_at = self.state.step
+        self._share = Share(self.ranks.index, self.ranks.count, self.facts.options.accumulate_steps)
+        self._exchange = Exchange(self.ranks.group, self._share) if self.ranks.count > 1 else None
         self._undo = StepUndo(self.state.networks.values(), self.state.optimizers.values())
+        cause: UserError | None = None
         shortage = ""
+        try:
+            cause = self._train_and_save()
+        except PeersStoppedError:
+            pass
+        except (MemoryError, RuntimeError, OSError) as error:
+            shortage = memory_shortage(error)
+            if shortage:
+                self.ranks.fail(out_of_memory_text(shortage, self.state.history))
+            elif not self.ranks.is_failure():
+                raise
+        if self.ranks.failure:
+            self._end_after(self.ranks.failure)
+        elif shortage:  # here, where the error no longer holds what the step had allocated
+            self._end_for_want_of_memory(shortage)
+        elif cause:
+            raise UserError(f"{cause}. {self._what_is_saved()}") from cause
+
+    def _train_and_save(self) -> DataError | None:
+        """Train and put the state on disk; return what could not be read, if that ended it."""
+        cause = None
         try:
             if self._was_stopped_before_validation():
                 self._after_step()
-            while not self.is_done and not self._is_to_stop:
+            while not self._is_done_for_all() and not self._is_to_stop:
                 if not self.state.history.under_way.is_trained:
                     self._train_epoch()
                 if not self._is_to_stop:
                     self._validate_and_commit()
-        except StopAskedError:
-            pass  # between two steps, and validation is done again
+        except StopAskedError:  # between two steps, and validation is done again
+            _ = self._is_to_stop  # by which signal
         except DataError as error:
-            self._save_where_it_stands()
-            raise UserError(f"{error}. {self._what_is_saved()}") from error
-        except (MemoryError, RuntimeError, OSError) as error:
-            shortage = memory_shortage(error)
-            if not shortage:
-                raise
-        if shortage:  # here, where the error no longer holds what the step had allocated
-            self._end_for_want_of_memory(shortage)
+            cause = error
         self._save_where_it_stands()
+        self.last_saved, self.not_saved = self.ranks.broadcast(lambda: (self.last_saved, self.not_saved))
+        return cause
+
+    def _end_after(self, failure: Failure) -> None:
+        """End what cannot go on because of one process; the lowest that lives saves what was trained, if that is whole.
+
+        Raises UserError, the same in all of them.
+        """
+        gc.collect()
+        is_whole = self._undo.undo()
+        self.last_saved, self.not_saved = self.ranks.conclude(lambda: self._saved_after(failure, is_whole))
+        raise UserError(f"{failure.text.rstrip('.')}. {self._what_is_saved()}", failure.exit_code)
+
+    def _saved_after(self, failure: Failure, is_whole: bool) -> tuple[Path | None, str]:
+        """Save what was trained and return where it is, and why it is on no disk, if it is not.
+
+        Nothing is saved from a GPU that waits for a dead process.
+        """
+        if not is_whole or (failure.is_lost and self.task.device.type == "cuda"):
+            self._take_in(self.saver.wait())
+            return self.last_saved, self.not_saved
+        try:
+            if self.take_over and not self.ranks.is_first:
+                taken = self.take_over()
+                self.saver, self.last_saved = taken.saver, taken.newest
+                self._save_unless_there(taken)
+            else:
+                self._save_where_it_stands()
+        except UserError as error:
+            return self.last_saved, str(error)
+        return self.last_saved, self.not_saved
+
+    def _save_unless_there(self, taken: TakenOver) -> None:
+        """Save the state as the process that takes over from a dead one, which may have saved it itself."""
+        history = self.state.history
+        if history.step and not taken.has_state:
+            self._save(Kind.STEP if history.under_way.batches_done else Kind.EPOCH)
+            self._take_in(self.saver.wait())
 
     def _end_for_want_of_memory(self, shortage: str) -> None:
         """Raise UserError, once what was trained is saved if it is whole and there is memory enough for that."""
@@ -138,6 +206,8 @@ class Trainer:
         if outcome and outcome.refused:
             say(f"[WARNING] {outcome.refused}. It is tried once more.")
         is_news = self._save_refused_best()
+        if not self.ranks.saves:
+            return
         if self.state.history.under_way.batches_done:
             if self._saved_at != (self.state.step, self.state.epoch) or self.not_saved or is_news:
                 self._save(Kind.STEP)
@@ -151,7 +221,7 @@ class Trainer:
 
         It holds up training: the next save, which must know what came of it, has to wait.
         """
-        if not self.ranks.is_first:
+        if not self.ranks.saves:
             return False
         with self.saver.blocked.measured():
             outcome = self.committer.save_refused()
@@ -185,20 +255,20 @@ class Trainer:
             seconds_of_epoch=history.times[-1].seconds if history.times else None,
         ) as bar:
             began = self._unblocked_clock()
-            batches = read(self.training.batches(history.epoch + 1, under_way.batches_done, self.stop))
-            for group in grouped(batches, self.facts.options.accumulate_steps):
+            steps = self.training.steps(history.epoch + 1, under_way.batches_done, self._share, self.stop)
+            for given in read(steps, self.ranks):
                 for network in state.networks.values():
                     network.train()
                 with self._undo.step():
-                    result = take_step(state, self.task, group)
+                    result = take_step(state, self.task, given, self.ranks, self._exchange)
                 history.pace.steps += 1
                 history.pace.step_seconds += self._unblocked_clock() - began
                 if history.step == self._began_at + 1:  # only now do the optimizers have their moments
                     self.saver.prepare()
-                under_way.add(result.loss, result.utterances, len(group))
+                under_way.add(result.loss, result.utterances, given.num_batches)
                 for observed in result.observed:
                     state.observed.add(observed)
-                bar.advance(result.utterances, under_way.mean_loss, self._running_figure, len(group))
+                bar.advance(result.utterances, under_way.mean_loss, self._running_figure, given.num_batches)
                 self._report(self.saver.collect())
                 if not self._is_to_stop:
                     self._after_step()
@@ -272,6 +342,7 @@ class Trainer:
         kept = self._pass_once_more(row)
         if kept is None:
             return
+        require_same_state(self.state, self.ranks)
         self._read_clock()
         history.complete_epoch(row, self.training.num_batches_per_epoch)
         self.state.observed.clear()
@@ -282,57 +353,37 @@ class Trainer:
             self._tell_where_it_is_saved()
         self.reports.tell(Moment.EPOCH_COMPLETED)  # after the checkpoint: reports can be made from it again
         say(_epoch_line(row, self.facts.options.num_epochs, history))
-        self.draw(_is_at_its_end(history, self.facts.options))
+        self._draw(_is_at_its_end(history, self.facts.options))
         self.reports.tell(Moment.EPOCH_DRAWN)
+
+    def _draw(self, is_last: bool) -> None:
+        """Draw what is due; a stop that comes meanwhile is one between two epochs."""
+        if self.ranks.is_first:
+            with suppress(StopAskedError):
+                self.draw(is_last)
 
     def _validate(self) -> StepMetrics | None:
         """Score the validation part; None if a stop was asked for before its end."""
-        state = self.state
-        for network in state.networks.values():
-            network.eval()
-        seen: list[Observed] = []
         began = time.monotonic()
-        label = f"epoch {state.epoch + 1}/{self.facts.options.num_epochs} validation"
-        with progress(label, self.validation.num_batches) as bar:
-            for batch in read(self.validation.batches(stop=self.stop)):
-                seen.append(self.task.validation_step(state, batch.to(self.task.device)))
-                bar.advance(utterances=len(batch))
-                if self._is_to_stop:
-                    return None
-        joined = {name: torch.cat([observed[name] for observed in seen]) for name in seen[0]}
-        figures, kept = self.task.validated(state.step, joined)
-        state.kept.update(kept)
+        label = f"epoch {self.state.epoch + 1}/{self.facts.options.num_epochs} validation"
+        found = validate(self.state, self.task, self.validation, label, ranks=self.ranks, stop=self.stop)
         self._validation_seconds = time.monotonic() - began
         self.times.skip(time.monotonic())
-        return StepMetrics(state.epoch, state.step, figures)
+        return found
 
     def _pass_once_more(self, row: EpochMetrics) -> Mapping[str, Any] | None:
-        """Return what the task keeps of its last pass, nothing where there is none; None if a stop was asked for.
-
-        It comes before the epoch is completed, so that a stop within it is one within the epoch: what goes on there
-        begins the pass anew, and a checkpoint of the last epoch always has what it made.
-        """
-        history, options = self.state.history, self.facts.options
+        """Return what the task keeps of its last pass after the last epoch of all; None if a stop was asked for."""
+        history = self.state.history
         completed = replace(history, epoch=row.epoch, epochs=[*history.epochs, row])
-        if not _is_at_its_end(completed, options):
+        if not _is_at_its_end(completed, self.facts.options):
             return {}
-        last_pass = self.task.last_pass(self.state, completed)
-        if last_pass is None:
-            return {}
-        with progress(last_pass.label, self.training.num_batches_per_epoch) as bar:
-            for batch in read(self.training.batches(row.epoch + 1, stop=self.stop)):
-                last_pass.take(batch.to(self.task.device))
-                bar.advance(utterances=len(batch))
-                if self._is_to_stop:
-                    return None
-        return last_pass.kept()
+        return pass_once_more(self.state, self.task, self.training, completed, ranks=self.ranks, stop=self.stop)
 
     def _metrics_of_epoch(self, validated: StepMetrics) -> EpochMetrics:
         history = self.state.history
-        found = {
-            **self.task.train_figures(history.under_way.mean_loss, self.state.observed.joined()),
-            **validated.figures,
-        }
+        observed = self.state.observed
+        trained = self.ranks.broadcast(lambda: self.task.train_figures(history.under_way.mean_loss, observed.joined()))
+        found = {**trained, **validated.figures}
         in_order = {figure.name: found[figure.name] for figure in history.figures.all}
         return EpochMetrics(history.epoch + 1, history.step, in_order, self.state.learning_rate)
 
@@ -345,7 +396,7 @@ class Trainer:
         else:
             self._save_refused_best()
         self._read_clock()
-        if self.ranks.is_first:
+        if self.ranks.saves:
             cost = self.times.cost
             saving = {SAVED_BY_TIME: by_time, COST_KEY: cost.as_dict() if cost else None}
             self.times.begun(time.monotonic())

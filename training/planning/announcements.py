@@ -24,6 +24,8 @@ def plan_text(plan: Plan) -> str:
     """Return the plan as it is printed before the first write."""
     lines = [f"Plan: {_what(plan)}", f"  why:         {plan.reason}"]
     if plan.start is not Start.REACHED:  # which writes nothing
+        if plan.num_ranks > 1:
+            lines.append(f"  processes:   {ranks_text(plan.num_ranks, plan.options)}")
         if plan.options.experiment:
             number = version_number(plan.run.folder.name)
             lines.append(f"  experiment:  {plan.options.experiment}, version {number}")
@@ -38,6 +40,15 @@ def plan_text(plan: Plan) -> str:
         lines += [f"  saves:       {saves}"] if (saves := saves_text(plan)) else []
     lines += [f"  note:        {note}" for note in plan.notes]
     return lines_text(lines)
+
+
+def ranks_text(num_ranks: int, options: Options) -> str:
+    """Say how many processes share how many batches.
+
+    >>> ranks_text(4, Options(accumulate_steps=8))
+    '4 processes: 8 batches of 16 a step'
+    """
+    return f"{num_ranks} processes: {options.accumulate_steps} batches of {options.batch_size} a step"
 
 
 def _what(plan: Plan) -> str:
@@ -138,13 +149,14 @@ def _in_full(figure: Figure, row: EpochMetrics | None) -> str:
     return f"{row[figure.name]:.6f}{figure.unit}" if row else "none yet"
 
 
-def training_text(options: Options, num_parameters: int, environment: Mapping[str, Any]) -> str:
+def training_text(options: Options, num_parameters: int, environment: Mapping[str, Any], num_ranks: int = 1) -> str:
     """Say what trains where; printed right before the first step."""
+    each = f" in each of {num_ranks} processes" if num_ranks > 1 else ""
     front_end = f"{options.ssl_model}, " if options.ssl_model else ""
     batches = f", {options.accumulate_steps} batches a step" if options.accumulate_steps > 1 else ""
     return (
         f"Training {options.model_type} ({front_end}{num_parameters / 1e6:.1f} M parameters) on "
-        f"{environment['device']}, {environment['num_threads']} threads, {options.precision}{batches}"
+        f"{environment['device']}, {environment['num_threads']} threads{each}, {options.precision}{batches}"
     )
 
 

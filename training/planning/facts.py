@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 
 from models.names import TYPES_WITH_SETTING
@@ -18,7 +19,7 @@ from training.runs.move_journal import read_move_journal
 from training.runs.own_folder import NearRun, Wanted, changes_to, find_run, kept_folder
 from training.runs.survey import Candidates, RunFolder, find_latest_usable, survey_folder
 from training.runs.untrained import is_untrained
-from training.settings.identity import LENGTH
+from training.settings.identity import LENGTH, UNLESS_TYPED, run_name, untyped
 from training.settings.options import Options
 from training.settings.requests import AutoResume, Resume, Train
 from utils.errors import UserError
@@ -79,18 +80,23 @@ def _collected(command: Train, lost: Sequence[UnusableFile]) -> Facts:
         _refuse_what_is_no_weights_either(source.path)
     if isinstance(command, Resume) and isinstance(source, CheckpointRecord):
         options = effective_options(command, source.options)
-    return _facts_of_run(options, opened, goes_on=isinstance(command, Resume))
+    naming = options
+    if isinstance(command, Resume) and isinstance(source, CheckpointRecord):
+        naming = _naming(command, options, source)
+    return _facts_of_run(options, opened, naming=naming, goes_on=isinstance(command, Resume))
 
 
-def _facts_of_run(options: Options, opened: VerifiedFile | None = None, *, goes_on: bool = False) -> Facts:
-    """Find the run folder that the options name: for an experiment that of `opened` if it goes on, else a new one.
+def _facts_of_run(
+    options: Options, opened: VerifiedFile | None = None, *, naming: Options | None = None, goes_on: bool = False
+) -> Facts:
+    """Find the run folder that the options name, or `naming`: for an experiment that of `opened` if it goes on.
 
-    A new one is the next version, or the newest where nothing was trained in it.
+    Else that is a new one: the next version, or the newest where nothing was trained in it.
     """
     if options.experiment is None:
         source = opened.source if opened and goes_on else None
         kept = kept_folder(source, options) if isinstance(source, CheckpointRecord) else None
-        folder = kept or RunDirectory.of(options).folder
+        folder = kept or RunDirectory.of(naming or options).folder
     else:
         experiment = find_experiment(options.experiment, options.mirror)
         own = experiment.folder_of(opened.path) if opened and goes_on else None
@@ -151,12 +157,25 @@ def _facts_for_auto_resume(command: AutoResume, lost: Sequence[UnusableFile]) ->
     options, run = command.options, found.run
     if other.usable:
         options = auto_resume_options(command, other.usable.options)
-        run = survey_folder(RunDirectory.of(options).folder)
+        run = survey_folder(RunDirectory.of(_naming(command, options, other.usable)).folder)
     opened = None
     if command.model_path and not other.usable:
         opened = find_source(command.model_path, command.load_checkpoint_type)
     source = opened.source if opened else None
     return Facts(options, run, source, candidates, other, found.other_length, found.near, opened=opened or other.opened)
+
+
+def _naming(command: Train, options: Options, source: CheckpointRecord) -> Options:
+    """Return the settings that name the folder of a run which goes on from `source` with `options`.
+
+    What of UNLESS_TYPED was not typed comes from the checkpoint, and is in the name if it is in that of its folder.
+    """
+    folders = {folder.name for folder in source.path.parents}
+    for size in range(len(UNLESS_TYPED) + 1):
+        for shown in combinations(UNLESS_TYPED, size):
+            if run_name(untyped(source.options, but=shown)) in folders:
+                return untyped(options, but=command.given.union(shown))
+    return options
 
 
 def effective_options(command: Train, stored: Options) -> Options:
@@ -176,7 +195,7 @@ def _continued(command: Train, stored: Options, names: Set[str]) -> Options:
     too: a setting of the checkpoint's detector that the other one has no use for would be blamed instead.
     """
     if "model_type" in names and command.options.model_type != stored.model_type:
-        names = names | set(TYPES_WITH_SETTING)
+        names = names | set(TYPES_WITH_SETTING) | set(command.options.task.unused) | set(stored.task.unused)
     return stored.replaced(**{name: getattr(command.options, name) for name in names})
 
 

@@ -6,10 +6,12 @@ import enum
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from training.checkpoints.history import is_stalled
 from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
 from training.checkpoints.verified_file import VerifiedFile
+from training.planning.agreement import refuse_number_of_ranks
 from training.planning.facts import Facts
 from training.planning.learning_rate import patience_notes, rate_notes
 from training.planning.refusals import refuse_breaking, refuse_other_run
@@ -49,7 +51,7 @@ class Plan:
     the run folder was when source was written in it, "" where it is there still or where that is not known.
     `takes_over` says that the run folder and its logs are those of a start that ended before anything was saved.
     `opened` is the file of `source`, verified, to be loaded from. `accepts_changed_audio` says that the rest of an
-    epoch may be trained on other audio than its beginning.
+    epoch may be trained on other audio than its beginning. `num_ranks` processes share the batches of a step.
     """
 
     start: Start
@@ -70,6 +72,11 @@ class Plan:
     was_at: str = ""
     takes_over: bool = False
     accepts_changed_audio: bool = False
+    num_ranks: int = 1
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what only the process has that opened it: the first one hands out what it read."""
+        return {**self.__dict__, "opened": None}
 
     @property
     def begins_branch(self) -> bool:
@@ -88,9 +95,16 @@ class Plan:
         return self.source if resumed and isinstance(self.source, CheckpointRecord) else None
 
 
-def decide(command: Train, facts: Facts) -> Plan:
-    """Return the plan for a command, given what is on disk; raises UserError where there is no safe one."""
+def decide(command: Train, facts: Facts, num_ranks: int = 1) -> Plan:
+    """Return the plan for a command, given what is on disk; raises UserError where there is no safe one.
+
+    A new run takes one batch a step for each of the processes, unless their number was given.
+    """
     plan = _decide_start(command, facts)
+    if num_ranks > 1 and plan.checkpoint is None and "accumulate_steps" not in command.given:
+        plan = replace(plan, options=plan.options.replaced(accumulate_steps=num_ranks))
+    if plan.start is not Start.REACHED:
+        refuse_number_of_ranks(plan.options, num_ranks)
     plan = replace(plan, notes=(*plan.notes, *patience_notes(plan.options)))
     return replace(
         plan,
@@ -98,6 +112,7 @@ def decide(command: Train, facts: Facts) -> Plan:
         config=run_config(command, plan.options),
         opened=facts.opened if plan.source else None,
         accepts_changed_audio=isinstance(command, Resume | AutoResume) and command.accept_changed_audio,
+        num_ranks=num_ranks,
     )
 
 

@@ -67,7 +67,7 @@ def refuse_breaking(changes: Sequence[Change], source: CheckpointRecord) -> None
                 )
             case OnChange.REFUSED:
                 raise UserError(
-                    f"{told}: that is another detector, which these weights do not fit; "
+                    f"{told}: that is another {source.options.task.trains}, which these weights do not fit; "
                     f"drop --{change.name}, or start a new run with --fresh_start"
                 )
             case OnChange.BREAKS_EPOCH if source.is_mid_epoch:

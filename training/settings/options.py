@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES, TEMPORAL_BIASES, TYPES_WITH_SETTING, XLS_R_300M
+from models.names import (
+    COMPACT,
+    FRONT_END_TYPES,
+    MODEL_TYPES,
+    TEMPORAL_BIASES,
+    TYPES_WITH_SETTING,
+    VOCODER_SIZES,
+    XLS_R_300M,
+)
 from training.settings.data import DEMO_DATABASE, DataSettings
 from training.settings.learning_rates import RATE_OF_DETECTOR, default_rate
 from training.settings.name_template import NameTemplate
@@ -47,8 +55,16 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
         "detector",
         OnChange.REFUSED,
         "detector: g3_heatmap, sls or ssl_mean, on a self-supervised front-end; aasist or aasist_l, on the waveform; "
-        "lcnn, on cepstra (LFCC); spectrogram_resnet18 or spectrogram_swin, on mel spectra",
+        "lcnn, on cepstra (LFCC); spectrogram_resnet18 or spectrogram_swin, on mel spectra. Or hifigan, a "
+        "vocoder: from mel spectra to speech, trained on the bona fide utterances",
         choices=MODEL_TYPES,
+    )
+    vocoder_size: str = setting(
+        "V1",
+        "detector",
+        OnChange.REFUSED,
+        "hifigan: V1, V2 or V3, as published, for GPUs, or small, which trains on two CPU cores",
+        choices=VOCODER_SIZES,
     )
     ssl_model: str = setting(
         "",
@@ -261,6 +277,14 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
                 f"{self.model_type} has no use for it: drop --{option.name}, or pass --model_type {types[0]}",
                 EXIT_USAGE,
             )
+        for name in self.task.unused:
+            value = getattr(self, name)
+            value = tuple(value) if isinstance(value, list) else value  # where it was JSON
+            if value not in (_DECLARED_DEFAULTS[name], self.default_of(name)):
+                raise UserError(
+                    f"--{name} is for detectors, and --model_type {self.model_type} has no use for it: drop --{name}",
+                    EXIT_USAGE,
+                )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain Python values, for the checkpoint, JSON and YAML."""

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from models.build import create_detector, rebuild_detector
-from models.detector import Detector
+from models.detector import Detector, scores
 from models.precision import autocast, log_odds
 from training.checkpoints.foreign_weights import adapted_from_photographs, renamed_from_fairseq
 from training.checkpoints.frozen_weights import FrozenWeights, frozen_weights
@@ -109,7 +109,7 @@ class DetectionTask(Task):
             kind, of_first, of_supervised = options.contrastive, options.contrastive_weight, options.supcon_weight
             first, supervised = contrastive_terms(kind, output.embedding, output.projection, batch.labels)
             loss = loss + share * of_first * first + share * of_supervised * supervised
-        return Loss(loss, {"scores": log_odds(output), "labels": batch.labels.cpu()})
+        return Loss(loss, {"scores": scores(output.log_probabilities.detach().float()), "labels": batch.labels})
 
     @property
     def nothing_observed(self) -> Observed:

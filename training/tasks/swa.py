@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.running_statistics import OfBatch, SetAsideStatistics, Statistics
 from training.checkpoints.history import History
 from training.checkpoints.verified_file import VerifiedFile
 from training.checkpoints.weights import Weights, load_weights
@@ -90,18 +90,26 @@ class StatisticsAnew:
         self._network.load_state_dict({**network.state_dict(), **mean["weights"]})
         for _, norm in _norms(self._network):
             norm.reset_running_stats()
-        self._batches = self._utterances = 0
+        self._statistics = Statistics([self._network])
+        self._utterances = 0
 
-    def take(self, batch: Batch) -> None:
-        """Take in one batch, in the order of an epoch of training; the global random state stays as it is."""
-        self._utterances += len(batch)
-        for _, norm in _norms(self._network):
-            norm.momentum = len(batch) / self._utterances
+    def take(self, batch: Batch, number: int) -> tuple[int, OfBatch]:
+        """Return how many utterances a batch has, and its statistics; the global random state stays as it is."""
         device = batch.waveforms.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
-            torch.manual_seed(derive_seed("swa", *self._position, self._batches))
+        cuda = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(cuda), torch.no_grad(), self._statistics.set_aside():
+            torch.manual_seed(derive_seed("swa", *self._position, number))
             self._network(batch.waveforms)
-        self._batches += 1
+            found = self._statistics.taken()
+        return len(batch), replace(found, numbers=found.numbers.cpu())
+
+    def add(self, part: tuple[int, OfBatch]) -> None:
+        """Move the statistics by those of one batch, in the order of an epoch of training."""
+        utterances, found = part
+        self._utterances += utterances
+        for _, norm in _norms(self._network):
+            norm.momentum = utterances / self._utterances
+        self._statistics.move(found)
 
     def kept(self) -> dict[str, Any]:
         """Return the mean with the statistics of its norms, in new tensors on the CPU."""
@@ -114,9 +122,9 @@ class StatisticsAnew:
         return {SWA: {**self._mean, STATISTICS: statistics}}
 
 
-def _norms(network: nn.Module) -> Iterator[tuple[str, _BatchNorm]]:
+def _norms(network: nn.Module) -> Iterator[tuple[str, SetAsideStatistics]]:
     for place, module in network.named_modules():
-        if isinstance(module, _BatchNorm) and module.track_running_stats:
+        if isinstance(module, SetAsideStatistics) and module.track_running_stats:
             yield place, module
 
 

@@ -69,7 +69,8 @@ class Step:
 class Loss:
     """The part of a step's loss that one batch has, a scalar to go back from, and what was observed on the way.
 
-    The parts of a step's batches add up to its loss. `observed` has values of the batch's utterances, on the CPU.
+    The parts of a step's batches add up to its loss. `observed` has values of the batch's utterances, without gradient,
+    on whatever device: the loop takes them to the CPU once the step is computed.
     """
 
     value: Tensor
@@ -90,29 +91,48 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class AudioExample:
-    """An exhibit: an utterance (samples,) float32 at `rate` Hz, what it is, and what was made of it, in words."""
+    """An exhibit: an utterance (samples,) float32 at `rate` Hz, what it is, and a figure of it.
+
+    `measure` says which figure `score` is.
+    """
 
     name: str
     label: str
     score: float
     waveform: Any
     rate: int
+    measure: str = "score"
 
 
-Exhibit = Scores
+@dataclass(frozen=True, eq=False)
+class Spectrogram:
+    """An exhibit: `bands` (bands, frames), the logarithms of an utterance's mel bands, the lowest first."""
+
+    title: str
+    bands: Tensor
+
+
+Exhibit = Scores | Spectrogram
 """What the run page shows beside figures; a task returns any number of them."""
 
 
 class LastPass(Protocol):
     """What a task makes of the whole training part once more, before the last epoch is completed.
 
-    The batches are those that the epoch after it would train on, in their order; `label` is shown beside the progress.
+    The batches are those that the epoch after it would train on; `label` is shown beside the progress. Processes that
+    share them out `take` each its own, and `add` all of them, in the order of the epoch.
     """
 
     label: str
 
-    def take(self, batch: Batch) -> None:
-        """Take in one batch, which is on the device, without touching the state."""
+    def take(self, batch: Batch, number: int) -> Any:
+        """Return what a batch gives, on the CPU; it is on the device, and number `number` of the epoch, from 0.
+
+        The state stays as it is.
+        """
+
+    def add(self, part: Any) -> None:
+        """Take in what one batch gave."""
 
     def kept(self) -> Mapping[str, Any]:
         """Return what of it all is kept in the state, by name, after the last batch."""
@@ -151,9 +171,16 @@ class Task(ABC):
     def schedules(self, optimizers: Mapping[str, Optimizer], total_steps: int) -> dict[str, LRScheduler]:
         """Return the schedules by their names in `phases`, for a run that will have made `total_steps`."""
 
+    def heard(self, part: CorpusPart) -> CorpusPart:
+        """Return what of a part is trained on, or validated on; raises UserError where there is none."""
+        return part
+
     @abstractmethod
     def batches(self, corpus: Corpus, train: CorpusPart) -> tuple[TrainingBatches, ValidationBatches]:
-        """Return what is trained on, of the part `train`, and what is validated on, of the corpus."""
+        """Return what is trained on, of the part `train`, and what is validated on, of the corpus.
+
+        Both hold only what is `heard`.
+        """
 
     @abstractmethod
     def loss(self, state: TrainState, batch: Batch, step: Step) -> Loss:
