@@ -120,6 +120,11 @@ def test_nothing_is_pruned_before_the_newest_checkpoint_is_there(
     with pytest.raises(OSError, match=r"it needs .* and 10 bytes are free"):
         folder.bring_up_to_date()
     assert "checkpoint_epoch_2.pth" in names(folder.folder)
+    monkeypatch.undo()
+    spoil(folder.run / "checkpoint_epoch_4.pth")
+    (complaint,) = {text.partition(": ")[2] for text in folder.bring_up_to_date()}
+    assert complaint.startswith("its checksum does not match")
+    assert "checkpoint_epoch_2.pth" in names(folder.folder)
 
 
 def test_what_the_run_folder_lost_stays_in_the_mirror(folder: MirrorFolder) -> None:
@@ -411,6 +416,7 @@ def train(
 ) -> Callable[..., tuple[int, str]]:
     """Return what trains in tmp_path as a user would, two epochs of three steps, and gives exit code and output."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("training.saving.mirror.STOP_WAITS_S", LONG_S)  # a busy machine takes more than 3 s
     (tmp_path / "disk").mkdir()
 
     def typed(*flags: str, stop_at: int = 0) -> tuple[int, str]:

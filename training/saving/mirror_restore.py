@@ -96,11 +96,12 @@ def _look(command: AutoResume, facts: Facts, root: Path) -> tuple[Path, RunFolde
 def _copied_back(folder: Path, there: RunFolder, newest: CheckpointRecord) -> list[Path]:
     make_folder(folder)
     with mirror_lock(there.folder), RunLock(folder / ".lock"):
-        sources = [there.folder / newest.frozen.file] if newest.frozen else []
-        sources += [newest.path, *_best_of(there, newest)]
+        wanted = [(there.folder / newest.frozen.file, newest.frozen.file)] if newest.frozen else []
+        records = [newest, *_best_of(there, newest)]
+        wanted += [(record.path, record.name or record.path.name) for record in records]  # last_checkpoint is no name
         copied = []
-        for source in sources:
-            target = folder / source.name
+        for source, name in wanted:
+            target = folder / name
             if content_of(source) != content_of(target) or broken_seal(target):
                 copy_verified(source, target, lambda: None, Copying())
                 copied.append(target)
@@ -108,11 +109,11 @@ def _copied_back(folder: Path, there: RunFolder, newest: CheckpointRecord) -> li
     return copied
 
 
-def _best_of(there: RunFolder, newest: CheckpointRecord) -> list[Path]:
-    """Return the file of the best epoch, under its own name if it has one, unless that is the newest checkpoint."""
+def _best_of(there: RunFolder, newest: CheckpointRecord) -> list[CheckpointRecord]:
+    """Return the checkpoint of the best epoch, unless that is the newest one."""
     if newest.best is None or (newest.last == newest.best and newest.kind is Kind.EPOCH):
         return []
     candidates = [*there.checkpoints, *([there.best] if there.best else [])]
     named = (one for one in candidates if one.kind is Kind.EPOCH and one.last == newest.best)
     best = next((one for one in named if one.run_id == newest.run_id_at(one.step)), None)
-    return [best.path] if best else []
+    return [best] if best else []
