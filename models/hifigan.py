@@ -117,7 +117,7 @@ class Generator(nn.Module):
         self.ups = nn.ModuleList(
             WeightNormedConvTranspose1d(inputs, outputs, kernel, step)
             for inputs, outputs, kernel, step in zip(
-                widths, widths[1:], shape.upsampling_kernels, shape.upsampling, strict=False
+                widths[:-1], widths[1:], shape.upsampling_kernels, shape.upsampling, strict=True
             )
         )
         self.resblocks = nn.ModuleList(
@@ -148,7 +148,7 @@ class _PeriodDiscriminator(nn.Module):
         super().__init__()
         self.period = period
         strides = (3,) * (len(widths) - 1) + (1,)
-        pairs = zip((1, *widths), widths, strides, strict=False)
+        pairs = zip((1, *widths[:-1]), widths, strides, strict=True)
         self.convs = nn.ModuleList(WeightNormedConv2d(inputs, outputs, 5, stride) for inputs, outputs, stride in pairs)
         self.conv_post = WeightNormedConv2d(widths[-1], 1, 3, 1)
 
@@ -166,7 +166,7 @@ class _ScaleDiscriminator(nn.Module):
     def __init__(self, widths: Sequence[int], groups: Sequence[int], norm: Callable[..., nn.Module]) -> None:
         super().__init__()
         kernels, strides = (15, 41, 41, 41, 41, 41, 5), (1, 2, 2, 4, 4, 1, 1)
-        rows = zip((1, *widths), widths, kernels, strides, groups, strict=False)
+        rows = zip((1, *widths[:-1]), widths, kernels, strides, groups, strict=True)
         self.convs = nn.ModuleList(
             norm(inputs, outputs, kernel, stride=stride, groups=number, padding=kernel // 2)
             for inputs, outputs, kernel, stride, number in rows

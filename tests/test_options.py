@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.names import DETECTOR_TYPES, FRONT_END_TYPES, TYPES_WITH_SETTING, XLS_R_300M
+from models.names import DETECTOR_TYPES, FRONT_END_TYPES, TYPES_WITH_SETTING, VOCODER_TYPES, XLS_R_300M
 from training.settings.options import SETTINGS, Options, options_from_record
 from utils.errors import EXIT_USAGE, UserError
 
@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "SNRmin": 10.0,
     "SNRmax": 40.0,
     "model_type": "g3_heatmap",
+    "vocoder_size": "V1",
     "ssl_model": "compact",
     "group_size": 3,
     "temporal_bias": "centre",
@@ -228,6 +229,7 @@ OF_SOME_DETECTORS: list[tuple[str, Any, tuple[str, ...]]] = [
     ("temporal_bias", "none", ("g3_heatmap",)),
     ("use_contrastive", True, ("g3_heatmap",)),
     ("visualize_attention", True, ("g3_heatmap",)),
+    ("vocoder_size", "small", VOCODER_TYPES),
 ]
 
 
@@ -244,7 +246,7 @@ def test_a_setting_is_refused_for_a_detector_that_has_no_use_for_it(
     if model_type in types:
         assert getattr(Options(**{"model_type": model_type, name: value}), name) == value
         return
-    named = "g3_heatmap, sls or ssl_mean" if types == FRONT_END_TYPES else "g3_heatmap"
+    named = "g3_heatmap, sls or ssl_mean" if types == FRONT_END_TYPES else types[0]
     words = f"--{name} is for --model_type {named}, and {model_type} has no use for it: drop --{name}, or pass --model_"
     with pytest.raises(UserError, match=words) as refused:
         Options(**{"model_type": model_type, name: value})
