@@ -258,12 +258,12 @@ def _async_save(state: TrainState, keeps_memory: bool) -> Way:
     return Way(begin, durable_at, close=stager.close if stager else lambda: None)
 
 
-def main(where: str | None = None, gigabytes: str = "0", rounds: int = ROUNDS) -> None:
+def main(where: str | None = None, gigabytes: str = "0", rounds: str = str(ROUNDS)) -> None:
     """Measure each way in a process of its own, in turn, and print them side by side."""
     print(machine_text())
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     found: dict[str, list[Figures]] = {way: [] for way in WAYS}
-    for _ in range(rounds):
+    for _ in range(int(rounds)):
         for way, title in WAYS.items():
             with tempfile.TemporaryDirectory(dir=where) as folder:
                 command = [sys.executable, "-m", "benchmarks.saving", "--measure", way, folder, gigabytes]
@@ -313,4 +313,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(asdict(measure(sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])))))
     else:
-        main(*sys.argv[1:3])
+        main(*sys.argv[1:4])

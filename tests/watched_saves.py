@@ -216,7 +216,7 @@ def main() -> None:
     watch = Watch(asked.image, asked.copies, frozenset(asked.without.split(",")), asked.neighbour)
     committer = Committer(CheckpointStore(RUN, CheckpointNames.of(OPTIONS)), POLICY, compress_after=1)
     watch.install()
-    streamed_file.BUFFER_BYTES = 1 << 12  # small files are written as large ones are
+    streamed_file.BUFFER_BYTES = 1 << 12  # type: ignore[attr-defined]  # small files are written as large ones are
     for row in PROTOCOLS[asked.protocol]:
         watch.replaced_by |= row.replaces
         row.act(committer)
