@@ -34,7 +34,7 @@ from training.runs.survey import RunFolder, survey_folder, versions_in
 from training.runs.trained_names import FILE_NAME as TRAINED_NAMES
 from utils.atomic_files import atomic_write, fsync_folder, link_or_copy, remove_stray_temporaries
 from utils.file_systems import free_bytes
-from utils.regular_files import open_regular
+from utils.regular_files import open_regular, read_regular
 from utils.terminal_text import bytes_text
 
 _BESIDE = (CONFIG_NAME, TRAINED_NAMES, TRAINING_LOG_NAME, REPORT_NAME)
@@ -185,15 +185,15 @@ def copy_beside(source: Path, target: Path, *, only_missing: bool = False) -> No
     """Copy the small files of a run that are not the same in another folder, read back; raises OSError."""
     for name in _BESIDE:
         try:
-            content = (source / name).read_bytes()
+            content = read_regular(source / name)
         except FileNotFoundError:
             continue
         path = target / name
-        if path.exists() and (only_missing or path.read_bytes() == content):
+        if path.exists() and (only_missing or read_regular(path) == content):
             continue
         with atomic_write(path) as file:
             file.write(content)
-        if path.read_bytes() != content:
+        if read_regular(path) != content:
             raise BadCopyError(errno.EIO, "what is read back is not what was written", str(path))
 
 

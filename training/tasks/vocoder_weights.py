@@ -21,10 +21,12 @@ from training.checkpoints.verified_load import load_verified
 from training.checkpoints.weights import Weights
 from utils.audio.waveforms import SAMPLE_RATE_HZ
 from utils.errors import UserError
+from utils.regular_files import read_regular
 
 NETWORKS = ("generator", "mpd", "msd")
 """The networks of a vocoder, by the names that the published files have for them too."""
 OTHER_SIZE = "Most likely --vocoder_size is not that of these weights, or they are of another network"
+_MOST_CONFIG_BYTES = 1 << 20
 _PUBLISHED = re.compile(r"g_([0-9]+)")
 _MEL = {"num_mels": NUM_BANDS, "n_fft": WINDOW_SAMPLES, "hop_size": HOP_SAMPLES, "win_size": WINDOW_SAMPLES, "fmin": 0}
 
@@ -91,7 +93,7 @@ def published_remark(weights: Weights) -> str:
         return ""
     path = weights.path.with_name("config.json")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_regular(path, _MOST_CONFIG_BYTES))
         found = {name: config[name] for name in (*_MEL, "sampling_rate", "fmax")}
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: it says which spectra {weights.path.name} was trained on") from error
