@@ -94,7 +94,7 @@ def _leaves_a_process(prepare: Call) -> Call:
     return prolific
 
 
-_PREPARE = "training.loop.session:prepare_folder"
+_PREPARE = "training.loop.saving:prepare_folder"
 # What is put in the place of which function, by the name of the fault.
 MUTANTS: Mapping[str, tuple[str, Callable[[Call], Call]]] = {
     "loses the newest checkpoint": ("training.commands.train:collect_facts", _loses_the_newest_checkpoint),

@@ -75,15 +75,15 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             _mirror_what_is_there(plan)
             if not plan.options.visualize_attention:
                 return code
-    from training.loop import session  # noqa: PLC0415  (imports torch, 2 s)
+    from training.loop import finishing, session  # noqa: PLC0415  (imports torch, 2 s)
 
     if plan.start is Start.REACHED:
         if plan.undone:
-            session.finish(plan)
+            finishing.finish(plan)
             _mirror_what_is_there(plan)
             plan = replace(plan, opened=None)  # loaded by that
         if plan.options.visualize_attention:
-            session.draw_heatmaps(plan)
+            finishing.draw_heatmaps(plan)
         return code
     return session.carry_out(plan, ranks)
 
