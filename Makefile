@@ -23,9 +23,10 @@ demo: $(VENV)/.installed
 	$(RUN) main.py $(DEMO) --auto_resume
 	$(RUN) main.py $(DEMO) --list_checkpoints
 
-# Two processes of tests, each with one torch thread: right for 2 cores, and no slower elsewhere.
+# Two processes of tests, each with one torch thread: right for 2 cores, and no slower elsewhere. Each begins with half of
+# the files, so that what the tests of a file share is made once.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
 # Kills trainings, evaluations and exports 1,000 times, damages checkpoints 2,000 times, tries 100,000 crash states, lets
 # every call of trainings fail, kills single processes of several, and cuts the power at every step of a save. Many

@@ -13,6 +13,11 @@ import os
 import sys
 from collections.abc import Sequence
 
+if __name__ == "__main__":
+    from utils.ending import leave_on_signals
+
+    leave_on_signals()  # while the modules below are imported
+
 from training.commands import (
     check_data,
     evaluate,
@@ -28,7 +33,7 @@ from training.planning.agreement import refuse_repeating
 from training.settings import requests
 from training.settings.command_line import read_command
 from utils.console import drop_unread_output, prepare_output, silence
-from utils.ending import insist_on_ctrl_c, leave_now
+from utils.ending import insist_on_stop, leave_now, raise_on_signals, stop_of
 from utils.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_USAGE, UserError
 from utils.interruption import ignore_save_requests
 from utils.launch import Launch, find_launch
@@ -56,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {shortage}: pass a lower --batch_size or --num_workers, or end other programs", file=sys.stderr)
         return EXIT_FAILURE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print(f"\nStopped at once{way_on}", file=sys.stderr, flush=True)
-        return EXIT_INTERRUPTED
+        return 128 + stop_of(stopped)
 
 
 def _read_command(arguments: Sequence[str] | None, launch: Launch) -> requests.Request:
@@ -105,11 +110,13 @@ def carry_out(request: requests.Request, launch: Launch) -> int:  # noqa: PLR091
 if __name__ == "__main__":
     prepare_output()
     ignore_save_requests()
-    insist_on_ctrl_c()
+    insist_on_stop()
     try:
+        raise_on_signals()
         exit_code = main()
         if exit_code >= EXIT_INTERRUPTED or is_cut_off():
             leave_now(exit_code)
         sys.exit(exit_code)
     finally:
+        leave_on_signals()
         drop_unread_output()

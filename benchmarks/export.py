@@ -22,10 +22,11 @@ import torch
 from benchmarks.measuring import machine_text
 from models.build import create_detector
 from models.detector import DetectorSettings
-from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES
+from models.names import COMPACT, DETECTOR_TYPES, FRONT_END_TYPES
 from training.export import onnx_file, torchscript_file
-from training.export.checking import differences, noise, random_cases, takes_any_length
-from training.export.scored_detector import Score, ScoredDetector
+from training.export.checking import differences, random_cases, takes_any_length
+from training.export.exportable import Score
+from training.export.scored_detector import ScoredDetector, noise
 from utils.audio.waveforms import CROP_SAMPLES
 from utils.terminal_text import bytes_text
 
@@ -43,7 +44,7 @@ def torchscript(detector: ScoredDetector, path: Path) -> tuple[Score, bool]:
     traced = torchscript_file.trace(detector)
     with path.open("wb") as file:
         torchscript_file.write(traced, {}, file)
-    return torchscript_file.open_file(path, {})[0], takes_any_length(detector, traced)
+    return torchscript_file.open_file(path, {})[0], takes_any_length(detector.taken, detector, traced)
 
 
 def milliseconds(score: Score) -> float:
@@ -71,7 +72,9 @@ def main(repeats: int, model_types: Sequence[str]) -> None:
                 path = Path(folder, "detector")
                 score, any_length = export(detector, path)
                 size = path.stat().st_size
-                greatest = max(found.greatest for found in differences(detector, score, random_cases(any_length)))
+                greatest = max(
+                    found.greatest for found in differences(detector, score, random_cases(detector.taken, any_length))
+                )
                 rounds = [(milliseconds(score), milliseconds(detector)) for _ in range(repeats + 2)][2:]
             ours, torchs = (statistics.median(times) for times in zip(*rounds, strict=True))
             print(
@@ -84,7 +87,7 @@ def main(repeats: int, model_types: Sequence[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--model_types", nargs="+", choices=MODEL_TYPES, default=MODEL_TYPES)
+    parser.add_argument("--model_types", nargs="+", choices=DETECTOR_TYPES, default=DETECTOR_TYPES)
     typed = parser.parse_args()
     torch.set_num_threads(1)
     main(typed.repeats, typed.model_types)

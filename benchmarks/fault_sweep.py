@@ -2,7 +2,8 @@
 
     python -m benchmarks.fault_sweep [PROCESSES [PART OF A TRAINING'S NAME [MOST]]]
 
-With MOST no more faults of a training than that, drawn at random.
+With MOST no more faults of a training than that. They come in a random order, and the table so far is printed now and
+then: a sweep that is ended early has tried a fair sample.
 
 Calls that open, read, write, sync, rename, link, unlink, close, make or look at something in the folders of a training
 fail with EIO or ENOSPC, do half of what was asked, or are the last of their process (`tests/fault_sweep/cases.py`). The
@@ -14,6 +15,7 @@ training and leaves nothing behind.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -49,7 +51,13 @@ def _begin(corpus: Path, top: Path) -> None:
 
 @functools.cache
 def _undisturbed(name: str, corpus: Path) -> Undisturbed:
-    return Undisturbed.trained(TRAININGS[name], corpus, Path(name.replace(" ", "_")).absolute(), with_stats=True)
+    scenario, place = TRAININGS[name], Path(name.replace(" ", "_")).absolute()
+    if not scenario.before:  # its forks then find imported and compiled what it imports and compiles
+        warm = place / "warm"
+        warm.mkdir(parents=True)
+        with contextlib.chdir(warm):
+            assert scenario.work(scenario.command, corpus)() == 0
+    return Undisturbed.trained(scenario, corpus, place, with_stats=True)
 
 
 def _cases(name: str, corpus: Path) -> tuple[int, int, Sequence[Case]]:
@@ -80,8 +88,12 @@ def _swept(name: str, corpus: Path, pool: ProcessPoolExecutor, most: int | None)
     """Sweep one training, print what came of it, and return how much is broken."""
     began = time.monotonic()
     num_calls, num_faults, cases = pool.submit(_cases, name, corpus).result()
-    cases = random.Random(_SEED).sample(cases, most) if most and most < len(cases) else cases
-    print(f"{name}: {num_calls:,} calls, {num_faults:,} faults of them, {len(cases):,} to try", flush=True)
+    cases = random.Random(_SEED).sample(cases, min(most or len(cases), len(cases)))
+    num_sites = len({case.site for case in cases})
+    print(
+        f"{name}: {num_calls:,} calls, {num_faults:,} faults of them, {len(cases):,} to try at {num_sites:,} sites",
+        flush=True,
+    )
     outcomes: list[Outcome] = []
     batches = [cases[at : at + _BATCH] for at in range(0, len(cases), _BATCH)]
     for done in pool.map(_do, [name] * len(batches), [corpus] * len(batches), batches):
@@ -90,17 +102,19 @@ def _swept(name: str, corpus: Path, pool: ProcessPoolExecutor, most: int | None)
             if one.wrong:
                 print(f"BROKEN: {name}: {one.case}", *one.wrong, sep="\n    ")
                 print(f"    exit code {one.exit_code}, it said: {one.output[-2000:]}", flush=True)
-        if len(outcomes) % 200 < len(done):
-            print(f"    {len(outcomes):,} tried, {time.monotonic() - began:.0f} s", flush=True)
+        if len(outcomes) % 10 < len(done) or len(outcomes) == len(cases):
+            told = f"{len(outcomes):,} of {num_faults:,} faults of {num_calls:,} calls tried"
+            print(
+                f"{name}: {told}, {_summary(outcomes)}; {time.monotonic() - began:.0f} s\n{_table(outcomes)}",
+                flush=True,
+            )
+    return sum(bool(one.wrong) for one in outcomes)
+
+
+def _summary(outcomes: Sequence[Outcome]) -> str:
     struck = [one for one in outcomes if one.struck]
-    broken = sum(bool(one.wrong) for one in struck)
     ends = dict(Counter(one.exit_code for one in struck))
-    print(
-        f"{name}: {len(cases):,} of {num_faults:,} faults of {num_calls:,} calls tried, {len(struck):,} struck, "
-        f"{broken} broken; exit codes {ends}; {time.monotonic() - began:.0f} s\n{_table(outcomes)}",
-        flush=True,
-    )
-    return broken
+    return f"{len(struck):,} struck, {sum(bool(one.wrong) for one in struck)} broken; exit codes {ends}"
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measuring import PROGRAM, machine_text, run_once
-from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES
+from models.names import COMPACT, DETECTOR_TYPES, FRONT_END_TYPES
 from utils.scores.score_files import read_scores
 
 PRECISIONS = ("fp32", "bf16")
@@ -41,7 +41,7 @@ def main() -> None:
     """Train and score with each detector, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--database_path", type=Path)
-    parser.add_argument("--model_type", nargs="+", choices=MODEL_TYPES, default=list(MODEL_TYPES))
+    parser.add_argument("--model_type", nargs="+", choices=DETECTOR_TYPES, default=list(DETECTOR_TYPES))
     parser.add_argument("--num_examples", type=int, default=64, help="training utterances")
     parser.add_argument("--batch_size", type=int, default=8)
     command = parser.parse_args()

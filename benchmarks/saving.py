@@ -1,15 +1,19 @@
 """How long a save of XLS-R's size holds training up: ours, beside torch.save and torch.distributed.checkpoint.
 
-    python -m benchmarks.saving [FOLDER]
+    python -m benchmarks.saving [FOLDER [GB]]
 
 The state is that of g3_heatmap on XLS-R 300M with random weights and Adam's moments, 3.8 GB, on the CPU; a step is
 forward, backward and Adam on one waveform of one second. Each way of saving has a process of its own, one after the
 other: steps without a save, then one save after the other, each into FOLDER (default: a temporary folder; 4 GB are
-needed), with steps as long as it is in flight and some in between. Files are deleted in between.
+needed), with steps as long as it is in flight and some in between. Files are deleted in between. That is done ROUNDS
+times, the ways in turn, and each figure is one to that of torch.save with fsync in the same round. With GB, XLS-R has
+as many layers less.
 
 "held" is what the loop loses at a save: state_dict() and the call that saves, and for ours the fence in the next
 optimizer step. "lost" adds what steps beside a save took longer than steps alone: writing needs a processor too.
 "durable" is from that call until the content is on disk: every way here syncs its files. Ours also writes a seal.
+"quiet" is that time with no steps beside it, and "processor" what all threads but the loop's took for a save then.
+"disk" is what the disk itself takes for the same number of zeros, by `dd oflag=direct` and fsync.
 async_save is torch's, `no_dist=True`: with its defaults, and with a stager that keeps its memory between saves (pinned
 and shared memory need CUDA or a second process, so they are off).
 OMP_WAIT_POLICY is PASSIVE: threads that spin while they wait made a step take ten times as long on a busy machine.
@@ -21,6 +25,7 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,7 +40,7 @@ from benchmarks.measuring import REPOSITORY, machine_text, run_once
 if TYPE_CHECKING:
     from training.state.train_state import TrainState
 
-SAVES = 3
+ROUNDS, SAVES = 3, 3
 STEPS_BETWEEN = 3
 WAYS = {
     "torch_save": "torch.save, then fsync",
@@ -53,6 +58,9 @@ class Figures:
     durable: list[float] = field(default_factory=list)
     alone: list[float] = field(default_factory=list)
     beside_a_save: list[float] = field(default_factory=list)
+    quiet: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+    disk: list[float] = field(default_factory=list)
 
     @property
     def lost(self) -> float:
@@ -74,12 +82,12 @@ class Way:
     close: Callable[[], object] = lambda: None
 
 
-def measure(way: str, folder: Path) -> Figures:
+def measure(way: str, folder: Path, gigabytes: float) -> Figures:
     """Train and save in this process; imports torch here, so that the parent's memory stays small."""
     import torch  # noqa: PLC0415
 
     num_threads = torch.get_num_threads()
-    state, step = _training()
+    state, step = _training(gigabytes)
     step()
     saving = _ways(state)[way]()
     figures = Figures()
@@ -96,10 +104,32 @@ def measure(way: str, folder: Path) -> Figures:
         durable_at = saving.durable_at()
         assert durable_at is not None
         figures.durable.append(durable_at - start)
+        size = sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _save_with_nothing_beside(saving, path, figures)
+        figures.disk.append(_write_zeros(path, size))
     saving.close()
     assert torch.get_num_threads() == num_threads  # the last bits of training depend on it
     return figures
+
+
+def _save_with_nothing_beside(saving: Way, path: Path, figures: Figures) -> None:
+    start, processor, own = time.perf_counter(), time.process_time(), time.thread_time()
+    saving.begin(path)
+    is_in_the_call = saving.durable_at() is not None
+    while (durable_at := saving.durable_at()) is None:
+        time.sleep(0.01)
+    figures.quiet.append(durable_at - start)
+    figures.processor.append(time.process_time() - processor - (0 if is_in_the_call else time.thread_time() - own))
+    saving.held_later()
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _write_zeros(path: Path, size: int) -> float:
+    command = ["dd", "if=/dev/zero", f"of={path}", "bs=8M", f"count={size >> 23}", "oflag=direct", "conv=fsync"]
+    seconds = _seconds(lambda: subprocess.run(command, check=True, capture_output=True))
+    path.unlink()
+    return seconds
 
 
 def _seconds(action: Callable[[], object]) -> float:
@@ -108,8 +138,8 @@ def _seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - before
 
 
-def _training() -> tuple[TrainState, Callable[[], object]]:
-    """Return the state before its first step, and what makes a step."""
+def _training(gigabytes: float) -> tuple[TrainState, Callable[[], object]]:
+    """Return the state before its first step, of a size in GB or, with 0, of XLS-R; and what makes a step."""
     import torch  # noqa: PLC0415
 
     from models.build import rebuild_detector  # noqa: PLC0415
@@ -126,7 +156,10 @@ def _training() -> tuple[TrainState, Callable[[], object]]:
 
     options = Options()
     torch.manual_seed(1)
-    detector = rebuild_detector(DetectorSettings(), XLS_R_300M_CONFIG).train()
+    config = XLS_R_300M_CONFIG
+    if gigabytes:  # weights and two moments of fewer of the same layers, 12.6 million values each
+        config = {**config, "num_hidden_layers": max(1, round(gigabytes * 1e9 / 12 / 12.6e6))}
+    detector = rebuild_detector(DetectorSettings(), config).train()
     optimizer = torch.optim.Adam(detector.parameters(), lr=1e-6)
     schedule = make_schedule(optimizer, options, 10_000)
     history = History(DETECTION.figures, UnfinishedEpoch(10_000), (("0123456789abcdef", 0),))
@@ -225,38 +258,59 @@ def _async_save(state: TrainState, keeps_memory: bool) -> Way:
     return Way(begin, durable_at, close=stager.close if stager else lambda: None)
 
 
-def main(where: str | None = None) -> None:
-    """Measure each way in a process of its own, and print them side by side."""
+def main(where: str | None = None, gigabytes: str = "0", rounds: str = str(ROUNDS)) -> None:
+    """Measure each way in a process of its own, in turn, and print them side by side."""
     print(machine_text())
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    found = {}
-    for way, title in WAYS.items():
-        with tempfile.TemporaryDirectory(dir=where) as folder:
-            cost = run_once([sys.executable, "-m", "benchmarks.saving", "--measure", way, folder], REPOSITORY)
-        found[way] = Figures(**json.loads(cost.output.splitlines()[-1]))
-        load = os.getloadavg()[0]
-        print(f"  measured: {title}; peak memory {cost.peak_mib / 1024:.1f} GiB; load {load:.2f}", flush=True)
+    found: dict[str, list[Figures]] = {way: [] for way in WAYS}
+    for _ in range(int(rounds)):
+        for way, title in WAYS.items():
+            with tempfile.TemporaryDirectory(dir=where) as folder:
+                command = [sys.executable, "-m", "benchmarks.saving", "--measure", way, folder, gigabytes]
+                cost = run_once(command, REPOSITORY)
+            found[way].append(Figures(**json.loads(cost.output.splitlines()[-1])))
+            load = os.getloadavg()[0]
+            print(f"  measured: {title}; peak memory {cost.peak_mib / 1024:.1f} GiB; load {load:.2f}", flush=True)
     _print_table(found)
-    ours = statistics.median(found["ours"].held)
-    for way, title in WAYS.items():
-        if way != "ours":
-            percent = 100 * ours / statistics.median(found[way].held)
-            print(f"  held by ours / by {title:<24}{percent:6.2f} %")
 
 
-def _print_table(found: dict[str, Figures]) -> None:
-    titles = ("held", "(first)", "lost", "durable", "step alone", "beside a save")
-    print(f"medians of {SAVES} saves, in seconds; one step: 1 waveform of 1 s")
-    print(f"{'':<26}" + "".join(f"{title:>14}" for title in titles))
+FIGURES: dict[str, Callable[[Figures], float]] = {
+    "held": lambda row: statistics.median(row.held),
+    "durable": lambda row: statistics.median(row.durable),
+    "lost": lambda row: row.lost,
+    "quiet": lambda row: statistics.median(row.quiet),
+    "processor": lambda row: statistics.median(row.processor),
+    "disk": lambda row: statistics.median(row.disk),
+    "step alone": lambda row: statistics.median(row.alone),
+    "beside": lambda row: statistics.median(row.beside_a_save or [float("nan")]),
+}
+COMPARED = ("held", "durable", "lost", "quiet", "processor")
+
+
+def _print_table(found: dict[str, list[Figures]]) -> None:
+    number = len(found["torch_save"])
+    print(f"medians of {number} rounds of {SAVES} saves, in seconds; one step: 1 waveform of 1 s")
+    print(f"{'':<26}" + "".join(f"{title:>11}" for title in FIGURES))
     for way, title in WAYS.items():
-        row = found[way]
-        columns = (row.held, row.held[:1], [row.lost], row.durable, row.alone, row.beside_a_save)
-        cells = (f"{statistics.median(column):14.3f}" if column else f"{'none':>14}" for column in columns)
+        cells = (f"{statistics.median(map(figure, found[way])):11.3f}" for figure in FIGURES.values())
         print(f"  {title:<24}" + "".join(cells))
+    print("of that of torch.save with fsync in the same round, median and range, in percent")
+    for way, title in WAYS.items():
+        ratios = {
+            name: [
+                100 * FIGURES[name](one) / FIGURES[name](base)
+                for one, base in zip(found[way], found["torch_save"], strict=True)
+            ]
+            for name in COMPARED
+        }
+        print(
+            f"  {title:<24}"
+            + "  ".join(f"{name} {statistics.median(r):.1f} ({min(r):.1f}-{max(r):.1f})" for name, r in ratios.items())
+        )
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
-        print(json.dumps(asdict(measure(sys.argv[2], Path(sys.argv[3])))))
+        print(json.dumps(asdict(measure(sys.argv[2], Path(sys.argv[3]), float(sys.argv[4])))))
     else:
-        main(*sys.argv[1:2])
+        main(*sys.argv[1:4])

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.names import FRONT_END_TYPES, MODEL_TYPES, TEMPORAL_BIASES, XLS_R_300M
+from models.names import DETECTOR_TYPES, FRONT_END_TYPES, TEMPORAL_BIASES, XLS_R_300M
 from utils.errors import EXIT_USAGE, UserError
 
 SPOOF = 0
@@ -41,7 +41,7 @@ class DetectorSettings:
     one_class: bool = False
 
     def __post_init__(self) -> None:
-        _require_one_of("--model_type", self.model_type, MODEL_TYPES)
+        _require_one_of("--model_type", self.model_type, DETECTOR_TYPES)
         _require_one_of("--temporal_bias", self.temporal_bias, TEMPORAL_BIASES)
         if not isinstance(self.group_size, int) or isinstance(self.group_size, bool) or self.group_size < 1:
             raise UserError(

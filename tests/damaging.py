@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import random
 import shutil
 import signal
 import struct
-import subprocess
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +19,9 @@ import torch
 
 from main import main
 from tests.asking import asked_training
-from tests.conftest import REPOSITORY, SMALL_RUN, command_line, write_corpus
+from tests.conftest import REPOSITORY, SMALL_RUN, write_corpus
 from tests.loading import load_payload, load_weights
+from tests.warm_start import WarmProgram
 from training.checkpoints.record import CheckpointRecord, Kind, UnusableFile, examine
 from training.checkpoints.sealed_file import read_record
 from training.planning.facts import collect_facts
@@ -119,19 +118,12 @@ def make_victims(folder: Path) -> list[Victim]:
     """Train a run in `folder` and stop it in mid-epoch; put files of format 1 beside it."""
     settings = ("--database_path", str(write_corpus(folder / "corpus", train=40)), "--num_epochs", "9")
     flags = (*SMALL_RUN, *settings, *_SAVING, "--auto_resume")
-    process = subprocess.Popen(
-        command_line(*flags),
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    while process.poll() is None and not list(folder.glob("models/*/checkpoint_epoch_3.pth")):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM, said
+    with WarmProgram(folder, *flags) as program:
+        while program.is_running() and not list(folder.glob("models/*/checkpoint_epoch_3.pth")):
+            time.sleep(0.01)
+        program.send_signal(signal.SIGTERM)
+        code, said = program.end()
+    assert code == 128 + signal.SIGTERM, said
     (trained,) = (folder / "models").iterdir()
     old = folder / "models" / "g3_heatmap_DF_CCE_4_16_0.01_group3_contrastiveFalse"
     shutil.copytree(REPOSITORY / "tests" / "fixtures" / "format_1", old)

@@ -260,9 +260,9 @@ def test_a_run_stopped_within_an_epoch_and_resumed_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = write_corpus(tmp_path / "corpus", train=4, dev=2)
-    typed = ["--model_type", "aasist_l", "--batch_size", "2", "--lr", "1e-3", "--num_workers", "0", "--num_epochs", "2"]
+    typed = ["--model_type", "aasist_l", "--batch_size", "2", "--lr", "1e-3", "--num_workers", "0", "--num_epochs", "1"]
     typed += ["--database_path", str(corpus), "--auto_resume", "--algo", "5"]
-    stop_after = [3]  # training steps, counted over all runs
+    stop_after = [1]  # training steps, counted over all runs
 
     def watched(*arguments: Any) -> Any:
         result = original(*arguments)
@@ -280,7 +280,7 @@ def test_a_run_stopped_within_an_epoch_and_resumed_ends_with_the_same_bits(
         assert [main(typed) for _ in exit_codes] == exit_codes
         (folder,) = (tmp_path / name / "models").iterdir()
         folders.append(folder)
-    assert folders[0].name == "aasist_l_DF_CCE_2_2_0.001_group3_contrastiveFalse_algo5"
+    assert folders[0].name == "aasist_l_DF_CCE_1_2_0.001_group3_contrastiveFalse_algo5"
     assert_same_training(*folders)
 
 

@@ -154,9 +154,11 @@ def test_only_the_flags_and_their_parser_import_argparse() -> None:
     assert users == {"training.settings.flags", "training.settings.parser", "training.settings.setting_flags"}
 
 
-def test_only_the_store_calls_torch_save() -> None:
+def test_only_the_store_has_torch_save_called() -> None:
     users = {module_name(path) for path in SOURCES if "torch.save" in {name for name, _ in calls_in(path)}}
     users |= {module_name(path) for path in SOURCES if "torch.save" in imported_by(path)}
+    assert users == {"training.checkpoints.torch_archive"}
+    users = {module_name(path) for path in SOURCES if "training.checkpoints.torch_archive" in imported_by(path)}
     assert users == {"training.saving.store"}
 
 

@@ -58,6 +58,10 @@ def _write_not_a_number(path: Path) -> None:
     soundfile.write(path, [0.0, 0.5, np.nan], SAMPLE_RATE_HZ, format="WAV", subtype="FLOAT")
 
 
+def _write_beyond_every_scale(path: Path) -> None:
+    soundfile.write(path, [0.0, 1e30, 0.5], SAMPLE_RATE_HZ, format="WAV", subtype="FLOAT")
+
+
 @pytest.mark.parametrize(
     ("write", "words"),
     [
@@ -68,6 +72,7 @@ def _write_not_a_number(path: Path) -> None:
         (_write_flipped_flac, "cannot be read"),
         (lambda path: soundfile.write(path, np.zeros(0), SAMPLE_RATE_HZ, format="WAV"), "holds no samples"),
         (_write_not_a_number, "sample 2 is nan"),
+        (_write_beyond_every_scale, "sample 1 is 1e\\+30, beyond every scale of audio: full scale is 1"),
     ],
 )
 def test_a_file_without_sound_is_refused_by_name(tmp_path: Path, write, words: str) -> None:  # type: ignore[no-untyped-def]
@@ -76,6 +81,11 @@ def test_a_file_without_sound_is_refused_by_name(tmp_path: Path, write, words: s
     with pytest.raises(UserError, match=words) as refused:
         read_waveform(path)
     assert str(path) in str(refused.value)
+
+
+def test_floats_in_the_scale_of_32_bit_integers_are_read(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", [0.5, -(2.0**31)], SAMPLE_RATE_HZ, subtype="FLOAT")
+    assert read_waveform(tmp_path / "a.wav").tolist() == [0.5, -(2.0**31)]
 
 
 def test_the_usual_length_is_that_of_the_field() -> None:

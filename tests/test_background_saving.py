@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from training.saving.background_saving import (
     fence_before_updates,
     tensors_that_steps_change,
 )
+from training.saving.dead_disk import DeadDiskError, Patience
 from training.saving.kept_buffers import KeptBuffers, bytes_to_keep, detach
 from training.saving.save_control import SaveControl
 from training.saving.store import CannotSaveError, save_checkpoint
@@ -36,6 +38,7 @@ from training.settings.tasks import DETECTION
 from training.state.snapshot import take_snapshot
 from training.state.train_state import Observations, TrainState
 from training.tasks.schedule import make_schedule
+from utils.interruption import StopRequest
 
 REPOSITORY = Path(__file__).parent.parent
 Payload = dict[str, Any]
@@ -300,6 +303,44 @@ def test_a_cancelled_save_leaves_what_was_there_and_no_temporary(state: TrainSta
     assert refusals == [
         f"{folder / '3.pth'} could not be saved: the save was cancelled; earlier checkpoints are untouched"
     ]
+
+
+@pytest.mark.parametrize(
+    ("number", "seconds", "silent_from", "is_given_up", "reason"),
+    [
+        (None, 1000, 0, False, "nobody asked for a stop"),
+        (signal.SIGINT, 1000, 0, False, "Ctrl-C: whoever typed it can do so again"),
+        (signal.SIGTERM, 24, 0, False, "a slow sync"),
+        (signal.SIGTERM, 26, 0, True, "before Slurm kills, after 30 s"),
+        (signal.SIGTERM, 60, 40, False, "it writes on, slowly"),
+        (signal.SIGTERM, 60, 30, True, "it wrote until then"),
+    ],
+)
+def test_a_disk_is_dead_when_it_took_nothing_for_long_after_sigterm(
+    number: signal.Signals | None, seconds: float, silent_from: float, is_given_up: bool, reason: str
+) -> None:
+    stop, control, now = StopRequest(), SaveControl(), 1000.0
+    stop.signal, control.heard_at_s = number, now - 500
+    patience = Patience(stop, control, lambda: now)
+    assert not patience.requested
+    control.heard_at_s, now = now + silent_from if silent_from else control.heard_at_s, now + seconds
+    assert patience.requested == is_given_up, reason
+
+
+def test_sigterm_ends_the_wait_for_a_dead_disk(state: TrainState, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.saving.dead_disk.SILENT_S", 0.0)
+    answered, stop = threading.Event(), StopRequest()
+
+    def commit(*_: object) -> bool:
+        return answered.wait(60)
+
+    saver = BackgroundSaver(commit, lambda: (), stop=stop)
+    saver.begin(*take_snapshot(state, FACTS, Kind.STEP))
+    stop.signal = signal.SIGTERM
+    with pytest.raises(DeadDiskError, match="given up"):
+        saver.wait()
+    answered.set()
+    saver.cancel()
 
 
 def test_cancelling_when_nothing_is_in_flight_is_nothing(state: TrainState, folder: Path) -> None:

@@ -14,9 +14,10 @@ import pytest
 
 from main import main
 from tests.comparing import assert_same_training, bits, differences, log_rows
-from tests.conftest import REPOSITORY, SMALL_RUN, DuringStep, command_line
+from tests.conftest import REPOSITORY, SMALL_RUN, DuringStep
 from tests.small_disk import break_disk, mounted
 from tests.tracing import needs_strace, traced_program
+from tests.warm_start import WarmProgram
 from training.checkpoints.sealed_file import broken_seal
 from utils.atomic_files import TEMPORARY_PREFIX
 
@@ -25,6 +26,12 @@ STEPS_PER_EPOCH = 3
 
 def flags(corpus: Path, epochs: int = 3) -> list[str]:
     return [*SMALL_RUN, "--database_path", str(corpus), "--num_epochs", str(epochs), "--sync_save"]
+
+
+def train(folder: Path, corpus: Path, epochs: int = 3) -> None:
+    with WarmProgram(folder, *flags(corpus, epochs)) as program:
+        code, said = program.end()
+    assert code == 0, said
 
 
 def the_run(place: Path = Path()) -> Path:
@@ -44,8 +51,7 @@ def epochs_saved(place: Path = Path()) -> list[str]:
 @pytest.fixture(scope="module")
 def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(command_line(*flags(corpus)), cwd=folder, env=environment, capture_output=True, check=True)
+    train(folder, corpus)
     return the_run(folder)
 
 
@@ -130,9 +136,9 @@ def test_nothing_is_written_into_a_folder_that_another_process_has_taken_meanwhi
 def test_without_hard_links_the_best_checkpoint_is_a_copy_and_that_is_said_once(
     corpus: Path, tmp_path: Path, undisturbed: Path
 ) -> None:
-    done = traced_program(["-o", "/dev/null", "-e", "inject=/^link:error=EPERM"], tmp_path, *flags(corpus))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("[NOTE]") == done.stdout.count("no hard links here") == 1
+    code, said = traced_program(["-o", "/dev/null", "-e", "inject=/^link:error=EPERM"], tmp_path, *flags(corpus))
+    assert code == 0, said
+    assert said.count("[NOTE]") == said.count("no hard links here") == 1
     assert the_run(tmp_path).joinpath("best_checkpoint_eer.pth").stat().st_nlink == 1
     assert_same_training(the_run(tmp_path), undisturbed)
 
@@ -145,11 +151,11 @@ def test_without_locks_and_fsync_of_folders_it_trains_and_says_so_once_each(
     folder.mkdir(parents=True)
     only_there = ["-P", str(folder), "-P", str(folder / ".lock")]
     refusals = ["-e", "inject=fsync:error=EINVAL", "-e", "inject=fcntl:error=ENOLCK"]
-    done = traced_program(["-o", "/dev/null", *only_there, *refusals], tmp_path, *flags(corpus))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("[NOTE]") == 2
-    assert done.stdout.count("cannot lock files (No locks available)") == 1
-    assert done.stdout.count("folders cannot be synced here") == 1
+    code, said = traced_program(["-o", "/dev/null", *only_there, *refusals], tmp_path, *flags(corpus))
+    assert code == 0, said
+    assert said.count("[NOTE]") == 2
+    assert said.count("cannot lock files (No locks available)") == 1
+    assert said.count("folders cannot be synced here") == 1
     assert_same_training(the_run(tmp_path), undisturbed)
 
 
@@ -173,9 +179,9 @@ def test_a_failed_fsync_costs_that_checkpoint_and_the_next_save_writes_a_new_fil
     when = 1 + next(i for i, path in enumerate(of_thread) if f"{TEMPORARY_PREFIX}checkpoint_epoch_2" in path)
 
     strace = ["-y", "-o", "trace", "-e", "trace=fsync", "-e", f"inject=fsync:error=EIO:when={when}"]
-    done = traced_program(strace, failed, *flags(corpus))
-    assert done.returncode == 0, done.stderr
-    assert "checkpoint_epoch_2.pth could not be saved: Input/output error; earlier checkpoints are" in done.stdout
+    code, said = traced_program(strace, failed, *flags(corpus))
+    assert code == 0, said
+    assert "checkpoint_epoch_2.pth could not be saved: Input/output error; earlier checkpoints are" in said
     (failing,) = re.findall(r"fsync\(\d+<(.*)>\).*INJECTED", (failed / "trace").read_text())
     assert f"{TEMPORARY_PREFIX}checkpoint_epoch_2" in failing
     assert (failed / "trace").read_text().count(failing) == 1, "an fsync that failed was repeated"
@@ -204,34 +210,23 @@ def test_a_disk_that_turns_read_only_keeps_what_is_there_and_makes_the_exit_code
     assert "Traceback" not in said.err
 
 
-def send_all_along(process: subprocess.Popen[str]) -> str:
+def send_all_along(program: WarmProgram) -> str:
     """Send SIGUSR1 to the whole group, from the first line that the program says until it is done."""
-    assert process.stdout is not None
-    said = process.stdout.readline()
-    while process.poll() is None:
-        os.killpg(process.pid, signal.SIGUSR1)
-        try:
-            process.wait(timeout=0.05)
-        except subprocess.TimeoutExpired:
-            continue
-    return said + process.stdout.read()
+    said = program.stdout.readline()
+    while program.is_running():
+        os.killpg(program.pid, signal.SIGUSR1)
+        program.wait(0.05)
+    return said
 
 
 def test_sigusr1_to_the_whole_group_at_any_time_ends_nothing_and_changes_no_bit(
     corpus: Path, tmp_path: Path, undisturbed: Path
 ) -> None:
     """As Slurm sends it; the workers too get it, while they start and while they read."""
-    process = subprocess.Popen(
-        command_line(*flags(corpus), "--num_workers", "2"),
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    said = send_all_along(process)
-    assert process.returncode == 0, said
+    with WarmProgram(tmp_path, *flags(corpus), "--num_workers", "2") as program:
+        first = send_all_along(program)
+        code, said = program.end()
+    assert code == 0, first + said
     assert "SIGUSR1: saving after this step, then going on" in said
     assert_same_training(the_run(tmp_path), undisturbed)
 
@@ -265,20 +260,29 @@ def test_a_run_folder_that_turned_read_only_is_a_sentence_and_stays_as_it_is(
     assert "cannot be written (Read-only file system), and nothing was trained" in error and error.count("\n") == 1
 
 
+# Root may write anywhere by this capability.
+_WITHOUT_LEAVE = """
+import ctypes
+VERSION_3, CAP_DAC_OVERRIDE = 0x20080522, 1
+head, held = (ctypes.c_uint32 * 2)(VERSION_3, 0), (ctypes.c_uint32 * 6)()
+kernel = ctypes.CDLL(None)
+assert kernel.capget(head, held) == 0
+held[0] &= ~(1 << CAP_DAC_OVERRIDE)
+assert kernel.capset(head, held) == 0
+"""
+
+
 @pytest.mark.parametrize("what", ["the parent", "the run folder"])
 def test_a_folder_without_leave_to_write_is_a_sentence(what: str, corpus: Path, tmp_path: Path) -> None:
-    as_others = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []  # root may write anywhere
-    if as_others and not shutil.which("setpriv"):
-        pytest.skip("needs setpriv, to be root without its leave to write anywhere")
     place = tmp_path
     if what == "the run folder":
-        assert subprocess.run(command_line(*flags(corpus, 1)), cwd=tmp_path, capture_output=True, check=True)
+        train(tmp_path, corpus, epochs=1)
         place = the_run(tmp_path)
         (place / ".lock").chmod(0o444)
     place.chmod(0o555)
-    command = [*as_others, *command_line(*flags(corpus, 1))]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    with WarmProgram(tmp_path, *flags(corpus, 1), first=_WITHOUT_LEAVE) as program:
+        code, said = program.end()
     place.chmod(0o755)
-    assert done.returncode == 1
-    assert re.search(r"^error: models\S* cannot be written \(Permission denied\), and nothing was trained", done.stderr)
-    assert "Traceback" not in done.stderr and "Epoch 1" not in done.stdout
+    assert code == 1
+    assert re.search(r"^error: models\S* cannot be written \(Permission denied\), and nothing was trained", said, re.M)
+    assert "Traceback" not in said and "Epoch 1" not in said

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from models.batch_norm import BatchNorm1d, BatchNorm2d
 from models.build import create_detector
 from models.detector import Detector, DetectorSettings
-from models.names import FRONT_END_TYPES, MODEL_TYPES
+from models.names import DETECTOR_TYPES, FRONT_END_TYPES
 
 GRADIENT_TOLERANCE = 2e-6
 """What torch's own makes of contiguous maps is not further off, at these sizes."""
@@ -147,7 +147,7 @@ def detector(model_type: str) -> Detector:
     return create_detector(DetectorSettings(model_type=model_type, ssl_model=ssl_model))
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_every_detector_takes_its_batch_norm_from_one_file(model_type: str) -> None:
     norms = [part for part in detector(model_type).modules() if isinstance(part, _BatchNorm)]
     assert [norm for norm in norms if not isinstance(norm, BatchNorm1d | BatchNorm2d)] == []

@@ -16,10 +16,10 @@ from main import main
 from tests.comparing import bits, differences
 from tests.faulty_calls import needs_compiler, run_code, where_it_fails
 from tests.toy_task import EchoTask, registered
-from training.checkpoints import file_bytes, verified_file
+from training.checkpoints import file_bytes
 from training.checkpoints.file_bytes import FileBytes, TakingReader
 from training.checkpoints.record import CheckpointRecord, examine
-from training.checkpoints.sealed_file import broken_seal, write_sealed
+from training.checkpoints.sealed_file import SequentialWriter, broken_seal, write_sealed
 from training.state.train_state import Observed
 
 
@@ -140,7 +140,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, times: Mapping[int, int], error: Ex
     def sealed(file: Any, save: Callable[[Any], None], record: dict[str, Any]) -> None:
         if left.get(record["epoch"]) and record["kind"] == "epoch":
             left[record["epoch"]] -= 1
-            save(file)
+            save(SequentialWriter(file))
             raise error
         write_sealed(file, save, record)
 
@@ -244,10 +244,10 @@ def test_a_best_epoch_that_was_refused_and_is_beaten_is_let_go(
 
 @pytest.fixture
 def goes_bad(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Let a file be unreadable from when it is loaded on; as if it were too large to be held in memory."""
-    monkeypatch.setattr(verified_file, "_fits_in_memory", lambda size: False)
+    """Let a file be unreadable from when it is loaded on; as if it were too large to stay in memory."""
+    monkeypatch.setattr(file_bytes, "CHUNKS_KEPT", 2)
     monkeypatch.setattr(file_bytes, "CHUNK_BYTES", 1 << 12)
-    read, take, bad = os.pread, FileBytes.take, set[int]()
+    read, take, bad = os.preadv, FileBytes.take, set[int]()
 
     def arrange(path: Path) -> None:
         file = path.stat().st_ino
@@ -256,13 +256,13 @@ def goes_bad(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
             bad.update({file} & {content.status.st_ino})
             return take(content)
 
-        def pread(descriptor: int, size: int, offset: int) -> bytes:
+        def preadv(descriptor: int, buffers: list[memoryview], offset: int) -> int:
             if os.fstat(descriptor).st_ino in bad:
                 raise FAULT
-            return read(descriptor, size, offset)
+            return read(descriptor, buffers, offset)
 
         monkeypatch.setattr(FileBytes, "take", taken)
-        monkeypatch.setattr(os, "pread", pread)
+        monkeypatch.setattr(os, "preadv", preadv)
 
     return arrange
 

@@ -183,6 +183,10 @@ def test_a_flag_that_looks_at_files_is_refused_beside_any_of_the_others(first: s
         ("--validate_checkpoints", ValidateCheckpoints(place=Options())),
         ("--validate_checkpoints --comment x", ValidateCheckpoints(place=Options(comment="x"))),
         ("--check_data --num_workers 3", CheckData(corpus=None, protocols=None, num_threads=3)),
+        (
+            "--check_data LA --database_path ./LA/ --num_workers 0",
+            CheckData(corpus=Path("LA"), protocols=None, num_threads=1),
+        ),
         ("--check_data LA --num_workers 0", CheckData(corpus=Path("LA"), protocols=None, num_threads=1)),
         (
             "--check_data --database_path LA --protocols_path P --num_workers 3",

@@ -57,6 +57,20 @@ def test_absolute_paths_and_paths_without_suffix_are_found(database: Path) -> No
     assert [path.name for path in find_corpus(database).train.audio_paths] == ["0.wav", "1.wav"]
 
 
+def test_paths_that_windows_wrote_are_found(database: Path) -> None:
+    write_table(database / "mine.csv", [(name.replace("/", "\\"), *rest) for name, *rest in ROWS])
+    corpus = find_corpus(database)
+    assert len(corpus.train) + len(corpus.dev) == len(ROWS)
+    assert corpus.train.audio_paths[0].parent.parent == database
+
+
+def test_a_name_that_has_a_backslash_is_found_under_it(database: Path) -> None:
+    write_sounds(database, ["a\\b.wav"])
+    write_table(database / "mine.csv", [*ROWS, ("a\\b.wav", "spoof", "s0")])
+    corpus = find_corpus(database)
+    assert database / "a\\b.wav" in (*corpus.train.audio_paths, *corpus.dev.audio_paths)
+
+
 def test_attack_and_speaker_are_read_whatever_the_order_of_the_columns(database: Path) -> None:
     rows = [("spoof", "TTS", ROWS[0][0], "ann"), ("bonafide", "", ROWS[1][0], "bob")]
     write_table(database / "train.csv", rows, "label,attack,path,speaker")
@@ -139,6 +153,11 @@ def test_a_table_that_cannot_be_divided_is_refused_with_two_ways_out(database: P
         (("real/1.wav", "genuin", "x"), r"train\.csv, line 6: the key is `bonafide` or `spoof`, found `genuin`"),
         ((*ROWS[0],), r"train\.csv, line 6: an utterance may come only once, found fake/0 again after line 2"),
         (("real/1.wav",), r"train\.csv, line 6: .* has 3 columns, found 1"),
+        (("real/1.wav", "spoof", "x", "y"), r"train\.csv, line 6: .* has 3 columns, found 4"),
+        (
+            ("fake/0.flac", "spoof", "x"),
+            r"line 6: .*fake/0 again after line 2: fake/0\.flac is another file, .*rename it",
+        ),
         (("real/99.wav", "spoof", "x"), r"1 of 5 utterances of .*train\.csv have no audio file \(real/99\.wav\)"),
     ],
 )

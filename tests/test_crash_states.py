@@ -6,8 +6,10 @@ is `python -m benchmarks.crash_states`, see `make soak`.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +22,10 @@ from tests.crash_states.model import Counts, Model, contents_after_a_crash, stat
 from tests.crash_states.mutants import Fate, Original, mutants_of
 from tests.crash_states.promises import Labels, Promises, is_read, tidings_of
 from tests.crash_states.recorded import Work, record
-from tests.crash_states.scenarios import SCENARIOS, warm_up
+from tests.crash_states.scenarios import SCENARIOS, training, warm_up
 from tests.crash_states.trying import own_folder, try_states, went_on
-from tests.system_calls.recorder import trace, why_not_here
+from tests.system_calls.recorder import Fault, trace, why_not_here
+from utils import streamed_file
 
 _MEMORY = Path("/dev/shm")
 FILE, OTHER, FOLDER = 1, 2, 3
@@ -118,6 +121,27 @@ def test_no_crash_loses_what_was_promised_and_the_next_start_goes_on_to_the_same
         assert tried.counts.tried == tried.counts.legal and len(tried.seen) > 60
         (state,) = tried.sample
         assert went_on(state, scenario, warm, folder, own_folder(recording), memory / "again") == []
+    finally:
+        shutil.rmtree(folder)
+
+
+@needs_tracing
+@pytest.mark.parametrize(
+    "faults", [[], [Fault("pwrite64", r"\.pth", occurrence=3, error=errno.EINVAL)]], ids=["", "refused"]
+)
+def test_no_crash_loses_what_was_promised_where_files_are_large(
+    faults: list[Fault], warm: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written with O_DIRECT by a thread of its own, or through the page cache from where that is refused."""
+    monkeypatch.setattr(streamed_file, "BUFFER_BYTES", 4096)
+    folder, scenario = memory / "run", training(1)
+    folder.mkdir()
+    try:
+        recording = record(folder, scenario.work(scenario.command, warm), faults=faults)
+        writes = Counter(step.thread for step in recording.steps if step.call.startswith("pwrite64"))
+        assert len(writes) >= 3 and writes.total() >= 9, "each file has a thread"
+        tried = try_states(recording, scenario, warm, memory / "scratch", [Model.UNJOURNALLED], most=64)
+        assert tried.bad == [] and len(tried.seen) > 30
     finally:
         shutil.rmtree(folder)
 

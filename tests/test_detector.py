@@ -12,7 +12,7 @@ import torch
 
 from models.build import DETECTORS, RAW_DETECTORS, create_detector, rebuild_detector
 from models.detector import AttentionWeights, DetectorSettings, scores
-from models.names import FRONT_END_TYPES, MODEL_TYPES, RAW_WAVEFORM_TYPES
+from models.names import DETECTOR_TYPES, FRONT_END_TYPES, RAW_WAVEFORM_TYPES
 from utils.errors import UserError
 
 COMPACT = DetectorSettings(ssl_model="compact", use_contrastive=True)
@@ -42,7 +42,7 @@ def test_a_group_larger_than_the_front_end_is_refused_with_both_numbers() -> Non
 
 def test_every_model_type_has_a_builder() -> None:
     assert (tuple(DETECTORS), tuple(RAW_DETECTORS)) == (FRONT_END_TYPES, RAW_WAVEFORM_TYPES)
-    assert MODEL_TYPES == FRONT_END_TYPES + RAW_WAVEFORM_TYPES
+    assert DETECTOR_TYPES == FRONT_END_TYPES + RAW_WAVEFORM_TYPES
 
 
 def test_the_names_need_no_torch() -> None:

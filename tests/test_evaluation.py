@@ -10,14 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from main import main
 from tests.asking import asked
-from tests.conftest import REPOSITORY, SMALL_RUN, command_line, trained_run
+from tests.conftest import REPOSITORY, SMALL_RUN, trained_run
+from tests.warm_start import WarmProgram
 from training.settings.requests import Evaluate
 from utils.scores.score_files import read_scores
 
@@ -85,29 +85,42 @@ def test_what_a_scoring_left_that_was_killed_after_its_last_rename_goes_with_the
     assert {path.name for path in workplace.iterdir()} == {"scores.txt", "scores.txt.origin.json"} | left
 
 
+# Sends itself a signal once three scores are in the file.
+_SIGNALLED = """
+import os
+from training.evaluation.partial_scores import PartialScores
+append = PartialScores.append
+def append_and_signal(partial, first, scores):
+    append(partial, first, scores)
+    if first == 2:
+        os.kill(os.getpid(), {number})
+PartialScores.append = append_and_signal
+"""
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_or_killed_scoring_goes_on_to_the_same_bytes(
-    number: signal.Signals, code: int, trained: Path, corpus: Path, protocol: Path, workplace: Path
+    number: signal.Signals,
+    code: int,
+    trained: Path,
+    corpus: Path,
+    protocol: Path,
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     typed = arguments(trained, corpus, protocol, "--batch_size", "1")
     assert main(typed) == 0
     undisturbed = Path("scores.txt").read_bytes()
     Path("scores.txt").unlink()
     partial = Path("scores.txt.partial")
-    process = subprocess.Popen(
-        command_line(*typed), env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True
-    )
-    while process.poll() is None and (not partial.exists() or partial.read_text().count("\n") < 3):
-        time.sleep(0.002)
-    process.send_signal(number)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == code and not Path("scores.txt").exists()
+    with WarmProgram(workplace, *typed, first=_SIGNALLED.format(number=int(number))) as program:
+        ended, said = program.end()
+    assert ended == code and partial.exists() and not Path("scores.txt").exists()
     if code > 0:
         assert "of 12 trials; the same command goes on from there." in said
-    goes_on = subprocess.run(
-        command_line(*typed), env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
-    )
-    assert "Going on after " in goes_on.stdout
+    capsys.readouterr()
+    assert main(typed) == 0
+    assert "Going on after " in capsys.readouterr().out
     assert Path("scores.txt").read_bytes() == undisturbed and not partial.exists()
 
 

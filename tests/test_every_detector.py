@@ -11,7 +11,7 @@ import torch
 
 from models.build import create_detector, rebuild_detector
 from models.detector import Detector, DetectorSettings
-from models.names import FRONT_END_TYPES, MODEL_TYPES
+from models.names import DETECTOR_TYPES, FRONT_END_TYPES
 from models.precision import autocast, log_odds
 from training.tasks.losses import weighted_cross_entropy
 
@@ -63,10 +63,10 @@ def adam(trained: Detector) -> torch.optim.Adam:
 
 
 def test_every_detector_is_tried() -> None:
-    assert tuple(SHORTEST) == MODEL_TYPES
+    assert tuple(SHORTEST) == DETECTOR_TYPES
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_the_shortest_waveform_the_usual_one_and_silence_give_probabilities(model_type: str) -> None:
     found = detector(model_type).eval()
     with torch.inference_mode():
@@ -78,14 +78,14 @@ def test_the_shortest_waveform_the_usual_one_and_silence_give_probabilities(mode
             assert output.embedding.shape == (len(waveform), found.embedding_width)
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_an_utterance_does_not_depend_on_its_batch(model_type: str) -> None:
     found = detector(model_type).eval()
     with torch.inference_mode():
         torch.testing.assert_close(found(noise())[1:2], found(noise()[1:2]), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_every_trainable_weight_gets_a_gradient(model_type: str) -> None:
     found = detector(model_type).train()
     weighted_cross_entropy(found(noise()), LABELS).backward()  # type: ignore[no-untyped-call]
@@ -95,7 +95,7 @@ def test_every_trainable_weight_gets_a_gradient(model_type: str) -> None:
 
 
 @pytest.mark.usefixtures("deterministic")
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_two_steps_are_a_step_and_after_a_restart_another_bit_for_bit(model_type: str) -> None:
     """Weights, statistics of batches and moments of Adam go through a state dict into a detector rebuilt from plain
     values, and nothing else does."""
@@ -116,7 +116,7 @@ def test_two_steps_are_a_step_and_after_a_restart_another_bit_for_bit(model_type
 
 
 @pytest.mark.parametrize("one_class", [False, True])
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_in_bfloat16_every_utterance_has_a_score_of_its_own(model_type: str, one_class: bool) -> None:
     """Where the last layers ran in bfloat16, 584 utterances of real speech had 5 different scores."""
     torch.manual_seed(1)
@@ -128,7 +128,7 @@ def test_in_bfloat16_every_utterance_has_a_score_of_its_own(model_type: str, one
     assert len(set(log_odds(output).tolist())) == 32
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_training_in_bfloat16_gives_finite_numbers(model_type: str) -> None:
     """Half a second. On less than 5,120 samples a convolution of ResNet-18 is NaN now and then on processors with AMX:
     oneDNN 3.12 reads memory there that nobody wrote (training takes 64,600 samples, where it does not)."""

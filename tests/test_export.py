@@ -18,7 +18,7 @@ from torch import Tensor
 from main import main
 from models.build import create_detector
 from models.detector import DetectorSettings, scores
-from models.names import FRONT_END_TYPES, MODEL_TYPES
+from models.names import DETECTOR_TYPES, FRONT_END_TYPES
 from tests.conftest import SMALL_RUN, write_corpus
 from tests.loading import load_payload, load_weights
 from tests.records import validated
@@ -27,16 +27,15 @@ from training.checkpoints.decision import Decision
 from training.checkpoints.record import CheckpointRecord
 from training.export import onnx_file, torchscript_file
 from training.export.checking import (
-    OTHER_LENGTHS,
     TOLERANCE,
     differences,
-    noise,
     random_cases,
     real_case,
     takes_any_length,
 )
+from training.export.exportable import Score
 from training.export.metadata import file_metadata, val_eer_percent
-from training.export.scored_detector import Score, ScoredDetector
+from training.export.scored_detector import WAVEFORMS, ScoredDetector, noise
 from training.inference import load_detector
 from training.runs.finding import find_source
 from utils.audio.waveforms import CROP_SAMPLES
@@ -76,7 +75,7 @@ def greatest(original: Score, exported: Score, cases: Mapping[str, Tensor]) -> f
 # Every detector
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_onnxruntime_gives_the_outputs_of_every_detector(model_type: str, tmp_path: Path) -> None:
     detector = untrained(model_type)
     model = onnx_file.converted(detector, any_length=False)  # trying any length takes as long again
@@ -84,21 +83,21 @@ def test_onnxruntime_gives_the_outputs_of_every_detector(model_type: str, tmp_pa
         onnx_file.write(model, {"labels": "spoof,bonafide"}, file)
     score, metadata = onnx_file.open_file(tmp_path / "a.onnx")
     assert metadata == {"labels": "spoof,bonafide"}
-    assert greatest(detector, score, random_cases(any_length=False)) < TOLERANCE
+    assert greatest(detector, score, random_cases(WAVEFORMS, any_length=False)) < TOLERANCE
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_torchscript_gives_the_outputs_of_every_detector(model_type: str, tmp_path: Path) -> None:
     detector = untrained(model_type)
     traced = torchscript_file.trace(detector)
-    any_length = takes_any_length(detector, traced)
+    any_length = takes_any_length(WAVEFORMS, detector, traced)
     if model_type in LENGTHS:
         assert any_length == (LENGTHS[model_type] == "any")
     with (tmp_path / "a.torchscript").open("wb") as file:
         torchscript_file.write(traced, {"labels": "spoof,bonafide"}, file)
     score, metadata = torchscript_file.open_file(tmp_path / "a.torchscript", {"labels": ""})
     assert metadata == {"labels": "spoof,bonafide"}
-    assert greatest(detector, score, random_cases(any_length)) < TOLERANCE
+    assert greatest(detector, score, random_cases(WAVEFORMS, any_length)) < TOLERANCE
 
 
 # The command
@@ -260,7 +259,7 @@ def test_what_is_not_a_number_is_never_close() -> None:
     def broken(waveform: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full((len(waveform), 2), torch.nan), torch.zeros(len(waveform))
 
-    assert not any(found.is_close for found in differences(broken, broken, random_cases(any_length=False)))
+    assert not any(found.is_close for found in differences(broken, broken, random_cases(WAVEFORMS, any_length=False)))
 
 
 def test_a_length_that_is_baked_in_is_noticed_whether_it_fails_or_gives_other_values() -> None:
@@ -273,10 +272,10 @@ def test_a_length_that_is_baked_in_is_noticed_whether_it_fails_or_gives_other_va
     def other(waveform: Tensor) -> tuple[Tensor, Tensor]:
         return waveform[:, :2], waveform.sum(dim=1) / CROP_SAMPLES
 
-    assert takes_any_length(original, original)
-    assert not takes_any_length(original, fails)
-    assert not takes_any_length(original, other)
-    assert CROP_SAMPLES not in OTHER_LENGTHS
+    assert takes_any_length(WAVEFORMS, original, original)
+    assert not takes_any_length(WAVEFORMS, original, fails)
+    assert not takes_any_length(WAVEFORMS, original, other)
+    assert CROP_SAMPLES not in WAVEFORMS.other_lengths
 
 
 def test_the_first_utterances_of_any_layout_and_format_make_the_real_case(tmp_path: Path) -> None:

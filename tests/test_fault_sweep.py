@@ -16,7 +16,8 @@ import pytest
 from tests.crash_states.scenarios import warm_up
 from tests.fault_sweep.cases import FAULTS_OF, Case, cases_of, first_middle_last, pattern_of
 from tests.fault_sweep.trainings import TOY, TRAININGS
-from tests.fault_sweep.trying import Undisturbed, try_case
+from tests.fault_sweep.trying import Undisturbed, differing, try_case
+from tests.records import record, write_checkpoint
 from tests.system_calls.recorder import Call, why_not_here
 
 needs_tracing = pytest.mark.skipif(bool(why_not_here()), reason=why_not_here() or "it can be traced here")
@@ -59,6 +60,42 @@ def test_a_start_that_left_the_temporaries_of_a_killed_one_would_be_noticed(
     monkeypatch.setattr("utils.atomic_files._is_being_written", lambda _: True)
     wrong = try_case(case, undisturbed, place / "case").wrong
     assert any(".tmp-checkpoint_epoch_1.pth" in one and one.endswith("is left") for one in wrong), wrong
+
+
+NO_PICTURES = "[WARNING] No attention heatmaps in models/x/final_attention_analysis: No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("missing", "said", "wrong"),
+    [
+        ("final_attention_analysis/a.png", "", ["a.png is not there"]),
+        ("final_attention_analysis/a.png", NO_PICTURES, []),
+        ("final_attention_analysis/a.png", None, ["a.png is not there"]),
+        ("at_4.pth", "", ["at_4.pth is not there"]),
+        ("at_4.pth", "[WARNING] models/x/at_4.pth could not be saved: Input/output error", []),
+        ("at_4.pth", None, []),
+        (
+            "epoch_1.pth",
+            "[WARNING] models/x/epoch_1.pth could not be saved: Input/output error",
+            ["epoch_1.pth is not"],
+        ),
+        ("epoch_1.pth", None, ["epoch_1.pth is not there"]),
+    ],
+)
+def test_only_what_was_said_to_be_refused_may_be_missing_and_not_for_good(
+    missing: str, said: str | None, wrong: list[str], workplace: Path
+) -> None:
+    """`said` is None after the next start: step checkpoints may be missing then, and pictures no more."""
+    path = Path("after", "models", "x", missing)
+    if path.suffix == ".pth":
+        write_checkpoint(path, record(path, 1, batches_done=2 if missing == "at_4.pth" else 0))
+    else:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    Path("here", "final_attention_analysis").mkdir(parents=True)
+    undisturbed = Undisturbed(TRAININGS[TOY], Path(), Path(), Path("after"), Path("models", "x"), (), 0)
+    found = differing(undisturbed, Path("here"), said)
+    assert len(found) == len(wrong) and all(a.startswith(b) for a, b in zip(found, wrong, strict=True)), found
 
 
 PATTERNS = [

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from main import main
-from tests.conftest import SMALL_RUN, Run
+from tests.conftest import SMALL_RUN
 from tests.records import record
 from training.checkpoints.sealed_file import write_sealed
 from training.runs.directory import RunDirectory
 from training.settings.options import Options
 
-OPTIONS = Options(database_path="a corpus", ssl_model="compact", batch_size=4, lr=1e-3, num_workers=0, num_epochs=10)
+OPTIONS = Options(database_path="a corpus", ssl_model="compact", batch_size=4, lr=1e-3, num_workers=0, num_epochs=2)
 RUN = RunDirectory.of(OPTIONS)
-FILE = RUN.epoch_checkpoint(9)
+FILE = RUN.epoch_checkpoint(1)
 
 
 class _RunsCode:
@@ -44,7 +44,7 @@ def write_old_format_of_torch() -> None:
 
 def write_forged_checkpoint() -> None:
     """With a record and a seal that hold: only unpickling can tell."""
-    forged = replace(record(FILE, 9), options=OPTIONS).as_dict()
+    forged = replace(record(FILE, 1), options=OPTIONS).as_dict()
     with FILE.open("w+b") as file:
         write_sealed(file, lambda writer: torch.save({"model_state_dict": _RunsCode()}, writer), forged)
 
@@ -60,6 +60,10 @@ def hostile(request: pytest.FixtureRequest, workplace: Path) -> Path:
     return workplace
 
 
+def typed_with(corpus: Path, *more: str) -> list[str]:
+    return [*SMALL_RUN, "--num_epochs", "2", "--database_path", str(corpus), *more]
+
+
 @pytest.mark.parametrize(
     "typed",
     [
@@ -71,27 +75,30 @@ def hostile(request: pytest.FixtureRequest, workplace: Path) -> Path:
     ],
     ids=lambda typed: typed[0],
 )
-def test_no_flag_runs_its_code_and_none_trains_from_it(typed: list[str], hostile: Path, corpus: Path, run: Run) -> None:
+def test_no_flag_runs_its_code_and_none_trains_from_it(
+    typed: list[str], hostile: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = FILE.read_bytes()
-    done = run(*SMALL_RUN, "--num_epochs", "10", "--database_path", corpus, *typed)
-    said = done.stdout + done.stderr
+    code = main(typed_with(corpus, *typed))
+    said = "".join(capsys.readouterr())
     assert not (hostile / "proof").exists(), "its code ran"
     assert "Traceback" not in said and FILE.name in said
     assert "Epoch 1/" not in said
     assert FILE.read_bytes() == before
-    assert done.returncode == (0 if typed == ["--list_checkpoints"] else 1), said
+    assert code == (0 if typed == ["--list_checkpoints"] else 1), said
 
 
 @pytest.mark.parametrize("write", [form for form in FORMS[:-1] if form is not write_plain_pickle])
 def test_auto_resume_moves_a_file_without_a_record_aside_unread(
-    write: Callable[[], None], workplace: Path, corpus: Path, run: Run
+    write: Callable[[], None], workplace: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     RUN.folder.mkdir(parents=True)
     write()
     before = FILE.read_bytes()
-    done = run(*SMALL_RUN, "--num_epochs", "10", "--database_path", corpus, "--auto_resume")
-    assert done.returncode == 0, done.stderr
-    assert "is moved aside, into" in done.stdout
+    code = main(typed_with(corpus, "--auto_resume"))
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert "is moved aside, into" in said.out
     assert (RUN.version_folder(1) / FILE.name).read_bytes() == before
     assert not (workplace / "proof").exists(), "its code ran"
 
@@ -100,13 +107,13 @@ def test_auto_resume_moves_a_file_without_a_record_aside_unread(
     "typed", [["--auto_resume"], ["--resume", "--model_path", str(FILE)]], ids=lambda typed: typed[0]
 )
 def test_a_forged_checkpoint_is_refused_by_what_it_refers_to(
-    typed: list[str], workplace: Path, corpus: Path, run: Run
+    typed: list[str], workplace: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     RUN.folder.mkdir(parents=True)
     write_forged_checkpoint()
-    done = run(*SMALL_RUN, "--num_epochs", "10", "--database_path", corpus, *typed)
-    assert done.returncode == 1
-    assert f"{FILE} holds more than tensors and plain values (it refers to posix.mkdir)" in done.stderr
+    assert main(typed_with(corpus, *typed)) == 1
+    said = capsys.readouterr().err
+    assert f"{FILE} holds more than tensors and plain values (it refers to posix.mkdir)" in said
     assert not (workplace / "proof").exists(), "its code ran"
 
 

@@ -77,6 +77,16 @@ def test_0_and_1_are_read_as_the_flag_says_by_check_training_and_metrics(
     assert json.loads(capsys.readouterr().out)["eer_percent"] == (0 if label_1 == "spoof" else 100)
 
 
+def test_minus_1_is_the_other_class_of_1_but_not_beside_0(tmp_path: Path) -> None:
+    path = table(tmp_path, "1", "-1")
+    with pytest.raises(UserError, match=r"line 2: the key is `-1`; .*: pass --label_1 spoof or --label_1 bonafide"):
+        scan_protocol(path).protocol()
+    assert scan_protocol(path, None, Labels("bonafide")).protocol().labels == (0, 1) * 5
+    path.write_text(path.read_text() + "other,0\n")
+    with pytest.raises(UserError, match=r"line 12: 0 and -1 are both labels here"):
+        scan_protocol(path.rename(tmp_path / "b.csv"), None, Labels("bonafide")).protocol()
+
+
 def test_what_0_and_1_mean_is_part_of_what_the_data_are(tmp_path: Path) -> None:
     path = table(tmp_path, "0", "1")
     digests = {scan_protocol(path, None, Labels(label_1)).content_sha256 for label_1 in ("spoof", "bonafide")}

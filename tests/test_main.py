@@ -154,6 +154,8 @@ def test_an_output_that_is_closed_or_full_ends_no_run(redirection: str, workplac
 SLOW_READING = """
 import sys, time
 import main
+from utils.ending import raise_on_signals
+raise_on_signals()
 def read_slowly(arguments):
     print("reading", flush=True)
     time.sleep(60)
@@ -162,13 +164,53 @@ sys.exit(main.main())
 """
 
 
-def test_ctrl_c_before_training_says_so_and_exits_130() -> None:
-    """Ctrl-C while something slow is read; here settings that never come."""
+STOPS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.parametrize(("number", "exit_code"), STOPS)
+def test_a_stop_before_training_says_so_and_has_its_exit_code(number: signal.Signals, exit_code: int) -> None:
+    """A stop while something slow is read; here settings that never come."""
     with subprocess.Popen(
         [sys.executable, "-c", SLOW_READING], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout and process.stdout.readline() == "reading\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == exit_code
     assert "Stopped at once" in errors and "Traceback" not in errors
+
+
+# Sends the program a signal while it imports a module, and lets the import take what is raised for a missing module.
+WHILE_IMPORTING = """
+import os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+module, number = sys.argv[1], int(sys.argv[2])
+class Finder:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == module:
+            try:
+                os.kill(os.getpid(), number)
+            except BaseException:
+                print("swallowed", flush=True)
+sys.meta_path.insert(0, Finder)
+"""
+PROGRAM = "sys.argv = ['main.py', '--help']\nrunpy.run_path('main.py', run_name='__main__')"
+
+
+# The same once the program carries something out, which imports torch for one.
+LATER = """
+from utils.ending import raise_on_signals
+raise_on_signals()
+import wave
+"""
+
+
+@pytest.mark.parametrize(("code", "module"), [(PROGRAM, "training.commands"), (LATER, "wave")])
+@pytest.mark.parametrize(("number", "exit_code"), STOPS)
+def test_a_stop_while_modules_are_imported_ends_the_program_with_a_sentence(
+    code: str, module: str, number: signal.Signals, exit_code: int
+) -> None:
+    typed = [sys.executable, "-c", WHILE_IMPORTING + code, module, str(int(number))]
+    done = subprocess.run(typed, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (exit_code, "", "\nStopped at once\n")

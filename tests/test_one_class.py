@@ -14,7 +14,7 @@ from torch import Tensor
 from main import main
 from models.build import create_detector
 from models.detector import Detector, DetectorOutput, DetectorSettings, scores
-from models.names import MODEL_TYPES, RAW_WAVEFORM_TYPES
+from models.names import DETECTOR_TYPES, RAW_WAVEFORM_TYPES
 from models.one_class import OneClassDetector
 from tests.conftest import SMALL_RUN
 from training.inference import load_detector
@@ -58,7 +58,7 @@ def test_a_detector_without_an_embedding_is_refused() -> None:
         OneClassDetector(without)
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_an_embedding_is_as_wide_as_the_detector_says(model_type: str) -> None:
     ssl_model = "" if model_type in RAW_WAVEFORM_TYPES else "compact"
     detector = create_detector(DetectorSettings(model_type=model_type, ssl_model=ssl_model)).eval()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models.names import FRONT_END_TYPES, MODEL_TYPES, TYPES_WITH_SETTING, XLS_R_300M
+from models.names import DETECTOR_TYPES, FRONT_END_TYPES, TYPES_WITH_SETTING, VOCODER_TYPES, XLS_R_300M
 from training.settings.options import SETTINGS, Options, options_from_record
 from utils.errors import EXIT_USAGE, UserError
 
@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "SNRmin": 10.0,
     "SNRmax": 40.0,
     "model_type": "g3_heatmap",
+    "vocoder_size": "V1",
     "ssl_model": "compact",
     "group_size": 3,
     "temporal_bias": "centre",
@@ -65,10 +66,13 @@ DEFAULTS: dict[str, Any] = {
     "swa": False,
     "swa_below": 100.0,
     "seed": 1234,
+    "adam": "fused",
     "precision": "fp32",
     "device": "auto",
     "num_workers": 2,
     "save_interval": 1000,
+    "max_lost": None,
+    "mirror": None,
     "val_interval": 0,
     "save_freq": 1,
     "milestones": [],
@@ -225,6 +229,7 @@ OF_SOME_DETECTORS: list[tuple[str, Any, tuple[str, ...]]] = [
     ("temporal_bias", "none", ("g3_heatmap",)),
     ("use_contrastive", True, ("g3_heatmap",)),
     ("visualize_attention", True, ("g3_heatmap",)),
+    ("vocoder_size", "small", VOCODER_TYPES),
 ]
 
 
@@ -234,14 +239,14 @@ def test_every_setting_of_some_detectors_is_tried() -> None:
 
 
 @pytest.mark.parametrize(("name", "value", "types"), OF_SOME_DETECTORS)
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_a_setting_is_refused_for_a_detector_that_has_no_use_for_it(
     model_type: str, name: str, value: Any, types: tuple[str, ...]
 ) -> None:
     if model_type in types:
         assert getattr(Options(**{"model_type": model_type, name: value}), name) == value
         return
-    named = "g3_heatmap, sls or ssl_mean" if types == FRONT_END_TYPES else "g3_heatmap"
+    named = "g3_heatmap, sls or ssl_mean" if types == FRONT_END_TYPES else types[0]
     words = f"--{name} is for --model_type {named}, and {model_type} has no use for it: drop --{name}, or pass --model_"
     with pytest.raises(UserError, match=words) as refused:
         Options(**{"model_type": model_type, name: value})
@@ -319,6 +324,12 @@ def test_a_setting_that_did_not_exist_when_the_checkpoint_was_saved_has_its_defa
     stored = Options(lr=3e-5).as_dict()
     del stored["crop"]
     assert options_from_record(stored) == Options(lr=3e-5)
+
+
+def test_a_run_of_before_the_fused_update_keeps_the_plain_one() -> None:
+    stored = Options(lr=3e-5).as_dict()
+    del stored["adam"]
+    assert options_from_record(stored) == Options(lr=3e-5, adam="plain")
 
 
 def test_a_setting_of_a_later_version_is_refused_by_its_name() -> None:

@@ -318,6 +318,7 @@ CHANGES = [
     ("use_contrastive", True, False, "--use_contrastive is False"),
     ("contrastive", "infonce", True, None),
     ("swa", True, False, "the mean would lack the epochs so far"),
+    ("adam", "plain", False, "a run keeps the arithmetic that it began with"),
     ("swa_below", 1.0, True, None),
     ("lr_min", 5e-7, True, None),
 ]

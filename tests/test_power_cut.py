@@ -93,7 +93,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Moment]]
 def test_a_power_cut_after_any_call_of_a_save_loses_nothing(circumstances: str, request: pytest.FixtureRequest) -> None:
     folder, moments = request.getfixturevalue(circumstances)
     calls = {moment.call.split()[0] for moment in moments}
-    assert calls >= {"open", "write", "file_fsync", "replace", "folder_fsync", "link", "unlink", "mkdir"}
+    assert calls >= {"open", "write", "pwrite", "file_fsync", "replace", "folder_fsync", "link", "unlink", "mkdir"}
     assert len(moments) > 90
     assert losses_at(folder, moments) == {}
     assert found_in(folder / "copies" / moments[-1].image) == {

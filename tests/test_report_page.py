@@ -301,3 +301,9 @@ def test_in_a_real_browser_the_page_fits_a_phone_and_a_desktop(tmp_path: Path) -
     ] * 3, measured
     assert [(frame["epochs"], frame["charts"]) for frame in measured] == [(120, 7)] * 3
     assert all(frame["narrowest"] > 150 and frame["text"] >= 8.5 for frame in measured), measured
+
+
+def test_the_page_says_how_long_saves_take_and_how_the_mirror_stands() -> None:
+    lines = ["A save takes up to 62 s until it is on disk.", "Mirror: /mnt/<disk>: up to date."]
+    told = report_html(replace(story(), asides=lambda: lines), RunFolder(RUN.folder), None)
+    assert all(f'<p class="quiet">{html.escape(line)}</p>' in told for line in lines)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from tests.records import STEPS_PER_EPOCH, metrics, record
 from tests.records import validated as a_validation
 from training.checkpoints.history import EpochMetrics
-from training.checkpoints.record import CheckpointRecord, Kind
+from training.checkpoints.record import SAVED_BY_TIME, CheckpointRecord, Kind
 from training.runs.directory import RunDirectory
 from training.runs.retention import RetentionPolicy, files_to_prune, own_records, retained
 from training.settings.options import Options
@@ -218,17 +219,19 @@ POLICIES = [
 ]
 
 
-def histories() -> Iterator[tuple[list[CheckpointRecord], EpochMetrics | None]]:
-    """Yield a hundred folders as trainings leave them that are killed and resumed at random."""
+@cache
+def histories() -> Sequence[tuple[list[CheckpointRecord], EpochMetrics | None]]:
+    """Return a hundred folders as trainings leave them that are killed and resumed at random."""
     chance = random.Random(20260301)
+    made = []
     for _ in range(100):
         steps = sorted(chance.sample(range(1, 130), chance.randrange(1, 25)))
         epochs = range(1, steps[-1] // STEPS_PER_EPOCH + 1)
         there = [epoch(number) for number in epochs if chance.random() < 0.8]
         there += [step(number) for number in steps]
         chance.shuffle(there)
-        best = metrics(chance.choice(epochs)) if epochs else None
-        yield there, best
+        made.append((there, metrics(chance.choice(epochs)) if epochs else None))
+    return made
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
@@ -268,3 +271,34 @@ def test_of_two_checkpoints_of_one_step_the_validated_one_stays_and_they_count_a
     assert sorted(path.name for path in kept) == ["checkpoint_step_4.pth", named.name]
     kept = retained([*files("s2 s3"), validated], KEEP_1, None)
     assert [path.name for path in kept] == [named.name]
+
+
+def by_time(number: int) -> CheckpointRecord:
+    return step(number, metadata={SAVED_BY_TIME: True})
+
+
+# (the files by steps, those by time, the policy, what stays of those by time)
+BY_TIME = [
+    ("", "s1 s2 s3", RetentionPolicy(), "s2 s3"),
+    ("s4 s5 s6 s7 s8", "s1 s2 s3", RetentionPolicy(), "s2 s3"),
+    ("s4 s5 s6", "s1 s2 s3", KEEP_1, "s2 s3"),
+    ("e1 e2 e3", "s11 s12", KEEP_1, "s11 s12"),
+    ("", "s9", RetentionPolicy(), "s9"),
+    ("s4", "s1 s2 s3", BEST_ONLY, ""),
+]
+
+
+@pytest.mark.parametrize(("steps", "timed", "policy", "stays"), BY_TIME)
+def test_of_saves_by_time_the_last_two_stay_apart_from_what_the_flags_keep(
+    steps: str, timed: str, policy: RetentionPolicy, stays: str
+) -> None:
+    ours = [by_time(int(word[1:])) for word in timed.split()]
+    kept = {short(path) for path in retained([*files(steps), *ours], policy, None)}
+    assert kept & set(timed.split()) == set(stays.split())
+    others = {short(path) for path in retained(files(steps), policy, None)}
+    assert kept - set(timed.split()) == others or policy is BEST_ONLY
+
+
+def test_a_file_of_an_earlier_version_counts_as_one_by_steps() -> None:
+    assert not step(3, metadata={}).saved_by_time
+    assert not step(3, metadata={SAVED_BY_TIME: "yes"}).saved_by_time

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,14 @@ def test_heatmaps_of_any_checkpoint_are_drawn_beside_it(corpus: Path) -> None:
     assert main(flags) == 0
     assert {path.name for path in the_run().iterdir()} - before == {"attention_epoch_1"}
     assert len(list((the_run() / "attention_epoch_1").glob("*.png"))) > 2
+
+
+def test_heatmaps_of_the_end_that_a_kill_prevented_are_drawn_by_the_next_start(corpus: Path) -> None:
+    drawing = ("--visualize_attention", "--viz_samples", "2")
+    assert train(corpus, *drawing) == 0
+    shutil.rmtree(the_run() / "final_attention_analysis")
+    assert train(corpus, "--auto_resume", *drawing) == 0
+    assert len(list((the_run() / "final_attention_analysis").glob("*.png"))) > 2
 
 
 def test_a_trained_detector_loads_for_inference_with_its_settings_and_figures(corpus: Path) -> None:

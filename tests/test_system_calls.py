@@ -227,6 +227,21 @@ def test_a_fault_strikes_the_call_it_is_meant_for(
     assert [call for call in traced.calls if call.faulty] != [] or said == "done"
 
 
+def test_a_fault_strikes_where_only_calls_of_its_name_are_seen(tmp_path: Path) -> None:
+    def work() -> int:
+        Path("f").write_bytes(b"seen by nobody")
+        try:
+            Path("f").rename("g")
+        except OSError as error:
+            return error.errno or 0
+        return 0
+
+    fault = Fault("rename", error=errno.EIO)
+    done = trace(work, [tmp_path], only=frozenset(("rename",)), faults=[fault], cwd=tmp_path)
+    assert (done.exit_code, [call.name for call in done.calls]) == (errno.EIO, ["rename"])
+    assert (tmp_path / "f").exists()
+
+
 def test_a_command_is_traced_with_its_exit_code_and_what_it_prints(tmp_path: Path) -> None:
     program = "import sys; from utils.atomic_files import write_text_atomically as write; from pathlib import Path; "
     program += "write(Path('f'), 'atomic'); print('written'); sys.exit(7)"

@@ -7,11 +7,14 @@ import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from main import main
+from models.hifigan import SHAPES, VocoderShape
 from tests.conftest import REPOSITORY, write_corpus
+from tests.test_vocoder import NARROW
 
 PAGE = (REPOSITORY / "docs" / "translated_commands.md").read_text(encoding="utf-8")
 # What stands in the page and what is run: a thousand steps become two, fifty epochs one.
@@ -21,6 +24,9 @@ IN_SMALL = {
     "--save_interval 500": "--save_interval 1",
     "--save_interval 10000 --val_interval 10000": "--save_interval 2 --val_interval 2",
     "checkpoint_5k.pt": "checkpoint_4.pt",
+    "checkpoint_10k.pt": "checkpoint_1.pt",
+    "--save_interval 1000": "--save_interval 1",
+    "--vocoder_size V1": "--vocoder_size small",
     "checkpoint_epoch_050.pth": "checkpoint_epoch_001.pth",
 }
 SMALL = ["--num_epochs", "2", "--batch_size", "2", "--num_workers", "0", "--device", "cpu"]
@@ -82,6 +88,9 @@ def test_the_page_has_a_row_for_every_command_of_the_three_documents() -> None:
         "uv run cmd/train_adapter.py`",
         "checkpoint.resume_from=",
         "auto_resume_adapter.sh",
+        "uv run cmd/train_vocoder.py`",
+        "cmd/train_vocoder.py checkpoint.resume_from=",
+        "auto_resume_hifigan.sh",
         "src/train.py --resume .../checkpoints/last_model.pth",
         "src/train.py --resume .../checkpoints/checkpoint_epoch_050.pth",
         "scripts/test_model.py --checkpoint",
@@ -101,6 +110,16 @@ def test_steps_a_settings_file_and_wandb(story: Story) -> None:
     for row in rows:
         story.type(row)
     assert (Path("models") / story.run / "checkpoint_4.pt").is_file()
+
+
+def test_the_vocoder(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cast(dict[str, VocoderShape], SHAPES), "small", NARROW)
+    rows = section("The vocoder (HiFi-GAN)")
+    assert len(rows) == 3
+    for row in rows:
+        story.type(row)
+    assert story.run == "hifigan_small_2_2_0.0002"
+    assert (Path("models") / story.run / "checkpoint_2.pt").is_file()
 
 
 def test_epochs_the_best_and_the_last(story: Story, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import random
+import shutil
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -19,10 +20,11 @@ from torch import Tensor
 
 from tests.comparing import differences
 from tests.records import record
-from training.checkpoints import verified_file
+from training.checkpoints import file_bytes, verified_file
 from training.checkpoints.file_bytes import CHUNK_BYTES, FileBytes
 from training.checkpoints.file_format import BadCheckpointFileError, NotUsableError
 from training.checkpoints.frozen_reference import FrozenFile, FrozenReference
+from training.checkpoints.left_out import places_of
 from training.checkpoints.record import CheckpointRecord, WeightsFile
 from training.checkpoints.sealed_file import broken_seal, write_sealed
 from training.checkpoints.verified_file import BrokenFileError, VerifiedFile, open_verified, verify
@@ -65,11 +67,15 @@ FORMATS: dict[str, tuple[str, Callable[[Path, Tensors], Any]]] = {
 WITH_CHECKSUMS = ("ours", "compressed", "of torch")
 
 
-@pytest.fixture(params=[True, False], ids=["held", "too large to be held"])
-def is_held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether there is memory for the file."""
+def too_large_to_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_bytes, "CHUNKS_KEPT", 2)
+
+
+@pytest.fixture(params=[True, False], ids=["small", "too large to stay in memory"])
+def is_small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the file stays in memory."""
     if not request.param:
-        monkeypatch.setattr(verified_file, "free_memory_bytes", lambda: 0)
+        too_large_to_stay(monkeypatch)
     return bool(request.param)
 
 
@@ -92,38 +98,39 @@ def flip(path: Path, position: int) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_what_is_loaded_is_what_was_written(tmp_path: Path, kind: str, is_held: bool) -> None:
+def test_what_is_loaded_is_what_was_written(tmp_path: Path, kind: str, is_small: bool) -> None:
     opened = open_verified(written(tmp_path, kind, tensors()))
-    assert opened.content.is_held == is_held
     assert differences(loaded(opened), tensors()) == []
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_file_is_opened_once_and_each_byte_is_read_once(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+def test_a_file_is_opened_once_and_each_byte_is_read_once_and_once_more_to_where_its_values_go(
+    tmp_path: Path, kind: str, is_small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = written(tmp_path, kind, tensors())
     seen: Counter[str] = Counter()
-    read, open_file = os.pread, os.open
+    read, open_file = os.preadv, os.open
 
-    def counted_read(descriptor: int, size: int, start: int) -> bytes:
-        found = read(descriptor, size, start)
-        seen["bytes"] += len(found)
+    def counted_read(descriptor: int, buffers: list[memoryview], start: int) -> int:
+        found = read(descriptor, buffers, start)
+        seen["bytes"] += found
         return found
 
     def counted_open(opened: Any, *arguments: Any, **named: Any) -> int:
         seen["opened"] += opened == path
         return open_file(opened, *arguments, **named)
 
-    monkeypatch.setattr(os, "pread", counted_read)
+    monkeypatch.setattr(os, "preadv", counted_read)
     monkeypatch.setattr(os, "open", counted_open)
     load_verified(open_verified(path))
-    assert (seen["opened"], seen["bytes"]) == (1, path.stat().st_size)
+    size = path.stat().st_size
+    assert seen["opened"] == 1
+    assert seen["bytes"] == size if is_small else 2 * size <= seen["bytes"] + CHUNK_BYTES * 2 <= 4 * size
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_file_that_is_replaced_after_it_was_opened_is_loaded_as_it_was(
-    tmp_path: Path, kind: str, is_held: bool
+    tmp_path: Path, kind: str, is_small: bool
 ) -> None:
     path = written(tmp_path, kind, tensors())
     opened = open_verified(path)
@@ -134,7 +141,7 @@ def test_a_file_that_is_replaced_after_it_was_opened_is_loaded_as_it_was(
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_held_file_that_is_overwritten_after_it_was_opened_is_loaded_as_it_was(tmp_path: Path, kind: str) -> None:
+def test_a_small_file_that_is_overwritten_after_it_was_opened_is_loaded_as_it_was(tmp_path: Path, kind: str) -> None:
     path = written(tmp_path, kind, tensors())
     opened = open_verified(path)
     path.write_bytes(bytes(path.stat().st_size))
@@ -142,11 +149,11 @@ def test_a_held_file_that_is_overwritten_after_it_was_opened_is_loaded_as_it_was
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_file_too_large_to_be_held_that_is_changed_after_it_was_opened_is_refused_or_loaded_as_it_was(
+def test_a_file_too_large_to_stay_in_memory_that_is_changed_after_it_was_opened_is_refused_or_loaded_as_it_was(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it was only where the change lies in the few chunks that are still in memory."""
-    monkeypatch.setattr(verified_file, "free_memory_bytes", lambda: 0)
+    too_large_to_stay(monkeypatch)
     path = written(tmp_path, kind, tensors())
     size, refused = path.stat().st_size, 0
     for position in range(500, size, size // 12):
@@ -163,7 +170,7 @@ def test_a_file_too_large_to_be_held_that_is_changed_after_it_was_opened_is_refu
 
 
 @pytest.mark.parametrize("kind", WITH_CHECKSUMS)
-def test_a_flipped_bit_in_a_tensor_is_damage(tmp_path: Path, kind: str, is_held: bool) -> None:
+def test_a_flipped_bit_in_a_tensor_is_damage(tmp_path: Path, kind: str, is_small: bool) -> None:
     path = written(tmp_path, kind, tensors())
     chance = random.Random(kind)
     for _ in range(20):
@@ -191,7 +198,7 @@ def test_a_flipped_bit_anywhere_in_a_file_of_ours_is_damage_in_the_words_of_the_
 def test_bytes_of_any_size_come_back_and_have_the_checksums_of_others(tmp_path: Path, size: int) -> None:
     content = random.Random(size).randbytes(size)
     (tmp_path / "a").write_bytes(content)
-    held = FileBytes((tmp_path / "a").open("rb", buffering=0), held=True)
+    held = FileBytes((tmp_path / "a").open("rb", buffering=0))
     reader = held.reader()
     assert reader.read() == content and reader.read() == b""
     assert reader.seek(-min(size, 9), os.SEEK_END) == size - min(size, 9) and reader.read(4) == content[-9:][:4]
@@ -201,7 +208,7 @@ def test_bytes_of_any_size_come_back_and_have_the_checksums_of_others(tmp_path: 
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_file_is_loaded_once(tmp_path: Path, kind: str, is_held: bool) -> None:
+def test_a_file_is_loaded_once(tmp_path: Path, kind: str, is_small: bool) -> None:
     opened = open_verified(written(tmp_path, kind, tensors()))
     spent = [opened.is_spent]
     load_verified(opened)
@@ -210,25 +217,54 @@ def test_a_file_is_loaded_once(tmp_path: Path, kind: str, is_held: bool) -> None
     with pytest.raises(RuntimeError, match="loaded already"):
         load_verified(opened)
     with pytest.raises(RuntimeError, match="open the file again"):
-        opened.sha256()
+        opened.digest()
 
 
-def test_chunks_that_a_tensor_had_all_of_are_given_back_before_the_file_is_loaded_to_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else a file of gigabytes and its tensors are in memory together."""
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_digest_is_that_of_the_content(tmp_path: Path, kind: str, is_small: bool) -> None:
+    path, same, other = (tmp_path / name for name in ("first", "same", "other"))
+    for folder, seed in ((path, 0), (other, 1)):
+        folder.mkdir()
+        written(folder, kind, tensors(seed))
+    shutil.copytree(path, same)
+    first, second, third = (verify(next(folder.iterdir())).digest() for folder in (path, same, other))
+    assert first == second != third
+
+
+def test_no_more_than_a_few_chunks_of_a_large_file_are_in_memory(tmp_path: Path) -> None:
+    """The memory of the tensors apart: what is touched for the first time costs more than to read it again."""
     path = tmp_path / "a.pth"
     write_ours(path, {name: torch.zeros(2_000_000) for name in "abcd"})
-    left: list[int] = []
-    close = FileBytes.close
+    opened = open_verified(path)
+    left = [len(opened.content._chunks)]
+    with opened.content.take() as file:
+        torch.load(file, weights_only=True)  # type: ignore[arg-type]
+        left.append(len(opened.content._chunks))
+    assert path.stat().st_size > 30 * CHUNK_BYTES and left == [file_bytes.CHUNKS_KEPT] * 2
 
-    def noted(content: FileBytes) -> None:
-        left.append(len(content._chunks))
-        close(content)
 
-    monkeypatch.setattr(FileBytes, "close", noted)
-    load_verified(open_verified(path))
-    assert path.stat().st_size > 30 * CHUNK_BYTES and left == [5]
+@pytest.mark.parametrize("kind", ["ours", "compressed"])
+def test_what_is_left_out_is_not_read_again_and_the_rest_is_as_it_was(
+    tmp_path: Path, kind: str, is_small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for what the rest shares with it: tied tensors have one storage."""
+    path, content = tmp_path / "a.pth", tensors()
+    nested: Any = {"kept": content, "left": {"moment": torch.randn(3_000_000), "tied": content["large"][5:]}}
+    FORMATS[kind][1](path, nested)
+    opened = open_verified(path)
+    places = places_of({"left"}, opened.content.reader())
+    assert list(places.values()) == ([12_000_000] if kind == "ours" else [])
+    seen, read_chunk = Counter[int](), FileBytes.read_chunk
+
+    def counted(content: FileBytes, index: int, target: memoryview) -> None:
+        seen[index] += 1
+        read_chunk(content, index, target)
+
+    monkeypatch.setattr(FileBytes, "read_chunk", counted)
+    found = load_verified(opened, {"left"})
+    assert list(found) == ["kept"] and differences(found["kept"], content) == []
+    first = next(iter(places), 0) // CHUNK_BYTES
+    assert kind == "compressed" or not set(seen) & set(range(first + 1, first + 11))
 
 
 def test_the_facts_are_those_in_the_bytes_that_were_read(tmp_path: Path) -> None:
@@ -257,14 +293,14 @@ def test_a_file_is_at_each_of_its_names_until_it_changes(tmp_path: Path) -> None
 
 def failing_reads(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Let reads fail as those of a disk with a bad block do."""
-    read, calls = os.pread, iter(range(10_000))
+    read, calls = os.preadv, iter(range(10_000))
 
-    def fail(*arguments: Any) -> bytes:
+    def fail(*arguments: Any) -> int:
         if next(calls) >= after:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return read(*arguments)
 
-    monkeypatch.setattr(os, "pread", fail)
+    monkeypatch.setattr(os, "preadv", fail)
 
 
 @pytest.mark.parametrize("after", [0, 3])
@@ -278,7 +314,7 @@ def test_a_bad_block_is_damage_in_a_sentence(tmp_path: Path, after: int, monkeyp
 def test_a_bad_block_that_shows_only_when_a_large_file_is_loaded_is_a_sentence_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verified_file, "free_memory_bytes", lambda: 0)
+    too_large_to_stay(monkeypatch)
     opened = open_verified(written(tmp_path, "ours", tensors()))
     failing_reads(monkeypatch, after=2)
     with pytest.raises(UserError, match=r"a\.pth is damaged: it cannot be read \(Input/output error\)"):

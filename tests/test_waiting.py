@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import errno
+import operator
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -76,13 +78,21 @@ def test_a_long_wait_says_what_it_waits_for_ever_more_rarely_and_when_it_is_over
 ) -> None:
     monkeypatch.setattr(waiting, "FIRST_TOLD_S", 0.05)
     monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 0.005)
-    helpers = Helpers(1, "test")
-    wait_for(helpers.do(lambda _: time.sleep(0.5)), words)
+    helpers, told, is_there = Helpers(1, "test"), [], threading.Event()
+    began = time.monotonic()
+
+    def told_four_times() -> str:
+        told.append(time.monotonic() - began)
+        if len(told) >= 4:
+            is_there.set()
+        return words()
+
+    wait_for(helpers.do(lambda _: is_there.wait()), told_four_times)
     helpers.close()
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "[NOTE] Waiting for 0 s for data: reading a.flac"
-    assert 2 <= len(said) <= 5, "after 0.05, 0.1, 0.2 and 0.4 s, and once at the end"
-    assert said[-1].startswith("[NOTE] That took ")
+    assert all(re.fullmatch(r"\[NOTE\] Waiting for \d+ s for data: reading a.flac", line) for line in said[:-1])
+    assert all(map(operator.ge, told, (0.05, 0.1, 0.2, 0.4))), "not before"
+    assert len(said) == len(told) + 1 and said[-1].startswith("[NOTE] That took ")
 
 
 def test_a_short_wait_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +110,7 @@ def ended(code: str) -> subprocess.CompletedProcess[str]:
 # The main thread hears of no signal, as in a system call that waits for a dead disk; another thread takes them.
 DEAF = """
 ending._AT_ONCE_WITHIN_S = 0.1
-ending.insist_on_ctrl_c()
+ending.insist_on_stop()
 def press():
     for _ in range({times}):
         time.sleep(0.2)
@@ -108,24 +118,24 @@ def press():
 threading.Thread(target=press, daemon=True).start()
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 {before}
-ctypes.CDLL(None).sleep(1)
+ctypes.CDLL(None).sleep({seconds})
 os._exit(7)
 """
 REQUEST = "signal.signal(signal.SIGINT, lambda *_: None)  # as while training: it asks to finish the step"
 
 
 @pytest.mark.parametrize(
-    ("times", "before", "code", "reason"),
+    ("times", "before", "seconds", "code", "reason"),
     [
-        (1, "", 130, "nothing but Python's own handler: at once"),
-        (1, REQUEST, 7, "a request, for which the step may take its time"),
-        (2, REQUEST, 130, "the second one: at once"),
+        (1, "", 50, 130, "nothing but Python's own handler: at once"),
+        (1, REQUEST, 1, 7, "a request, for which the step may take its time"),
+        (2, REQUEST, 50, 130, "the second one: at once"),
     ],
 )
 def test_ctrl_c_that_means_at_once_ends_a_process_whose_main_thread_does_not_hear_it(
-    times: int, before: str, code: int, reason: str
+    times: int, before: str, seconds: int, code: int, reason: str
 ) -> None:
-    assert ended(DEAF.format(times=times, before=before)).returncode == code, reason
+    assert ended(DEAF.format(times=times, before=before, seconds=seconds)).returncode == code, reason
 
 
 def test_a_process_that_was_stopped_leaves_although_a_thread_never_ends() -> None:

@@ -114,6 +114,8 @@ def test_the_checkpoint_section_holds_every_setting_of_saving() -> None:
         "checkpoint_name": ("'checkpoint_{step}.pt'", "checkpoint_{step}.pt"),
         "compress_after": ("3", 3),
         "sync_save": ("true", True),
+        "max_lost": ("5m", 300.0),
+        "mirror": ("/mnt/disk", "/mnt/disk"),
     }
     assert set(values) == {name for name, declared in SETTINGS.items() if declared.group == "saving"}
     read = command("checkpoint:\n" + "".join(f"  {name}: {text}\n" for name, (text, _) in values.items()))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, command_line
+from tests.conftest import REPOSITORY
+from tests.warm_start import WarmProgram
 
 STRACE = shutil.which("strace") or ""
 # A trial run: strace can be installed and still be forbidden, as in many containers.
@@ -30,6 +32,28 @@ def traced(strace: list[str], command: list[str], folder: Path) -> subprocess.Co
     )
 
 
-def traced_program(strace: list[str], folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the program as a user does, under strace."""
-    return traced(strace, command_line(*arguments), folder)
+# A process may be traced by its ancestors, and where the kernel is strict by nobody else whom it did not allow.
+_WAIT_TO_BE_TRACED = """
+import ctypes, signal
+PR_SET_PTRACER, PR_SET_PTRACER_ANY = 0x59616D61, -1
+ctypes.CDLL(None).prctl(PR_SET_PTRACER, ctypes.c_long(PR_SET_PTRACER_ANY))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+print("ready", flush=True)
+signal.sigwait([signal.SIGUSR1])
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+"""
+
+
+def traced_program(strace: list[str], folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run the program under strace, its forks too, and return its exit code and what it said."""
+    with WarmProgram(folder, *arguments, first=_WAIT_TO_BE_TRACED) as program:
+        assert program.stdout.readline() == "ready\n"
+        command = [STRACE, "-f", *strace, "-p", str(program.pid)]
+        with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as tracing:
+            assert tracing.stderr is not None
+            attached = tracing.stderr.readline()
+            assert "attached" in attached, attached
+            program.send_signal(signal.SIGUSR1)
+            ended = program.end()
+            tracing.communicate()
+    return ended

@@ -34,6 +34,7 @@ from training.saving.commit import Committer
 from training.saving.save_control import SaveControl
 from training.saving.store import CheckpointStore
 from training.state.snapshot import take_snapshot
+from utils import streamed_file
 from utils.atomic_files import make_folder
 
 RUN = RunDirectory.of(OPTIONS)
@@ -215,6 +216,7 @@ def main() -> None:
     watch = Watch(asked.image, asked.copies, frozenset(asked.without.split(",")), asked.neighbour)
     committer = Committer(CheckpointStore(RUN, CheckpointNames.of(OPTIONS)), POLICY, compress_after=1)
     watch.install()
+    streamed_file.BUFFER_BYTES = 1 << 12  # type: ignore[attr-defined]  # small files are written as large ones are
     for row in PROTOCOLS[asked.protocol]:
         watch.replaced_by |= row.replaces
         row.act(committer)

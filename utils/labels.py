@@ -1,4 +1,4 @@
-"""What the labels of the field mean, in any case; 0 and 1, which mean either, mean what somebody says."""
+"""What the labels of the field mean, in any case; 1 and 0 (or -1), which mean either, mean what somebody says."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ _OTHERS: Mapping[str, bool] = {
 LABEL_WORDS: Mapping[str, bool] = {**LABELS, **_OTHERS}
 """As the field writes them, in lower case; True is bona fide."""
 CLASSES = ("spoof", "bonafide")
+ZEROS = ("0", "-1")
+"""What is written for the class that is not 1. A table that has both may mean a third thing by one of them."""
 _CLASS_TEXT = {True: "bona fide", False: "spoof"}
 LABEL_RULE = "the key is `bonafide` or `spoof`"
-UNCLEAR = "0 and 1 mean one thing here and another there: pass --label_1 spoof or --label_1 bonafide"
+UNCLEAR = "numbers as labels mean one thing here and another there: pass --label_1 spoof or --label_1 bonafide"
 
 
 class Labels:
@@ -33,8 +35,8 @@ class Labels:
     """
 
     def __init__(self, label_1: str | None = None) -> None:
-        digits = {} if label_1 is None else {"1": label_1 == "bonafide", "0": label_1 != "bonafide"}
-        self._words = {**LABEL_WORDS, **digits}
+        is_1 = label_1 == "bonafide"
+        self._words = {**LABEL_WORDS, **({"1": is_1, **dict.fromkeys(ZEROS, not is_1)} if label_1 else {})}
         self._read: dict[str, bool | None] = {}
         self.label_1 = label_1
 
@@ -56,8 +58,8 @@ class Labels:
 
 
 def is_unclear(cell: str) -> bool:
-    """Return whether a label is 0 or 1, which does not say what it means."""
-    return cell.strip() in ("0", "1")
+    """Return whether a label is a number, which does not say what it means."""
+    return cell.strip() in ("1", *ZEROS)
 
 
 def looks_like_label(cell: str) -> bool:

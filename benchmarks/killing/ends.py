@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -23,11 +22,10 @@ from tests.comparing import bits, differences, log_rows
 from tests.killing import files_in, temporaries
 from training.runs.directory import MOVE_JOURNAL_NAME
 from training.runs.survey import survey_folder
-from training.settings.name_template import CHECKPOINT_SUFFIXES
+from training.settings.name_template import CHECKPOINT_SUFFIXES, FROZEN
 
 SECONDS_TO_LEAVE = 30.0
 FREE = ("num_workers", "sync_save")  # what the kills draw anew at each start
-_BEFORE_A_SAVE = {"config.yaml", "trained_names.bin", "training_log.csv", "report.html", ".lock"}
 _STOPPED_IN = re.compile(r"saved in (\S+)$", re.MULTILINE)
 
 
@@ -96,32 +94,6 @@ def assert_same_end(folder: Path, undisturbed: Path, stopped_in: set[str]) -> No
     assert curves == wanted, f"curves: {curves ^ wanted}"
 
 
-def never_saved(folder: Path) -> set[Path]:
-    """Return the versions moved aside that hold settings and no checkpoint: of starts killed before their first save.
-
-    The next start cannot know that nothing was trained in them, and moves them like any earlier run.
-    """
-    versions = [path for path in folder.glob("models/*/version_*") if path.is_dir()]
-    return {version for version in versions if {path.name for path in version.iterdir()} <= _BEFORE_A_SAVE}
-
-
-def drop_never_saved(folder: Path) -> None:
-    """Delete those versions, in models/ and logs/, and number the others from 1, as where nobody was killed."""
-    dropped = never_saved(folder)
-    for run in (folder / "models").glob("*/"):
-        number = 0
-        for version in sorted(run.glob("version_*"), key=lambda path: int(path.name.rpartition("_")[2])):
-            logs = folder / "logs" / run.name / version.name
-            if version in dropped:
-                shutil.rmtree(version)
-                shutil.rmtree(logs, ignore_errors=True)
-                continue
-            number += 1
-            for place in (version, logs):
-                if place.exists():
-                    place.rename(place.with_name(f"version_{number}"))
-
-
 def _compared(folder: Path) -> Iterator[str]:
     """Yield the names of the files whose content must not depend on interruptions, or which must be there."""
     for path in files_in(folder):
@@ -154,6 +126,12 @@ def _safetensors(path: Path) -> dict[str, Any]:
         return {name: file.get_tensor(name) for name in names} | {"": sorted(file.metadata().items())}
 
 
+def _torchscript(path: Path) -> dict[str, Any]:
+    """Return the tensors and the code, without the numbers that a process gives to types that it met before."""
+    detector = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    return {**detector.state_dict(), "code": re.sub(r"___torch_mangle_\d+\.", "", detector.code)}
+
+
 def _settings(path: Path) -> dict[str, Any]:
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     return {name: value for name, value in settings.items() if name not in FREE}
@@ -170,6 +148,8 @@ _COMPARED_BY: dict[str, Callable[[Path], Any]] = {
     "report.html": _whole_page,
     "*.json": lambda path: list(json.loads(path.read_text(encoding="utf-8"))),
     "best_model*": _weights,
+    f"{FROZEN}*": _weights,
+    "*.ts": _torchscript,
     "*.safetensors": _safetensors,  # the library writes its header in any order
     **dict.fromkeys((f"*{suffix}" for suffix in CHECKPOINT_SUFFIXES), bits),
 }

@@ -8,16 +8,21 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from benchmarks.killing.phases import Aim, Board, tell_phases
 from benchmarks.measuring import PROGRAM
 from main import main as run_program
 
 TRAINING_BEGAN = "Training "
-SECONDS_TO_KILL_AFTER_SIGTERM = 0.2
+FRESH_START, FRESH_TRAINING = "python main.py, starting", "python main.py, training"
+POLL_S = 0.005
 LONGEST_STOP_S = 120.0  # on a machine that does other things too
+Program = Callable[[Sequence[str]], int]
 
 
 class Death(Enum):
@@ -30,9 +35,9 @@ class Death(Enum):
     TERM_THEN_KILL = "SIGTERM, then SIGKILL"
 
     @property
-    def ends_with_sigkill(self) -> bool:
-        """Whether it gives a process no time to save."""
-        return self in (Death.KILL, Death.KILL_GROUP, Death.TERM_THEN_KILL)
+    def first_signal(self) -> signal.Signals:
+        """The one that is sent first."""
+        return signal.SIGKILL if self in (Death.KILL, Death.KILL_GROUP) else signal.SIGTERM
 
     @property
     def reaches_the_group(self) -> bool:
@@ -45,60 +50,79 @@ class Life:
     """A process that runs the command `arguments` in `folder`: a fork of this one, or `python main.py` if `is_fresh`.
 
     A fork has imported all that training needs: it starts in a tenth of a second instead of five, and the process and
-    its death are as real.
+    its death are as real. It runs `program`, and is sent the first signal of `death` at the first of `aims`; a fresh
+    one cannot be aimed at in that way.
     """
 
     folder: Path
     arguments: tuple[str, ...]
+    aims: tuple[Aim, ...] = ()
+    death: Death = Death.KILL
     is_fresh: bool = False
+    program: Program = run_program
 
     def __post_init__(self) -> None:
+        self.board = Board()
         self._said = self.folder / "said.txt"
         self._said.unlink(missing_ok=True)  # what the life before said
-        target = _exec if self.is_fresh else _run
-        self._process = multiprocessing.get_context("fork").Process(
-            target=target, args=(self.folder, self._said, self.arguments)
-        )
+        self._process = multiprocessing.get_context("fork").Process(target=self._begin)
         self._process.start()
+
+    def _begin(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _settle(self.folder, self._said)
+        if self.is_fresh:
+            os.execv(PROGRAM[0], (*PROGRAM, *self.arguments))
+        sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
+        tell_phases(self.board, self.aims, self.death.first_signal)
+        sys.exit(self.program(self.arguments))
 
     @property
     def is_running(self) -> bool:
         """Whether it is neither killed nor done."""
         return self._process.is_alive()
 
-    def wait(self, seconds: float | None = None) -> None:
-        """Wait for its end, or some seconds.
+    def wait(self, seconds: float = math.inf, *, until: Callable[[], bool] = lambda: False) -> None:
+        """Wait for its end, or some seconds, or until something is so.
 
         Not by `join`, which waits for the end of a pipe: exec closes it, and the readers of a killed process hold it.
         """
-        end_s = time.monotonic() + seconds if seconds is not None else math.inf
-        while self.is_running and (left_s := end_s - time.monotonic()) > 0:
-            time.sleep(min(0.01, left_s))
+        end_s = time.monotonic() + seconds
+        while self.is_running and not until() and (left_s := end_s - time.monotonic()) > 0:
+            time.sleep(min(POLL_S, left_s))
 
     def wait_until_it_trains(self) -> None:
         """Wait for the line that says so, or its end."""
-        while self.is_running and TRAINING_BEGAN not in self.said:
-            time.sleep(0.01)
+        self.wait(until=lambda: TRAINING_BEGAN in self.said)
 
-    def end(self, death: Death) -> None:
-        """Send the signals and return when it is dead; raises AssertionError where SIGTERM does not end it in time."""
-        if death is not Death.KILL and death is not Death.KILL_GROUP:
-            self._send(signal.SIGTERM, death.reaches_the_group)
-            self.wait(LONGEST_STOP_S if not death.ends_with_sigkill else SECONDS_TO_KILL_AFTER_SIGTERM)
+    def wait_until_it_is_struck(self) -> None:
+        """Wait for the moment that was aimed at, or its end."""
+        self.wait(until=lambda: self.board.is_due)
+
+    def end(self, kill_after_s: float) -> None:
+        """Send the signals and return when it is dead; raises AssertionError where SIGTERM does not end it in time.
+
+        `kill_after_s` are the seconds between SIGTERM and SIGKILL where both are sent.
+        """
+        self._send(self.death.first_signal)
+        if self.death.first_signal is signal.SIGTERM:
+            self.wait(kill_after_s if self.death is Death.TERM_THEN_KILL else LONGEST_STOP_S)
         obeyed = not self.is_running
-        if death.ends_with_sigkill or not obeyed:
-            self._send(signal.SIGKILL, death.reaches_the_group)
+        if not obeyed:
+            self._send(signal.SIGKILL)
         self._process.join()
-        assert obeyed or death.ends_with_sigkill, f"still there {LONGEST_STOP_S:.0f} s after SIGTERM:\n{self.said}"
+        in_time = obeyed or self.death not in (Death.TERM, Death.TERM_GROUP)
+        assert in_time, f"still there {LONGEST_STOP_S:.0f} s after SIGTERM:\n{self.said}"
 
-    def _send(self, number: signal.Signals, to_group: bool) -> None:
-        if not self.is_running:
-            return
+    def _send(self, number: signal.Signals) -> None:
+        """Send a signal to the process if it is there, or to its group, in which it may be dead."""
         assert self._process.pid is not None
-        try:
-            (os.killpg if to_group else os.kill)(self._process.pid, number)
-        except ProcessLookupError:  # before it had a process group of its own
-            os.kill(self._process.pid, number)
+        with suppress(ProcessLookupError):
+            if self.death.reaches_the_group:
+                os.killpg(self._process.pid, number)
+        if self.is_running:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, number)
 
     @property
     def exit_code(self) -> int | None:
@@ -110,15 +134,12 @@ class Life:
         """Everything it printed."""
         return self._said.read_text(errors="replace") if self._said.exists() else ""
 
-
-def _run(folder: Path, said: Path, arguments: tuple[str, ...]) -> None:
-    _settle(folder, said)
-    sys.exit(run_program(arguments))
-
-
-def _exec(folder: Path, said: Path, arguments: tuple[str, ...]) -> None:
-    _settle(folder, said)
-    os.execv(PROGRAM[0], (*PROGRAM, *arguments))
+    @property
+    def where(self) -> str:
+        """The phase that it is in, or was in when it was killed."""
+        if self.is_fresh:
+            return FRESH_TRAINING if TRAINING_BEGAN in self.said else FRESH_START
+        return self.board.where
 
 
 def _settle(folder: Path, said: Path) -> None:

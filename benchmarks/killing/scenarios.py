@@ -11,7 +11,7 @@ COMPACT = ("--ssl_model", "compact", "--batch_size", "4", "--lr", "1e-3", "--see
 EVERY_STEP = ("--save_interval", "1")
 CURVES = ("--wandb", "--wandb_mode", "offline") if find_spec("wandb") else ()
 CONTRASTIVE = ("--use_contrastive", "--algo", "5", "--crop", "random")
-FIGURES = ("--visualize_attention", "--viz_samples", "2", "--viz_frequency", "2")
+FIGURES = ("--visualize_attention", "--viz_samples", "1", "--viz_frequency", "2")
 RUN, FIRST_EPOCH = "{run}", "{run}/checkpoint_epoch_1_first.pth"
 
 
@@ -137,5 +137,53 @@ SCENARIOS = (
                 *("--checkpoint_name", "checkpoint_epoch_{epoch:03d}.pth", "--balanced_batches", "--sync_save"),
             ),
         ),
+    ),
+)
+_TOY = ("--model_type", "echo", "--batch_size", "4", "--lr", "1e-3", *EVERY_STEP)
+
+
+def _repeats(*words: str) -> Command:
+    return Command((*_TOY, "--comment", "first", *words, "--auto_resume"))
+
+
+def _next_version(*words: str) -> Command:
+    return Command((*_TOY, *words, "--experiment", "soak"), once_it_trains=("--auto_resume",), keeps=True)
+
+
+_ONE_LEFT = ("--keep_last_n", "1", "--num_epochs", "2")
+TWO_NETWORKS = (
+    Scenario("networks, retention", (_repeats(*_ONE_LEFT),)),
+    Scenario(
+        "networks, moved aside",
+        (
+            _repeats(*_ONE_LEFT),
+            Command(
+                (*_TOY, "--comment", "first", *_ONE_LEFT),
+                until_it_trains=("--fresh_start",),
+                once_it_trains=("--auto_resume",),
+                keeps=True,
+            ),
+        ),
+    ),
+    Scenario(
+        "networks, two versions",
+        (_next_version("--num_epochs", "2"), _next_version("--num_epochs", "1", "--seed", "9")),
+    ),
+    Scenario(
+        "networks, brought along",
+        (
+            _repeats("--keep_last_n", "2", "--num_epochs", "2"),
+            Command(
+                (*_TOY, "--comment", "second", "--num_epochs", "3"),
+                until_it_trains=("--resume", "--model_path", FIRST_EPOCH),
+                once_it_trains=("--auto_resume",),
+                keeps=True,
+            ),
+        ),
+    ),
+    Scenario("networks, best only", (_repeats("--save_best_only", "--num_epochs", "3"),)),
+    Scenario(
+        "networks, compression",
+        (_repeats("--compress_after", "1", "--keep_last_n", "2", "--val_interval", "1", "--num_epochs", "3"),),
     ),
 )

@@ -47,6 +47,16 @@ class Told:
         """Return what a step tells."""
         return cls(**json.loads(told))
 
+    @classmethod
+    def read_all(cls, file: int) -> list[Told]:
+        """Return all that was told in an open file."""
+        text, decoder, at = os.pread(file, os.fstat(file).st_size, 0).decode(), json.JSONDecoder(), 0
+        found = []
+        while at < len(text):
+            told, at = decoder.raw_decode(text, at)
+            found.append(cls(**told))
+        return found
+
 
 def record(folder: Path, *works: Work, faults: Sequence[Fault] = ()) -> Recording:
     """Return what happens in `folder`, where everything is durable, while `works` are done there, one after the other.
@@ -63,9 +73,11 @@ def record(folder: Path, *works: Work, faults: Sequence[Fault] = ()) -> Recordin
     return recording_of(folder, before, known, *calls)
 
 
-def telling(work: Work) -> Work:
+def telling(work: Work, file: int | None = None) -> Work:
+    """Return the work as one that tells what it takes for done, in a file of its own or in an open one."""
+
     def told() -> int | None:
-        with _promises(os.memfd_create("told")):
+        with _promises(os.memfd_create("told") if file is None else file):
             return work()
 
     return told

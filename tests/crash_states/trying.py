@@ -35,7 +35,7 @@ def went_on(state: State, scenario: Scenario, corpus: Path, undisturbed: Path, o
     done = trace(scenario.start_again(corpus), [], cwd=scratch)
     if done.exit_code:
         return [f"exit code {done.exit_code}: {done.output[-500:]}"]
-    there, here = undisturbed / own, _run_gone_on_with(scratch / own)
+    there, here = undisturbed / own, run_gone_on_with(scratch / own)
     names = [{path.name for path in folder.iterdir() if path.name != ".lock"} for folder in (there, here)]
     wrong = [f"{path} is left" for path in sorted(scratch.rglob(f"{TEMPORARY_PREFIX}*"))]
     # Not what lies between epochs: the step checkpoint that a run goes on from stays, and another run has another.
@@ -52,7 +52,7 @@ def went_on(state: State, scenario: Scenario, corpus: Path, undisturbed: Path, o
     return wrong
 
 
-def _run_gone_on_with(own: Path) -> Path:
+def run_gone_on_with(own: Path) -> Path:
     """Return the folder of a run, or of the next version where the run had no checkpoint to go on from."""
     if not is_version(own):
         return own

@@ -84,6 +84,7 @@ def trace(
     watched: Sequence[Path | str],
     *,
     also: frozenset[str] = frozenset(),
+    only: frozenset[str] = frozenset(),
     faults: Sequence[Fault] = (),
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
@@ -92,15 +93,16 @@ def trace(
     """Run a command, or a function in a fork of this process, and return its calls on `watched`, paths that exist.
 
     "/memfd:NAME" is the path of a file in memory, by memfd_create(2): a program can tell things in one. The function's
-    exit code is what it returns, or 1 where it raises. Raises UnknownCallError, and TimeoutError where the program has
-    not ended after `timeout_s`.
+    exit code is what it returns, or 1 where it raises. Where `only` names calls, no others are seen, and unknown ones
+    are not noticed: that is fast, and enough to let a known call fail. Raises UnknownCallError, and TimeoutError where
+    the program has not ended after `timeout_s`.
     """
     with tempfile.TemporaryFile() as output:
         ready, begin = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(begin)
-            _be_traced(program, ready, output.fileno(), also, cwd, environment)
+            _be_traced(program, ready, output.fileno(), (also, only), cwd, environment)
         os.close(ready)
         recorder = _Recorder(child, tuple(map(_real, watched)), list(faults))
         late = threading.Timer(timeout_s, recorder.give_up)
@@ -118,7 +120,9 @@ def trace(
         output.seek(0)
         printed = output.read().decode(errors="replace")
     if recorder.gave_up:
-        raise TimeoutError(f"the traced program has not ended after {timeout_s} s: {printed[-2000:]}")
+        raise TimeoutError(
+            f"the traced program has not ended after {timeout_s} s (threads: {recorder.gave_up}): {printed[-2000:]}"
+        )
     return Traced(tuple(recorder.calls), exit_code, printed)
 
 
@@ -130,7 +134,7 @@ def _be_traced(
     program: Sequence[str | Path] | Callable[[], int | None],
     ready: int,
     output: int,
-    also: frozenset[str],
+    stopping_at: tuple[frozenset[str], frozenset[str]],
     cwd: Path | None,
     environment: Mapping[str, str] | None,
 ) -> None:
@@ -144,7 +148,7 @@ def _be_traced(
             os.dup2(output, number)
         if cwd:
             os.chdir(cwd)
-        ptrace.stop_at_calls(also)
+        ptrace.stop_at_calls(*stopping_at)
         if callable(program):
             os.environ.update(environment or {})
             sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115  (pytest may have its own)
@@ -164,14 +168,15 @@ class _Recorder:
 
     def __init__(self, root: int, watched: tuple[str, ...], faults: list[Fault]) -> None:
         self.calls: list[Call] = []
-        self.gave_up = False
+        self.gave_up = ""
         self._root, self._watched = root, watched
         self._faults, self._seen = faults, [0] * len(faults)
         self._process_of: dict[int, int] = {}
 
     def give_up(self) -> None:
-        """End the program, from another thread."""
-        self.gave_up = True
+        """End the program, from another thread, and keep what its threads were doing: "S" waits, "t" is stopped."""
+        tasks = sorted(Path(f"/proc/{self._root}/task").glob("*/stat"))
+        self.gave_up = ", ".join(task.read_text().partition(" (")[2][:40] for task in tasks) or "it is gone"
         self._kill()
 
     def _kill(self) -> None:

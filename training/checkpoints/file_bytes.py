@@ -1,9 +1,10 @@
-"""The bytes of a file, read once from one open handle with their CRC-32, and handed out from there.
+"""The bytes of a file, read once from one open handle into memory that is used again, with their CRC-32.
 
-They are held in memory, a chunk at a time given back while they are loaded, so that a file and its tensors are not both
-there in full. A file that does not fit is not held: its chunks are read again from the same handle when they are asked
-for, each against the CRC-32 that it had at first. Either way what is loaded is what was checked, whatever happens to
-the file's name meanwhile. There is no memory map: a read error there would end the process by a signal.
+Memory that a process touches for the first time costs ten times what reading it from the page cache and its CRC-32 do:
+so a file of gigabytes is not held. When it is loaded, its chunks are read again from the same handle, straight to where
+their values belong, and each against the CRC-32 that it had at first: what is loaded is what was checked, whatever
+happens to the file's name meanwhile. A small file stays in memory as it was read. There is no memory map: a read error
+there would end the process by a signal.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import hashlib
 import io
 import os
 import weakref
-import zlib
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
+
+from training.checkpoints.crc32 import crc32
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-CHUNK_BYTES = 1 << 20  # small, since tensors of a few megabytes set whole chunks free
-_CHUNKS_KEPT = 2  # of a file that is not held: where one tensor ends, the next begins
+CHUNK_BYTES = 1 << 20
+CHUNKS_KEPT = 16
 
 
 class FileBytes:
@@ -32,62 +35,72 @@ class FileBytes:
     loaded.
     """
 
-    def __init__(self, file: BinaryIO, *, held: bool) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._close = weakref.finalize(self, _let_go_of, file)
         self._descriptor = file.fileno()
         self.status = os.fstat(file.fileno())
         self.size = self.status.st_size
-        self.is_held = held
         self.failure: str | None = None
         self.is_spent = False
         self._chunks: dict[int, bytes] = {}
         self._crc_before = [0]
-        for index in range(-(-self.size // CHUNK_BYTES)):
-            chunk = self._read_chunk(index)
-            self._crc_before.append(zlib.crc32(chunk, self._crc_before[-1]))
-            if held:
-                self._chunks[index] = chunk
-        if held:
-            self._close()
+        self._number = -(-self.size // CHUNK_BYTES)
+        again = memoryview(bytearray(min(CHUNK_BYTES, self.size)))
+        for index in range(self._number):
+            chunk = again[: self._size_of(index)]
+            self._read(index, chunk)
+            self._crc_before.append(crc32(chunk, self._crc_before[-1]))
+            if index >= self._number - CHUNKS_KEPT:
+                self._chunks[index] = bytes(chunk)
 
-    def _read_chunk(self, index: int) -> bytes:
-        """Return one chunk from the disk, in as many reads as the system takes for it."""
+    def _size_of(self, index: int) -> int:
+        return min(CHUNK_BYTES, self.size - index * CHUNK_BYTES)
+
+    def _read(self, index: int, target: memoryview) -> None:
+        """Read one chunk from the disk, in as many reads as the system takes for it."""
         start = index * CHUNK_BYTES
-        size = min(CHUNK_BYTES, self.size - start)
-        parts: list[bytes] = []
-        while size:
-            part = os.pread(self._descriptor, size, start)
-            if not part:
+        while target:
+            count = os.preadv(self._descriptor, [target], start)
+            if not count:
                 raise OSError(errno.EIO, "the file became shorter while it was read")
-            parts.append(part)
-            start, size = start + len(part), size - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            start, target = start + count, target[count:]
 
     def chunk(self, index: int) -> bytes:
         """Return one chunk, the last one shorter; raises OSError where it is not what it was at first."""
         known = self._chunks.get(index)
         if known is not None:
             return known
+        found = bytearray(self._size_of(index))
+        self.read_chunk(index, memoryview(found))
+        while len(self._chunks) >= CHUNKS_KEPT:
+            del self._chunks[next(iter(self._chunks))]
+        self._chunks[index] = bytes(found)
+        return self._chunks[index]
+
+    def read_chunk(self, index: int, target: memoryview) -> None:
+        """Put one chunk into memory of its size; raises OSError where it is not what it was at first."""
+        known = self._chunks.get(index)
+        if known is not None:
+            target[:] = known
+            return
         if not self._close.alive:
             raise RuntimeError("the bytes of this file were given back already: open the file again")
-        found = self._read_chunk(index)
-        if zlib.crc32(found, self._crc_before[index]) != self._crc_before[index + 1]:
+        self._read(index, target)
+        if crc32(target, self._crc_before[index]) != self._crc_before[index + 1]:
             raise OSError(errno.EIO, "it was changed after it was checked")
-        while len(self._chunks) >= _CHUNKS_KEPT:
-            del self._chunks[next(iter(self._chunks))]
-        self._chunks[index] = found
-        return found
 
     def crc32(self, size: int) -> int:
         """Return the CRC-32 of the first `size` bytes."""
         index, rest = divmod(size, CHUNK_BYTES)
-        return zlib.crc32(self.chunk(index)[:rest], self._crc_before[index]) if rest else self._crc_before[index]
+        return crc32(self.chunk(index)[:rest], self._crc_before[index]) if rest else self._crc_before[index]
 
     def sha256(self) -> str:
-        """Return the SHA-256 of all bytes, in hexadecimal; raises OSError for a changed file that is not held."""
-        digest = hashlib.sha256()
-        for index in range(len(self._crc_before) - 1):
-            digest.update(self.chunk(index))
+        """Return the SHA-256 of all bytes, in hexadecimal; raises OSError for a changed file."""
+        digest, again = hashlib.sha256(), memoryview(bytearray(CHUNK_BYTES))
+        for index in range(self._number):
+            chunk = again[: self._size_of(index)]
+            self.read_chunk(index, chunk)
+            digest.update(chunk)
         return digest.hexdigest()
 
     def reader(self) -> ByteReader:
@@ -95,19 +108,14 @@ class FileBytes:
         return ByteReader(self)
 
     def take(self) -> TakingReader:
-        """Return a binary file that gives each chunk back once it was read in one go, for loading, which is done once.
+        """Return a binary file for loading, which is done once: at its end, as a context manager, all is given back.
 
-        As a context manager it gives all of them back at its end. Raises RuntimeError the second time.
+        Raises RuntimeError the second time.
         """
         if self.is_spent:
             raise RuntimeError("this file was loaded already: what it held is given back")
         self.is_spent = True
         return TakingReader(self)
-
-    def give_back(self, first: int, after: int) -> None:
-        """Forget the chunks from `first` up to `after`."""
-        for index in range(first, after):
-            self._chunks.pop(index, None)
 
     def close(self) -> None:
         """Forget everything."""
@@ -164,30 +172,38 @@ class ByteReader(io.RawIOBase):
         wanted = max(0, min(len(target), self._content.size - start))
         while done < wanted:
             index, offset = divmod(start + done, CHUNK_BYTES)
+            count = min(CHUNK_BYTES - offset, wanted - done)
+            part = target[done : done + count]
             try:
-                part = memoryview(self._content.chunk(index))[offset : offset + wanted - done]
+                if count == CHUNK_BYTES:
+                    self._content.read_chunk(index, part)
+                else:
+                    part[:] = self._content.chunk(index)[offset : offset + count]
             except OSError as error:
                 self._content.failure = f"it cannot be read ({error.strerror or error})"
                 break
-            target[done : done + len(part)] = part
-            done += len(part)
+            done += count
         self._position = start + done
         return done
 
 
 class TakingReader(ByteReader):
-    """A reader for loading: a chunk that lies wholly inside one read is not needed again, and makes room at once.
+    """A reader for loading, which gives everything back when it is closed.
 
-    Only a tensor is read in one go of that size; the last chunk, of less, stays, since a zip file is looked into from
-    its end, more than once.
+    `left_out` are offsets and sizes of what is not wanted: one read of exactly that leaves the memory as it is.
     """
 
+    def __init__(self, content: FileBytes) -> None:
+        super().__init__(content)
+        self.left_out: Mapping[int, int] = {}
+
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fill a buffer as a ByteReader does, and give back the chunks that it had all of."""
-        start = self._position
-        done = super().readinto(buffer)
-        self._content.give_back(-(-start // CHUNK_BYTES), (start + done) // CHUNK_BYTES)
-        return done
+        """Fill a buffer as a ByteReader does, unless it is for what is left out."""
+        size = memoryview(buffer).nbytes
+        if size and self.left_out.get(self.tell()) == size:
+            self.seek(size, os.SEEK_CUR)
+            return size
+        return super().readinto(buffer)
 
     def close(self) -> None:
         """Give everything back."""

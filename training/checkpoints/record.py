@@ -40,6 +40,8 @@ from utils.stored_values import (
     shown,
 )
 
+SAVED_BY_TIME = "saved_by_time"
+"""The key in the metadata of a checkpoint that only the clock asked for."""
 STATE_DICT = "_state_dict"
 """How the keys of a payload end under which a network, an optimizer or a schedule is."""
 FORMAT = 3
@@ -160,6 +162,11 @@ class CheckpointRecord:
         """Where the run folder was in which it was saved, from the root; "" where an earlier version saved it."""
         place = self.metadata.get("run_folder")
         return place if isinstance(place, str) else ""
+
+    @property
+    def saved_by_time(self) -> bool:
+        """Whether only the clock asked for it (--max_lost); not where an earlier version saved it, by steps."""
+        return self.metadata.get(SAVED_BY_TIME) is True
 
     @property
     def num_threads(self) -> int | None:

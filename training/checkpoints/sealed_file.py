@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from training.checkpoints.crc32 import combined, crc32
 from training.checkpoints.file_format import (
     CUT_OR_BAD_BLOCK,
     SEAL,
@@ -36,11 +37,11 @@ from training.checkpoints.file_format import (
 from training.checkpoints.last_entry import Readable, read_last_entry
 from training.checkpoints.safetensors_file import BadSafetensorsError, header_in
 from training.checkpoints.zip_directory import open_zip
+from utils.direct_io import BUFFER_BYTES, REFUSED, aligned_memory, set_direct
 from utils.regular_files import open_regular
 from utils.stored_values import OddValueError, plain_json
 
 RECORD_NAME = "record.json"
-_CHUNK_BYTES = 1 << 22
 _ENTRY, _DIRECTORY = b"PK\x03\x04", b"PK\x01\x02"  # how their headers begin (PKWARE APPNOTE 6.3.3, 4.3.7, 4.3.12)
 _RECORD_LIMIT_BYTES = 1 << 24
 # What zipfile raises beside BadZipFile: a changed flag makes an entry encrypted, or of another compression.
@@ -56,12 +57,21 @@ BAD_ENTRY = (
 )
 
 
-class _Writable(Protocol):
-    def write(self, data: Any, /) -> int: ...
-    def flush(self) -> None: ...
+class Writable(Protocol):
+    """What a file is written by."""
+
+    def write(self, data: Any, /) -> int:
+        """Take bytes and return their number."""
+
+    def flush(self) -> None:
+        """Hand over what is held back."""
 
 
-class _SequentialWriter:
+class _OnDisk(Readable, Protocol):
+    def fileno(self) -> int: ...
+
+
+class SequentialWriter:
     """Passes writes on, one behind the other, but for the zip directory at the end, which waits for the record.
 
     `held` are the bytes from `held_from` on, none of which is written yet, and `crc` the CRC-32 of all before them. A
@@ -69,7 +79,7 @@ class _SequentialWriter:
     that is written when the next entry comes.
     """
 
-    def __init__(self, file: _Writable) -> None:
+    def __init__(self, file: Writable) -> None:
         self._file = file
         self._is_holding = False
         self.held = bytearray()
@@ -77,26 +87,31 @@ class _SequentialWriter:
         self.crc = 0
 
     def write(self, data: Any) -> int:
+        """Take bytes and return their number."""
         view = memoryview(data).cast("B")
+        return self.write_known(view, None if self._is_holding else crc32(view))
+
+    def write_known(self, view: memoryview, crc: int | None) -> int:
+        """Take bytes whose CRC-32 is known, if it is."""
         start = bytes(view[: len(_ENTRY)])
         if self._is_holding and start == _ENTRY:
             self._is_holding = False
             held, self.held = self.held, bytearray()
-            self._pass_on(memoryview(held))
+            self._pass_on(memoryview(held), None)
         self._is_holding = self._is_holding or start == _DIRECTORY
         if self._is_holding:
             self.held += view
         else:
-            self._pass_on(view)
+            self._pass_on(view, crc)
         return view.nbytes
 
-    def _pass_on(self, view: memoryview) -> None:
+    def _pass_on(self, view: memoryview, crc: int | None) -> None:
         self._file.write(view)
-        self.crc = zlib.crc32(view, self.crc)
+        self.crc = combined(self.crc, crc32(view) if crc is None else crc, view.nbytes)
         self.held_from += view.nbytes
 
     def flush(self) -> None:
-        self._file.flush()
+        """Nothing to do: `write_sealed` flushes once all is written."""
 
 
 class _EndOfFile(io.BytesIO):
@@ -115,14 +130,14 @@ class _EndOfFile(io.BytesIO):
         return super().tell() + self._begins_at
 
 
-def write_sealed(file: _Writable, save: Callable[[Any], None], record: dict[str, Any]) -> None:
+def write_sealed(file: Writable, save: Callable[[Any], None], record: dict[str, Any]) -> None:
     """Let `save` write a torch archive into the empty binary `file`, then add the record and the seal.
 
     The file is written from its start to its end and never read: so nothing that a disk reads wrongly can be sealed. It
     is flushed, and not synced: that is the caller's part. Raises OSError, and zipfile.BadZipFile for what `save` wrote
     if it is no archive.
     """
-    writer = _SequentialWriter(file)
+    writer = SequentialWriter(file)
     save(writer)
     end = _EndOfFile(bytes(writer.held), writer.held_from)
     with zipfile.ZipFile(end) as archive:  # which "a" would take for a new one where it is none
@@ -133,7 +148,7 @@ def write_sealed(file: _Writable, save: Callable[[Any], None], record: dict[str,
         archive.writestr(entry, json.dumps(record, indent=1, allow_nan=False))
         archive.comment = SEAL % 0
     content = end.getvalue()[:-SEAL_BYTES]
-    file.write(content + SEAL % zlib.crc32(content, writer.crc))
+    file.write(content + SEAL % crc32(content, writer.crc))
     file.flush()
 
 
@@ -210,24 +225,50 @@ def _parsed(content: bytes) -> dict[str, Any]:
 def broken_seal(path: Path) -> str | None:
     """Read the whole file, holding none of it, and return what is wrong with it, or None if every bit is as written.
 
-    Files of other programs carry no seal; for those the CRC-32 of each zip entry is checked. What is to be loaded is
-    opened by `verified_file` instead, which keeps what it reads.
+    A large one is read from the disk itself, past what the system may remember of it, where the file system can. Files
+    of other programs carry no seal; for those the CRC-32 of each zip entry is checked. What is to be loaded is opened
+    by `verified_file` instead.
     """
     try:
         with open_regular(path, buffering=0) as file:
             found = format_of(file, path.suffix)
-            return broken_seal_of(file) if found is FileFormat.SEALED else broken_entry(file, found)
+            return _broken_seal_on_disk(file) if found is FileFormat.SEALED else broken_entry(file, found)
     except BadCheckpointFileError as error:
         return str(error)
     except OSError as error:
         return cannot_be_read(error)
 
 
-def broken_seal_of(file: Readable) -> str | None:
+def _broken_seal_on_disk(file: _OnDisk) -> str | None:
+    if sealed_bytes(file) < BUFFER_BYTES or not set_direct(file.fileno(), True):
+        return _broken_seal_in(file)
+    try:
+        return _broken_seal_in(file)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        set_direct(file.fileno(), False)
+        return _broken_seal_in(file)
+
+
+def broken_seal_of(file: _OnDisk) -> str | None:
     """Read an open file of ours from its start and return what is wrong with it, or None; raises OSError."""
-    if not has_seal(file):
-        return "its seal is missing or damaged"
-    return seal_complaint(_crc32_of(file, sealed_bytes(file)), file.read())
+    return _broken_seal_in(file) if has_seal(file) else "its seal is missing or damaged"
+
+
+def _broken_seal_in(file: _OnDisk) -> str | None:
+    size = sealed_bytes(file)
+    at, crc, seal = 0, 0, b""
+    with aligned_memory(BUFFER_BYTES) as memory, memoryview(memory) as buffer:
+        while at < size + SEAL_BYTES:
+            count = os.preadv(file.fileno(), [buffer], at)
+            if not count:
+                raise OSError("the file became shorter while it was read")
+            sealed = max(0, min(count, size - at))
+            crc = crc32(buffer[:sealed], crc)
+            seal += buffer[sealed:count]
+            at += count
+    return seal_complaint(crc, seal)
 
 
 def seal_complaint(crc: int, seal: bytes) -> str | None:
@@ -238,18 +279,6 @@ def seal_complaint(crc: int, seal: bytes) -> str | None:
     return f"its checksum does not match (bytes were changed after it was written): {found[-8:].decode()} found, " + (
         f"{seal[-8:].decode(errors='replace')} sealed"
     )
-
-
-def _crc32_of(file: Readable, size: int) -> int:
-    file.seek(0)
-    crc, left = 0, size
-    while left:
-        chunk = file.read(min(_CHUNK_BYTES, left))
-        if not chunk:
-            raise OSError("the file became shorter while it was read")
-        crc = zlib.crc32(chunk, crc)
-        left -= len(chunk)
-    return crc
 
 
 def broken_entry(file: Readable, found: FileFormat) -> str | None:

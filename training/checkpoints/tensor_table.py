@@ -145,7 +145,7 @@ def read_tensor_table(path: Path) -> TensorTable:
                     return _table_of_old_format(file)
                 case FileFormat.SEALED | FileFormat.ZIP:
                     with open_zip(file) as archive:
-                        return _table_of_zip(archive)
+                        return table_of_zip(archive)
     except (InertPickleError, *_UNREADABLE) as error:
         raise BadCheckpointFileError(f"its list of tensors cannot be read ({error})") from error
 
@@ -159,7 +159,8 @@ def _table_of_safetensors(file: IO[bytes]) -> TensorTable:
     return TensorTable(tensors, tuple(t.name for t in stored), {}, ("",), (), has_checksums=False)
 
 
-def _table_of_zip(archive: zipfile.ZipFile) -> TensorTable:
+def table_of_zip(archive: zipfile.ZipFile) -> TensorTable:
+    """Return the tensors of an open archive of torch; raises as `read_tensor_table`, and what zipfile does."""
     sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
     top = next(iter(sizes), "").split("/", 1)[0]
     if sizes.get(f"{top}/data.pkl", 0) > _PICKLE_LIMIT_BYTES:

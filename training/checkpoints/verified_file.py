@@ -1,12 +1,13 @@
 """A checkpoint file, opened once and with every byte verified: what needs a verified file takes this object, no path.
 
-So nothing is read twice, and nothing can change between the check and the loading. What a file is, is read from the
-same bytes. The weights that a checkpoint refers to come along, verified as well. No torch needed: the plan is made of
+So nothing can change between the check and the loading (`file_bytes` says how). What a file is, is read from the same
+bytes. The weights that a checkpoint refers to come along, verified as well. No torch needed: the plan is made of
 verified files, and `verified_load` makes tensors of their bytes, once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,11 +19,10 @@ from training.checkpoints.file_format import BadCheckpointFileError, FileFormat,
 from training.checkpoints.frozen_reference import FrozenFile, FrozenReference, find_frozen
 from training.checkpoints.record import CheckpointRecord, WeightsFile, facts_of, record_from_dict
 from training.checkpoints.sealed_file import broken_entry, cannot_be_read, record_in, seal_complaint
+from training.checkpoints.zip_directory import open_zip
 from utils.errors import UserError
-from utils.free_memory import free_memory_bytes
 from utils.regular_files import open_regular
 
-_ROOM_FOR = 2  # the bytes of a file, and the tensors that are made of them
 KnownFrozen = dict[FrozenReference, "VerifiedFile | str"]
 
 
@@ -87,10 +87,19 @@ class VerifiedFile:
             return False
         return _identity(found) == _identity(self.content.status)
 
-    def sha256(self) -> str:
-        """Return the SHA-256 of its bytes, in hexadecimal; to be asked before it is loaded."""
+    def digest(self) -> str:
+        """Return what tells its content from any other, in hexadecimal; to be asked before it is loaded.
+
+        Of a file of ours the SHA-256 of its end, where the CRC-32 and size of every part and of the whole are; of any
+        other that of all bytes.
+        """
         try:
-            return self.content.sha256()
+            if self.format is not FileFormat.SEALED:
+                return self.content.sha256()
+            end = self.content.reader()
+            with open_zip(end) as archive:
+                end.seek(archive.start_dir)
+                return hashlib.sha256(end.read()).hexdigest()
         except OSError as error:
             raise NoLongerReadableError(self.path, cannot_be_read(error)) from error
 
@@ -124,7 +133,7 @@ def verify(path: Path, known: KnownFrozen | None = None) -> VerifiedFile:
     try:
         if (claimed := format_of(file, path.suffix)) is not FileFormat.SEALED:
             record_in(file, claimed)  # before all of it is read: what is no file of weights may have any size
-        content = FileBytes(file, held=_fits_in_memory(os.fstat(file.fileno()).st_size))
+        content = FileBytes(file)
         found = format_of(content.reader(), path.suffix)
         stored = record_in(content.reader(), found)
         try:
@@ -139,11 +148,6 @@ def verify(path: Path, known: KnownFrozen | None = None) -> VerifiedFile:
         raise BrokenFileError(damage)
     needed = facts.frozen if isinstance(facts, CheckpointRecord) else None
     return VerifiedFile(facts, stored, content, found, _frozen(path, needed, known) if needed else None)
-
-
-def _fits_in_memory(size: int) -> bool:
-    free = free_memory_bytes()
-    return free is None or _ROOM_FOR * size <= free
 
 
 def _damage_in(content: FileBytes, found: FileFormat) -> str | None:

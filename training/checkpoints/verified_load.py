@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -19,6 +19,7 @@ import torch
 
 from training.checkpoints.file_bytes import TakingReader
 from training.checkpoints.file_format import FileFormat
+from training.checkpoints.left_out import places_of
 from training.checkpoints.tensor_table import FOREIGN_DATA
 from training.checkpoints.verified_file import NoLongerReadableError, VerifiedFile
 from utils.errors import UserError
@@ -52,22 +53,27 @@ def stand_ins() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
     return [(own.get(name, DroppedValue), name) for name in FOREIGN_DATA]
 
 
-def load_verified(opened: VerifiedFile) -> dict[str, Any]:
-    """Return what a file of tensors holds, on the CPU; its bytes are given back meanwhile, so that it is loaded once.
+def load_verified(opened: VerifiedFile, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return what a file of tensors holds, on the CPU; its bytes are given back then, so that it is loaded once.
 
-    Raises UserError where it would run code, NoLongerReadableError where it is too large to be held and was changed
-    since it was verified, or cannot be read any more, and RuntimeError where it was loaded before.
+    Of a file of ours the top-level keys in `without` are left out, and take no time. Raises UserError where it would
+    run code, NoLongerReadableError where it was changed since it was verified, or cannot be read any more, and
+    RuntimeError where it was loaded before.
     """
     path, content = opened.path, opened.content
     load = _load_safetensors if opened.format is FileFormat.SAFETENSORS else _load_torch
     try:
         with content.take() as file:
+            if without and opened.format is FileFormat.SEALED:
+                file.left_out = places_of(without, content.reader())
             payload = load(path, file)
     finally:
         if content.failure:
             raise NoLongerReadableError(path, content.failure)
     if not isinstance(payload, dict):
         raise UserError(f"{path} holds a {type(payload).__name__}, not a checkpoint or state dict")
+    for key in without:
+        payload.pop(key, None)
     return payload
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from training.checkpoints.frozen_weights import made_whole
+from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.verified_file import VerifiedFile
 from training.checkpoints.verified_load import load_verified
 from utils.errors import UserError
@@ -59,8 +60,9 @@ def load_weights(opened: VerifiedFile) -> Weights:
     Raises UserError where the file would run code or holds no weights, and where its frozen weights are not those that
     it was saved with.
     """
-    path = opened.path
-    payload = made_whole(load_verified(opened), path, opened.frozen)
+    path, facts = opened.path, opened.facts
+    without = set(facts.parts) - set(facts.weights) if isinstance(facts, CheckpointRecord) else set()
+    payload = made_whole(load_verified(opened, without), path, opened.frozen)
     if _is_state_dict(payload):
         return Weights(path, payload, {})
     places = _state_dicts(payload)
@@ -100,8 +102,10 @@ def _is_state_dict(value: Any) -> bool:
     )
 
 
-def load_into(network: torch.nn.Module, weights: Weights) -> str:
+def load_into(network: torch.nn.Module, weights: Weights, advice: str = "") -> str:
     """Copy weights into a network, strictly, and return the prefix that was taken off their names, "" for none.
+
+    `advice` is said where they do not fit; "": that of detectors.
 
     A prefix is taken off only where every name has it, and only if the names then fit better than as they are. Raises
     UserError that lists the layers which do not fit and the setting that is likely wrong.
@@ -128,10 +132,11 @@ def load_into(network: torch.nn.Module, weights: Weights) -> str:
     ]
     if complaints:
         another = None if resized else _another_kind_of_file(own, missing, surplus)
-        advice = another or _likely_setting(resized, missing, surplus)
+        what = "model" if advice else "detector"
+        advice = advice or another or _likely_setting(resized, missing, surplus)
         if odd and not (resized or missing or surplus):
             advice = "Save them as dense, real tensors"
-        raise UserError(f"{weights.path} does not fit this detector: {'; '.join(complaints)}. {advice}")
+        raise UserError(f"{weights.path} does not fit this {what}: {'; '.join(complaints)}. {advice}")
     network.load_state_dict(theirs, strict=True)
     return prefix
 

@@ -1,12 +1,14 @@
-"""--eval: scores an evaluation set with a trained detector and prints the figures."""
+"""--eval: scores an evaluation set with a trained detector, or copies its speech by a vocoder; prints the figures."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from training.checkpoints.verified_file import VerifiedFile
 from training.commands.metrics import print_report
 from training.planning.agreement import refuse_other_commands
 from training.settings.requests import Evaluate
+from training.settings.tasks import VOCODER
 from utils.console import say
 from utils.json_text import json_text
 from utils.ranks import Ranks
@@ -16,11 +18,18 @@ if TYPE_CHECKING:
 
 
 def run(request: Evaluate, ranks: Ranks) -> int:
-    """Score all trials, or go on where an earlier process stopped, and print the figures where there are keys."""
+    """Score all trials, or go on where an earlier process stopped, and print the figures where there are keys.
+
+    Of a vocoder, print how far what it makes of speech is from that speech; of several processes the first does that.
+    """
     from training.evaluation.evaluation_set import evaluate  # noqa: PLC0415  (imports torch, 2 s)
+    from training.evaluation.subject import find_subject  # noqa: PLC0415
 
     refuse_other_commands(ranks, request)
-    done = evaluate(request, ranks)
+    opened = None if request.average_checkpoints else find_subject(request)
+    if opened and (opened.source.options or request.options).task == VOCODER:
+        return _of_vocoder(request, opened) if ranks.is_first else 0
+    done = evaluate(request, ranks, opened)
     if not ranks.is_first:
         return done.exit_code
     if done.report:
@@ -28,6 +37,16 @@ def run(request: Evaluate, ranks: Ranks) -> int:
     elif not done.exit_code:
         say(_without_figures(done, request.as_json))
     return done.exit_code
+
+
+def _of_vocoder(request: Evaluate, opened: VerifiedFile) -> int:
+    from training.evaluation.vocoding import evaluate_vocoder, vocoded_document, vocoded_text  # noqa: PLC0415
+
+    found = evaluate_vocoder(request, opened)
+    if found.exit_code:
+        return found.exit_code
+    say(json_text(vocoded_document(found)) if request.as_json else vocoded_text(found))
+    return 0
 
 
 def _without_figures(done: Evaluated, as_json: bool) -> str:

@@ -1,4 +1,4 @@
-"""--export: writes a checkpoint as one whole file, or its detector for other programs."""
+"""--export: writes a checkpoint as one whole file, or its detector or vocoder for other programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run(request: Export) -> int:
     if request.format_name == WHOLE_CHECKPOINT:
         _export_checkpoint(opened, request)
     else:
-        _export_detector(opened, request)
+        _export_model(opened, request)
     return 0
 
 
@@ -30,10 +30,10 @@ def _export_checkpoint(opened: VerifiedFile, request: Export) -> None:
     say(f"Exported {opened.path} to {written} ({bytes_text(written.stat().st_size)}): it needs no other file")
 
 
-def _export_detector(opened: VerifiedFile, request: Export) -> None:
-    """Write the detector of a checkpoint for other programs, proved to be the same on noise and on speech."""
+def _export_model(opened: VerifiedFile, request: Export) -> None:
+    """Write the network of a checkpoint for other programs, proved to be the same on noise and on speech."""
     from training.commands.export_text import export_text  # noqa: PLC0415  (imports torch, 2 s)
     from training.export import exporting  # noqa: PLC0415
 
-    exported = exporting.export_detector(opened, request.format_name, request.export_path, request.audio)
+    exported = exporting.export_model(opened, request.format_name, request.export_path, request.audio)
     say(export_text(exported, opened.path))

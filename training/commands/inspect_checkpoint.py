@@ -16,6 +16,7 @@ from training.checkpoints.record import CheckpointRecord, Kind, record_document
 from training.checkpoints.tensor_table import TensorEntry, TensorTable, stored_bytes
 from training.runs.survey import checkpoint_files, survey_folder
 from training.settings.requests import InspectCheckpoint
+from training.settings.tasks import DETECTION
 from utils.console import say
 from utils.errors import UserError
 from utils.folders import is_folder
@@ -94,7 +95,8 @@ def inspection_text(found: Inspection) -> str:
     lines = [RULE, f"📦 {found.path}", RULE, *_head(found)]
     if found.record:
         lines += _metrics(found.record)
-        lines += ["", f"Threshold: {_decision(found.record.decision)}"]
+        if found.record.task == DETECTION.name:
+            lines += ["", f"Threshold: {_decision(found.record.decision)}"]
         lines += _block("Options", found.record.options.as_dict())
         lines += _block("Metadata", _readable(found.record))
     if found.table:

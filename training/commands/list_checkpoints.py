@@ -114,7 +114,8 @@ def _sizes_and_ages(run: RunFolder, now_s: float) -> list[str]:
 
 def _marks(run: RunFolder, record: CheckpointRecord) -> list[str]:
     named = [("best", run.best), ("last", run.latest)]
-    return [mark for mark, other in named if other and _is_same(record, other)]
+    marks = [mark for mark, other in named if other and _is_same(record, other)]
+    return [*marks, "by time"] if record.saved_by_time else marks
 
 
 def _is_same(one: CheckpointRecord, other: CheckpointRecord) -> bool:

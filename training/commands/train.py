@@ -6,14 +6,18 @@ torch is imported only where there is something to train or to draw, so that a r
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from training.checkpoints.record import UnusableFile
 from training.checkpoints.verified_file import NoLongerReadableError
 from training.planning.agreement import refuse_other_commands
 from training.planning.announcements import changes_text, plan_text, reached_text, resume_summary, untrained_text
-from training.planning.facts import collect_facts
+from training.planning.facts import Facts, collect_facts
 from training.planning.plan import Plan, Start, decide
 from training.planning.refusals import changed_data
+from training.runs.retention import RetentionPolicy
+from training.saving.mirror import END_WAITS_S, Mirror
+from training.saving.mirror_restore import restore_from_mirror
 from training.settings.requests import AutoResume, Train
 from utils.console import say
 from utils.errors import EXIT_FAILURE, UserError
@@ -28,7 +32,7 @@ def run(request: Train, ranks: Ranks) -> int:
     refuse_other_commands(ranks, request)
     lost: list[UnusableFile] = []
     while True:
-        plan = ranks.broadcast(lambda: decide(request, collect_facts(request, lost), ranks.count))
+        plan = ranks.broadcast(lambda: decide(request, _facts(request, lost), ranks.count))
         announce(plan)
         try:
             return carry_out(plan, ranks)
@@ -37,6 +41,15 @@ def run(request: Train, ranks: Ranks) -> int:
                 raise
             say(f"[WARNING] {error}: it was whole when it was checked. Looking for an older checkpoint.")
             lost.append(UnusableFile(plan.checkpoint.path, error.reason))
+
+
+def _facts(request: Train, lost: list[UnusableFile]) -> Facts:
+    """Look at the disk, and, where --auto_resume finds something newer in the mirror, once more with that in place."""
+    facts = collect_facts(request, lost)
+    if not isinstance(request, AutoResume) or not (restored := restore_from_mirror(request, facts)):
+        return facts
+    lost[:] = [file for file in lost if file.path not in restored]
+    return collect_facts(request, lost)
 
 
 def announce(plan: Plan) -> None:
@@ -56,18 +69,33 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         for line in other_data:
             say(line)
         code = EXIT_FAILURE if plan.untrained or other_data else 0
-        if not ranks.is_first or (not plan.undone and not plan.options.visualize_attention):
+        if not ranks.is_first:
             return code
+        if not plan.undone:
+            _mirror_what_is_there(plan)
+            if not plan.options.visualize_attention:
+                return code
     from training.loop import session  # noqa: PLC0415  (imports torch, 2 s)
 
     if plan.start is Start.REACHED:
         if plan.undone:
             session.finish(plan)
+            _mirror_what_is_there(plan)
             plan = replace(plan, opened=None)  # loaded by that
         if plan.options.visualize_attention:
             session.draw_heatmaps(plan)
         return code
     return session.carry_out(plan, ranks)
+
+
+def _mirror_what_is_there(plan: Plan) -> None:
+    """Complete the mirror of a run that has reached its target, which may have been absent when that was trained."""
+    if not plan.options.mirror:
+        return
+    with Mirror(plan.run.folder, Path(plan.options.mirror), RetentionPolicy.of(plan.options)) as mirror:
+        mirror.finish(END_WAITS_S)
+        for line in mirror.news():
+            say(line)
 
 
 def _other_data(plan: Plan) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from training.data.loading import NO_LABEL, Batch, BatchDataset, BatchKey, BatchReader
+from training.data.loading import NO_LABEL, Batch, BatchDataset, BatchKey, BatchReader, View
 from training.data.shares import Share, StepBatches
 from utils.audio.rawboost import RawBoost
 from utils.audio.waveforms import CROP_SAMPLES, Waveform, fit_length
@@ -65,7 +65,8 @@ class TrainingBatches:
 
     Balanced batches have as many utterances of each class (an even `batch_size` given), in the order of
     `balanced_order`, which takes those of the smaller class again and again: an epoch is twice the larger class long.
-    The last batch of an epoch may be smaller. Workers start at the first use and stay until `close`, or the end of the
+    What is seen of an utterance is said by `view`, for a detector by `crop` and `augmentation`. The last batch of an
+    epoch may be smaller. Workers start at the first use and stay until `close`, or the end of the
     program. One iteration at a time: starting another one ends the one before.
     """
 
@@ -78,15 +79,17 @@ class TrainingBatches:
         balanced: bool = False,
         crop: Crop = "start",
         augmentation: RawBoost = NO_AUGMENTATION,
+        view: View | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
+        view = view or TrainingView(seed, crop, augmentation)
         self._labels = _labels_of(part)
         self._are_bona_fide = [label == 1 for label in part.protocol.labels]
         self._balanced = balanced
         self._batch_size = batch_size
         self._seed = seed
-        self._reader = BatchReader(BatchDataset(part, TrainingView(seed, crop, augmentation)), num_workers, pin_memory)
+        self._reader = BatchReader(BatchDataset(part, view), num_workers, pin_memory)
 
     @property
     def num_batches_per_epoch(self) -> int:
@@ -133,10 +136,18 @@ class TrainingBatches:
 class ValidationBatches:
     """The batches of a part in the order of its protocol: nothing drawn, nothing dropped, the same in every epoch."""
 
-    def __init__(self, part: CorpusPart, *, batch_size: int, num_workers: int = 0, pin_memory: bool = False) -> None:
+    def __init__(
+        self,
+        part: CorpusPart,
+        *,
+        batch_size: int,
+        view: View = validation_view,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
         self._keys = _batch_keys(0, range(len(part)), batch_size)
         self._labels = _labels_of(part)
-        self._reader = BatchReader(BatchDataset(part, validation_view), num_workers, pin_memory)
+        self._reader = BatchReader(BatchDataset(part, view), num_workers, pin_memory)
 
     @property
     def num_batches(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from utils.corpora.parts import FoundCorpus, PartSource
 from utils.corpora.places import CorpusPlace
 from utils.corpora.trials import ScannedProtocol
 from utils.corpora.utterance_files import AudioFiles
-from utils.errors import EXIT_INTERRUPTED, UserError
+from utils.ending import stop_of
+from utils.errors import UserError
 from utils.progress import progress
 from utils.waiting import Helpers, wait_for
 
@@ -74,7 +76,7 @@ def demo_corpus() -> Path:
 def check_data(place: CorpusPlace, num_threads: int) -> list[CheckedCorpus]:
     """Check every corpus in the database of `place`; shows how it goes on, on stderr.
 
-    Raises UserError where none is recognised, and, with exit code 130, after Ctrl-C.
+    Raises UserError where none is recognised, and, with the exit code of a stop, after Ctrl-C or SIGTERM.
     """
     return [_check_corpus(found, num_threads) for found in find_all_layouts(*place)]
 
@@ -120,11 +122,13 @@ def _listen(name: str, paths: Sequence[Path], num_threads: int) -> list[CheckedA
                     checked += part
                     for _ in part:
                         shown.advance(utterances=1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        stop = stop_of(stopped)
+        by = "Ctrl-C" if stop is signal.SIGINT else stop.name
         raise UserError(
-            f"--check_data was stopped by Ctrl-C in {name}, after {len(checked):,} of its {len(paths):,} files: "
+            f"--check_data was stopped by {by} in {name}, after {len(checked):,} of its {len(paths):,} files: "
             "nothing was changed",
-            EXIT_INTERRUPTED,
+            128 + stop,
         ) from None
     finally:
         if helpers:

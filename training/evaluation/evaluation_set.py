@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from training.checkpoints.verified_file import VerifiedFile
 from training.data.database import corpus_place
 from training.evaluation.default_output import default_output
 from training.evaluation.origin import Origin, origin_of
@@ -58,13 +59,14 @@ class Evaluated:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def evaluate(command: Evaluate, ranks: Ranks | None = None) -> Evaluated:
+def evaluate(command: Evaluate, ranks: Ranks | None = None, opened: VerifiedFile | None = None) -> Evaluated:
     """Score the evaluation set with the detector that the command names; raises UserError where that is impossible.
 
-    Several processes share its batches out; the first of them alone writes and has the report.
+    Several processes share its batches out; the first of them alone writes and has the report. `opened` is the
+    detector's file, where that was looked at already.
     """
     ranks = ranks or Alone()
-    subject = load_subject(command)
+    subject = load_subject(command, opened)
     part = _open_part(subject, command.subset or EVERY_SUBSET)
     keys = _keys_of(part, Labels(subject.options.label_1))
     measured = _measured_subset(keys, part, command.subset)

@@ -48,7 +48,7 @@ class Subject:
 
     `sources` are one checkpoint or file of weights, or those whose mean the detector is, oldest first. `judge`
     makes verdicts, by the calibration that was stored for exactly these weights, or says why it does not. `digests` are
-    the SHA-256 of the sources, for --eval alone. `trained_precision` is None where the file does not say it, and
+    the digests of the sources, for --eval alone. `trained_precision` is None where the file does not say it, and
     `record`, that of the last source, where it has none.
     """
 
@@ -78,18 +78,22 @@ class Subject:
         return f"{used}, where training used {trained} (--precision {trained} scores in that, too)"
 
 
-def load_subject(command: Scoring) -> Subject:
-    """Load what --model_path names, or the checkpoint of the run that the flags name.
+def find_subject(command: Scoring) -> VerifiedFile:
+    """Return the file that --model_path names, or the checkpoint of the run that the flags name."""
+    return find_source(command.model_path or _run_of_the_flags(command), command.load_checkpoint_type)
+
+
+def load_subject(command: Scoring, opened: VerifiedFile | None = None) -> Subject:
+    """Load what `find_subject` gives, where it is not given already.
 
     Settings come from the file; only those of data and machine that were given win over it, and scores are computed in
     fp32 unless --precision was typed, whatever training, or the file of --config, used; on a CPU in batches that are
     good for it. Raises UserError where
     there is no such file, where it is damaged, and where a flag contradicts the detector in it.
     """
-    place = command.model_path or _run_of_the_flags(command)
     if command.average_checkpoints:
-        return _mean_of_epochs(command, place, command.average_checkpoints)
-    opened = find_source(place, command.load_checkpoint_type)
+        return _mean_of_epochs(command, command.model_path or _run_of_the_flags(command), command.average_checkpoints)
+    opened = opened or find_subject(command)
     refuse_verb(command.flag, opened.path, opened.source.options)
     digests = _digests(command, opened)
     options = _settings(command, opened.path, opened.source.options)
@@ -143,8 +147,8 @@ def _mean_of_swa(
 
 
 def _digests(command: Scoring, opened: VerifiedFile) -> tuple[str, ...]:
-    """Return the SHA-256 of a file for score files, which say what they were made of; loading gives its bytes back."""
-    return (opened.sha256(),) if isinstance(command, Evaluate) else ()
+    """Return the digest of a file for score files, which say what they were made of; loading gives its bytes back."""
+    return (opened.digest(),) if isinstance(command, Evaluate) else ()
 
 
 def _prepared_device(

@@ -11,18 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.export.scored_detector import Score
+from training.export.exportable import Score, Taken
 from utils.audio.finding import files_below, is_audio
-from utils.audio.waveforms import CROP_SAMPLES, fit_length, read_waveform
+from utils.audio.waveforms import fit_length, read_waveform
 
 TOLERANCE = 1e-4
-"""The greatest difference of a log-probability or score allowed, or this share of it where it is greater than 1."""
+"""The greatest difference of an output allowed, or this share of it where it is greater than 1."""
 BATCH_SIZES = (1, 3)
-OTHER_LENGTHS = (32_300, 97_001)
-"""Lengths in samples at which a file must be right, too, before it is said to take any: a half, and an odd one.
-
-A traced or converted detector may have a count of frames or nodes baked in that is right for lengths nearby.
-"""
 REAL_UTTERANCES = 4
 
 
@@ -51,27 +46,20 @@ def _difference(case: str, original: Score, exported: Score, waveform: Tensor) -
     return Difference(case, max(float(gap.max()) for gap in gaps), is_close)
 
 
-def takes_any_length(original: Score, exported: Score) -> bool:
-    """Return whether the exported detector gives the original's outputs at lengths that it was not made with."""
-    cases = {str(samples): noise(2, samples) for samples in OTHER_LENGTHS}
+def takes_any_length(taken: Taken, original: Score, exported: Score) -> bool:
+    """Return whether the exported network gives the original's outputs at lengths that it was not made with."""
+    cases = {str(length): taken.make(2, length) for length in taken.other_lengths}
     try:
         return all(found.is_close for found in differences(original, exported, cases))
     except RuntimeError:  # what torch and the runtimes raise where a size is baked in
         return False
 
 
-def random_cases(any_length: bool) -> dict[str, Tensor]:
-    """Return noise in batches of each size, at other lengths too where the file is to take any."""
-    cases = {f"random, {size} x {CROP_SAMPLES:,} samples": noise(size, CROP_SAMPLES) for size in BATCH_SIZES}
-    if any_length:
-        cases |= {f"random, 2 x {samples:,} samples": noise(2, samples) for samples in OTHER_LENGTHS}
-    return cases
-
-
-def noise(batch_size: int, samples: int) -> Tensor:
-    """Return (batch_size, samples) of white noise as loud as speech, the same in every run."""
-    generator = torch.Generator().manual_seed(batch_size)
-    return torch.randn(batch_size, samples, generator=generator) / 10
+def random_cases(taken: Taken, any_length: bool) -> dict[str, Tensor]:
+    """Return random inputs in batches of each size, at other lengths too where the file is to take any."""
+    sizes = [(size, taken.length) for size in BATCH_SIZES]
+    sizes += [(2, length) for length in taken.other_lengths] if any_length else []
+    return {f"random, {size} x {length:,} {taken.unit}": taken.make(size, length) for size, length in sizes}
 
 
 def real_case(folder: Path) -> dict[str, Tensor]:

@@ -14,17 +14,22 @@ from typing import BinaryIO
 from safetensors import SafetensorError
 from torch import Tensor
 
+from models.log_mel import HifiGanMel
 from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.verified_file import VerifiedFile
 from training.checkpoints.verified_load import first_line
 from training.data.database import database_folder
 from training.export import onnx_file, torchscript_file, weights_file
 from training.export.checking import TOLERANCE, Difference, differences, random_cases, real_case, takes_any_length
+from training.export.exportable import Exportable, Score
 from training.export.metadata import file_metadata
-from training.export.scored_detector import Score, ScoredDetector
+from training.export.scored_detector import ScoredDetector
+from training.export.vocoded_speech import VocodedSpeech, vocoder_metadata
 from training.export.whole_checkpoint import require_free
 from training.settings.data import DEMO_DATABASE
-from training.tasks.detectors import TrainedDetector, detector_in
+from training.settings.tasks import VOCODER
+from training.tasks.detectors import detector_in
+from training.tasks.vocoding import generator_in
 from utils.atomic_files import atomic_write, hold_temporary
 from utils.errors import UserError
 
@@ -50,39 +55,65 @@ class _Format:
     open_file: Callable[[Path, Mapping[str, str]], tuple[Score, dict[str, str]]]
 
 
-def export_detector(opened: VerifiedFile, format_name: str, target: Path | None, database_path: str | None) -> Exported:
-    """Write the detector in a file to `target` (default: NAME.SUFFIX beside it), checked on audio of `database_path`.
+@dataclass(frozen=True)
+class _Subject:
+    """The network to be exported, real inputs to check it with, and what its file says where it takes any length."""
 
-    None: on that of the corpus which the detector was trained on, or of the demo corpus where it is not here.
-    Raises UserError where the file does not say its settings, where `target` exists or cannot be written, where
-    packages are missing, and where the file does not give the original's outputs.
+    network: Exportable
+    real: Mapping[str, Tensor]
+    metadata: Callable[[bool], dict[str, str]]
+
+
+def export_model(opened: VerifiedFile, format_name: str, target: Path | None, database_path: str | None) -> Exported:
+    """Write the detector in a file, or its vocoder, to `target` (default: NAME.SUFFIX beside it).
+
+    It is checked on audio of `database_path`; None: on that of the corpus of its training, or of the demo corpus where
+    that is not here. Raises UserError where the file does not say its settings, where `target` exists or cannot be
+    written, where packages are missing, and where the file does not give the original's outputs.
     """
     record = opened.record()
     if record is None:
         raise UserError(
-            f"--export {format_name}: {opened.path} holds weights and not the settings of their detector: pass a "
+            f"--export {format_name}: {opened.path} holds weights and not the settings of their training: pass a "
             "checkpoint or the best weights that bonafide wrote; a run started from it by --model_path has them"
         )
     target = _free_target(opened.path, format_name, target)
     if format_name == "onnx":
         onnx_file.require_packages()
-    trained = detector_in(opened)
-    real = _real_case(database_path, trained.options.database_path)
-    detector = ScoredDetector(trained.detector).eval().requires_grad_(False)
-    made = _make(format_name, detector)
-    metadata = _metadata(record, trained, made.any_length)
-    cases = random_cases(made.any_length) | real
+    real = _real_case(database_path, record.options.database_path)
+    subject = (_of_vocoder if record.task == VOCODER.name else _of_detector)(opened, record, real)
+    network = subject.network.eval().requires_grad_(False)
+    made = _make(format_name, network)
+    metadata = subject.metadata(made.any_length)
+    cases = {**random_cases(network.taken, made.any_length), **subject.real}
     try:
         with atomic_write(target) as file:
             made.write(metadata, file)
             file.flush()
             score, stored = _opened(made, Path(file.name), metadata, target)
             hold_temporary(file)  # whoever reads a file closes it, too
-            checks = differences(detector, score, cases)
+            checks = differences(network, score, cases)
             _require_good(target, checks, stored == metadata)
     except OSError as error:
         raise UserError(f"--export_path {target} could not be written: {error.strerror or error}") from error
     return Exported(target, format_name, metadata, checks)
+
+
+def _of_detector(opened: VerifiedFile, record: CheckpointRecord, real: Mapping[str, Tensor]) -> _Subject:
+    detector = detector_in(opened).detector
+    return _Subject(
+        ScoredDetector(detector), real, lambda any_length: file_metadata(record, detector, any_length, record.decision)
+    )
+
+
+def _of_vocoder(opened: VerifiedFile, record: CheckpointRecord, real: Mapping[str, Tensor]) -> _Subject:
+    generator, shape = generator_in(opened, record.options)
+    mel = HifiGanMel()
+    return _Subject(
+        VocodedSpeech(generator, shape),
+        {case: mel(waveforms) for case, waveforms in real.items()},
+        lambda any_length: vocoder_metadata(record, shape, any_length),
+    )
 
 
 def _opened(made: _Format, path: Path, metadata: Mapping[str, str], target: Path) -> tuple[Score, dict[str, str]]:
@@ -108,31 +139,27 @@ def _real_case(asked_for: str | None, trained_on: str) -> dict[str, Tensor]:
     return found or real_case(database_folder(DEMO_DATABASE))
 
 
-def _make(format_name: str, detector: ScoredDetector) -> _Format:
+def _make(format_name: str, network: Exportable) -> _Format:
     if format_name == "onnx":
-        onnx_file.require_room_in_one_file(detector)
-        model, any_length = onnx_file.convert(detector)
+        onnx_file.require_room_in_one_file(network)
+        model, any_length = onnx_file.convert(network)
         return _Format(
             any_length,
             lambda metadata, file: onnx_file.write(model, metadata, file),
             lambda path, _: onnx_file.open_file(path),
         )
     if format_name == "torchscript":
-        traced = torchscript_file.trace(detector)
+        traced = torchscript_file.trace(network)
         return _Format(
-            takes_any_length(detector, traced),
+            takes_any_length(network.taken, network, traced),
             lambda metadata, file: torchscript_file.write(traced, metadata, file),
             torchscript_file.open_file,
         )
     return _Format(
         True,
-        lambda metadata, file: weights_file.write(detector.detector, metadata, file),
-        lambda path, _: weights_file.open_file(path, detector.detector),
+        lambda metadata, file: weights_file.write(network.network, metadata, file),
+        lambda path, _: weights_file.open_file(path, network),
     )
-
-
-def _metadata(record: CheckpointRecord, trained: TrainedDetector, any_length: bool) -> dict[str, str]:
-    return file_metadata(record, trained.detector, any_length, record.decision)
 
 
 def _require_good(target: Path, checks: Sequence[Difference], metadata_is_whole: bool) -> None:

@@ -1,4 +1,4 @@
-"""ONNX: the detector as a graph that onnxruntime and others run, without torch and without Python.
+"""ONNX: a network as a graph that onnxruntime and others run, without torch and without Python.
 
 The batch is dynamic. Whether the length is, is tried: for some detectors the conversion fails then (g3_heatmap), others
 have the number of nodes of the example baked in and are wrong at other lengths (aasist).
@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from training.export.checking import noise, takes_any_length
+from training.export.checking import takes_any_length
+from training.export.exportable import Exportable, Score
 from training.export.quiet import quiet
-from training.export.scored_detector import INPUT, OUTPUTS, Score, ScoredDetector
-from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ
 from utils.errors import UserError
 from utils.terminal_text import bytes_text
 
@@ -53,29 +52,30 @@ def require_room_in_one_file(detector: nn.Module) -> None:
         )
 
 
-def convert(detector: ScoredDetector) -> tuple[Any, bool]:
-    """Return the detector as an onnx.ModelProto, and whether it takes any length: which it must prove at two others."""
+def convert(detector: Exportable) -> tuple[Any, bool]:
+    """Return the network as an onnx.ModelProto, and whether it takes any length: which it must prove at two others."""
     try:
         model = converted(detector, any_length=True)
-        if takes_any_length(detector, _scored_by(model.SerializeToString())[0]):
+        if takes_any_length(detector.taken, detector, _scored_by(model.SerializeToString())[0]):
             return model, True
     except RuntimeError:
         pass  # torch cannot convert it for any length, or onnxruntime cannot run that: below, any failure is told
     return converted(detector, any_length=False), False
 
 
-def converted(detector: ScoredDetector, any_length: bool) -> Any:
+def converted(detector: Exportable, any_length: bool) -> Any:
     """Return an onnx.ModelProto for any batch size; raises OnnxExporterError, a RuntimeError, where torch cannot."""
-    dynamic = {0: Dim("batch")} | ({1: Dim("samples", min=SAMPLE_RATE_HZ)} if any_length else {})
+    taken = detector.taken
+    dynamic = {0: Dim("batch")} | ({taken.axis: Dim(taken.unit, min=taken.least)} if any_length else {})
     with torch.no_grad(), quiet():
         program = torch.onnx.export(
             detector,
-            (noise(2, CROP_SAMPLES),),
+            (taken.make(2, taken.length),),
             dynamo=True,
             verbose=False,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_shapes={INPUT: dynamic},
+            input_names=[taken.name],
+            output_names=list(detector.outputs),
+            dynamic_shapes={taken.name: dynamic},
         )
     assert program is not None
     return _without_traces(program.model_proto)
@@ -98,7 +98,7 @@ def write(model: Any, metadata: Mapping[str, str], file: BinaryIO) -> None:
 
 
 def open_file(path: Path, threads: int = 0) -> tuple[Score, dict[str, str]]:
-    """Return the detector in a file as onnxruntime runs it on the CPU, and the metadata that it holds.
+    """Return the network in a file as onnxruntime runs it on the CPU, and the metadata that it holds.
 
     `threads` 0: as many as it likes.
     """
@@ -117,13 +117,15 @@ def _scored_by(model: str | bytes, threads: int = 0) -> tuple[Score, dict[str, s
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except refusals as error:
-        raise RuntimeError(f"onnxruntime does not take the converted detector: {error}") from error
+        raise RuntimeError(f"onnxruntime does not take the converted network: {error}") from error
 
-    def score(waveform: Tensor) -> tuple[Tensor, Tensor]:
+    (taken,) = session.get_inputs()
+
+    def score(given: Tensor) -> tuple[Tensor, ...]:
         try:
-            log_probabilities, log_odds = session.run(list(OUTPUTS), {INPUT: waveform.numpy()})
+            outputs = session.run(None, {taken.name: given.numpy()})
         except refusals as error:  # derived from nothing but Exception
             raise RuntimeError(f"onnxruntime cannot run this input: {error}") from error
-        return torch.from_numpy(log_probabilities), torch.from_numpy(log_odds)
+        return tuple(map(torch.from_numpy, outputs))
 
     return score, dict(session.get_modelmeta().custom_metadata_map)

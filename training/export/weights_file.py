@@ -10,23 +10,21 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
-from models.build import rebuild_detector
-from models.detector import Detector
 from training.checkpoints.weights import Weights, load_into
-from training.export.scored_detector import Score, ScoredDetector
+from training.export.exportable import Exportable, Score
 
 
-def write(detector: nn.Module, metadata: Mapping[str, str], file: BinaryIO) -> None:
-    """Write the state dict of a detector under its own names, with `metadata` in the header."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+def write(network: nn.Module, metadata: Mapping[str, str], file: BinaryIO) -> None:
+    """Write the state dict of a network under its own names, with `metadata` in the header."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     file.write(save(tensors, metadata=dict(metadata)))
 
 
-def open_file(path: Path, like: Detector) -> tuple[Score, dict[str, str]]:
-    """Return a new detector of the shape of `like` with the weights in a file, strictly, and the metadata there."""
+def open_file(path: Path, like: Exportable) -> tuple[Score, dict[str, str]]:
+    """Return a new network of the shape of `like` with the weights in a file, strictly, and the metadata there."""
     with safe_open(path, framework="pt") as stored:
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
         metadata = dict(stored.metadata() or {})
-    detector = rebuild_detector(like.settings, like.front_end_config)
-    load_into(detector, Weights(path, tensors, {}))
-    return ScoredDetector(detector.eval()), metadata
+    made = like.empty()
+    load_into(made.network, Weights(path, tensors, {}))
+    return made.eval(), metadata

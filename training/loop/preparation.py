@@ -11,6 +11,7 @@ from training.planning.plan import Plan
 from training.runs.directory import LOCK_NAME, is_heatmaps_name
 from training.runs.experiments import other_versions
 from training.runs.lock import held_if_free
+from training.runs.mirror_place import mirror_of
 from training.runs.moving_aside import complete_interrupted_move, move_aside
 from training.runs.survey import RunFolder, survey_folder
 from training.saving.store import CheckpointStore, LoadedFile
@@ -57,7 +58,7 @@ def prepare_folder(plan: Plan, store: CheckpointStore, payload: Mapping[str, Any
     found = survey_folder(plan.run.folder)
     if set(found.entries) != set(plan.seen):
         raise UserError(f"{plan.run.folder} was changed by another process since this one looked: start again")
-    if plan.move_aside or (not plan.continues_here and _has_logs(plan)):
+    if plan.move_aside or (not plan.continues_here and not plan.takes_over and _has_logs(plan)):
         move_aside(plan.run, plan.move_aside, found.next_version)
     in_place = plan.checkpoint.path if plan.checkpoint else None
     if plan.checkpoint and plan.bring_along:
@@ -88,7 +89,8 @@ def _restore_best(
 ) -> None:
     numbers = sorted({found.next_version, *found.versions}, reverse=True)
     versions = [plan.run.version_folder(number) for number in numbers]
-    missing = store.restore_best(resumed, [resumed.path.parent, plan.run.folder, *versions], loaded)
+    mirrors = [mirror_of(plan.run.folder, Path(plan.options.mirror))] if plan.options.mirror else []
+    missing = store.restore_best(resumed, [resumed.path.parent, plan.run.folder, *versions, *mirrors], loaded)
     if missing:
         say(f"[NOTE] {missing}")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,8 +35,10 @@ from training.planning.announcements import (
 )
 from training.planning.plan import Plan, Start
 from training.planning.refusals import encoded_anew_text, refuse_changed_data
+from training.planning.save_cost import COST_KEY, SaveCost
 from training.planning.sessions import begin_session, names_trained_on
 from training.reports.csv_table import CsvTable
+from training.reports.mirror_report import MirrorReport
 from training.reports.page.writing import RunPage
 from training.reports.reporting import Reporter, Reports
 from training.reports.story import Moment, Story, story_in, story_of
@@ -56,6 +59,9 @@ from training.saving.background_saving import (
     tensors_that_steps_change,
 )
 from training.saving.commit import Committer, Outcome, prune
+from training.saving.dead_disk import DeadDiskError
+from training.saving.mirror import END_WAITS_S, Mirror
+from training.saving.save_times import SaveTimes
 from training.saving.store import CheckpointStore, load_payload
 from training.settings.changes import Change
 from training.settings.options import Options
@@ -66,6 +72,7 @@ from training.tasks.registry import make_task
 from training.tasks.task import Built, Task
 from utils.console import say
 from utils.corpora import Corpus, CorpusPart, find_corpus, limit_examples
+from utils.ending import leave_now
 from utils.errors import EXIT_FAILURE, UserError
 from utils.interruption import StopRequest, stop_on_signals
 from utils.machine import (
@@ -76,7 +83,7 @@ from utils.machine import (
     own_threads,
 )
 from utils.ranks import Alone, Ranks
-from utils.waiting import NEVER
+from utils.waiting import NEVER, say_aside
 
 
 @dataclass(frozen=True)
@@ -110,15 +117,16 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
     state.history.sessions.append(session)
     source = plan.checkpoint.path if plan.checkpoint else weights
     names = ranks.broadcast(lambda: names_trained_on(data.names, state.history.sessions, source))
-    lock = RunLock(plan.run.lock)
+    lock, times = RunLock(plan.run.lock), _save_times(plan, state)
     store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, facts.frozen)
     with (
         closing(data.training),
         closing(data.validation),
         _prepared(plan, store, lock, start.payload, state.history, names=names, ranks=ranks) as held,
-        _told(plan, task, state, data.validation_part, ranks) as reports,
+        _mirrored(plan, ranks) as mirror,
+        _told(plan, task, state, data.validation_part, ranks, mirror=mirror, times=times) as reports,
         stop_on_signals(announces=ranks.is_first) as stop,
-        _saving(plan, store, state, task.device, names, ranks=ranks) as (saver, committer),
+        _saving(plan, store, state, task.device, names, stop=stop, ranks=ranks) as (saver, committer),
     ):
         reports.stop = stop
         ranks.watch(stop)
@@ -135,15 +143,22 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             last_saved=plan.checkpoint.path if plan.checkpoint else None,
             draw=lambda is_last: _draw(plan, task, state, data.validation_part, is_last=is_last, stop=stop),
             ranks=ranks,
+            times=times,
             take_over=lambda: taken_over(ranks, lambda: held.enter_context(lock), plan.run.folder, committer, state),
         )
         del start  # what its payload holds was copied into the state
         say(training_text(options, state.num_parameters, facts.environment, ranks.count))
-        trainer.train()
+        try:
+            trainer.train()
+        except DeadDiskError as error:  # nothing that comes below may wait for that disk, too
+            say_aside(f"error: {unsaved_text(str(error), trainer.last_saved)}")
+            leave_now(stop.exit_code)
         if stop.signal is not None and not trainer.is_done:
             reports.interrupted = f"by {stop.signal.name}"
         if trainer.is_done and not trainer.not_saved:
             reports.tell(Moment.COMPLETED)
+            if mirror:
+                mirror.waits_s = END_WAITS_S
     if trainer.not_saved:
         raise UserError(unsaved_text(trainer.not_saved, trainer.last_saved), stop.exit_code or EXIT_FAILURE)
     history = state.history
@@ -190,16 +205,27 @@ def finish(plan: Plan) -> None:
 
 
 def draw_heatmaps(plan: Plan) -> None:
-    """Draw the attention of the plan's checkpoint, beside it, without training."""
-    assert plan.checkpoint is not None
-    task = _task_of(plan, Alone())
+    """Draw the attention of the plan's checkpoint, beside it, without training.
+
+    Of a run's newest checkpoint that is what is due after the last epoch: a run that was killed while it drew that has
+    all pictures in the end.
+    """
+    checkpoint = plan.checkpoint
+    assert checkpoint is not None
+    task, beside = _task_of(plan, Alone()), checkpoint.path.parent
     networks = trained_networks(plan, task)
     part = _open_corpus(plan.options, Alone()).dev
-    folder = plan.checkpoint.path.parent / plan.run.attention_folder(plan.checkpoint.epoch).name
-    try:
-        task.draw(networks, part, folder, NEVER)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror or error}): mend that and try again") from error
+    newest = survey_folder(beside).latest
+    folders: Sequence[Path] = [plan.run.attention_folder(checkpoint.epoch)]
+    if newest is None or newest.position == checkpoint.position:
+        folders = task.folders_to_draw(checkpoint.epoch, plan.run, is_last=True)
+    for folder in (beside / folder.name for folder in folders):
+        try:
+            task.draw(networks, part, folder, NEVER)
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be written ({error.strerror or error}): mend that and try again"
+            ) from error
 
 
 def _task_of(plan: Plan, ranks: Ranks) -> Task:
@@ -257,7 +283,32 @@ def _prepared(
 
 
 @contextmanager
-def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart, ranks: Ranks) -> Iterator[Reports]:
+def _mirrored(plan: Plan, ranks: Ranks) -> Iterator[Mirror | None]:
+    """Yield the mirror that --mirror asks for, kept up to date beside training; on the way out it is waited for."""
+    if not plan.options.mirror or not ranks.is_first:
+        yield None
+        return
+    with Mirror(plan.run.folder, Path(plan.options.mirror), RetentionPolicy.of(plan.options)) as mirror:
+        yield mirror
+        if not mirror.finish(mirror.waits_s):
+            say(
+                f"[NOTE] The mirror {mirror.place} has not all of the run: the same command with --auto_resume goes on."
+            )
+        for line in mirror.news():
+            say(line)
+
+
+@contextmanager
+def _told(
+    plan: Plan,
+    task: Task,
+    state: TrainState,
+    part: CorpusPart,
+    ranks: Ranks,
+    *,
+    mirror: Mirror | None,
+    times: SaveTimes,
+) -> Iterator[Reports]:
     """Yield the run's reports, told now and once more on the way out, also after an error, which they then tell.
 
     Of several processes the first tells, and what it is called at W&B is part of the state of all.
@@ -276,9 +327,14 @@ def _told(plan: Plan, task: Task, state: TrainState, part: CorpusPart, ranks: Ra
             story_of(state, task),
             checkpoints=lambda: _model_files(plan),
             audio_examples=lambda: task.audio_examples(state.networks, part, reports.stop),
+            asides=asides,
         )
 
-    reports = Reports(_reporters(plan, wandb), story)
+    def asides() -> list[str]:
+        return [text for text in (times.state(time.monotonic()), f"Mirror: {mirror.state}." if mirror else "") if text]
+
+    mirroring = [MirrorReport(mirror)] if mirror else []
+    reports = Reports([*_reporters(plan, wandb), *mirroring], story)
     reports.tell(Moment.BEGUN)
     if wandb and wandb.is_logging:
         state.wandb = wandb.identity
@@ -338,6 +394,7 @@ def _saving(
     device: torch.device,
     names: TrainedNames | None,
     *,
+    stop: StopRequest,
     ranks: Ranks,
 ) -> Iterator[tuple[Saver[Outcome], Committer]]:
     """Yield what saves the state, and what makes each save part of the run; of several processes the first saves.
@@ -356,7 +413,8 @@ def _saving(
         saver = DirectSaver(committer.commit)
     else:
         pinned = device.type == "cuda"
-        saver = BackgroundSaver(committer.commit, lambda: tensors_that_steps_change(networks, optimizers), pinned)
+        tensors = lambda: tensors_that_steps_change(networks, optimizers)  # noqa: E731
+        saver = BackgroundSaver(committer.commit, tensors, pinned, stop)
     with fence_before_updates(saver.fence, optimizers):
         try:
             yield saver, committer
@@ -369,6 +427,16 @@ def _saving(
                 say(f"[WARNING] {outcome.refused}.")
             raise
         saver.close()
+
+
+def _save_times(plan: Plan, state: TrainState) -> SaveTimes:
+    """Return what says when to save by time: as --max_lost has it, never where nothing asks for saves."""
+    options = plan.options
+    known = SaveCost.from_dict(plan.checkpoint.metadata.get(COST_KEY)) if plan.checkpoint else None
+    tensors = tensors_that_steps_change(state.networks.values(), state.optimizers.values())
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    is_off = options.max_lost is None and not options.save_interval
+    return SaveTimes(options.max_lost, size, known, is_off=is_off)
 
 
 def _write_beside_checkpoints(plan: Plan, history: History, names: TrainedNames | None) -> None:
@@ -388,8 +456,9 @@ def _cannot_write(plan: Plan, error: OSError) -> UserError:
 
 def _open_data(options: Options, task: Task, ranks: Ranks) -> _Data:
     corpus = _open_corpus(options, ranks)
-    train = corpus.train
     identity = corpus.identity | audio_identity((corpus.train, corpus.dev), options.seed)
+    corpus = replace(corpus, train=task.heard(corpus.train), dev=task.heard(corpus.dev))
+    train = corpus.train
     if options.num_examples:
         train = limit_examples(train, options.num_examples, options.seed)
     training, validation = task.batches(corpus, train)

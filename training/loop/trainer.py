@@ -6,6 +6,7 @@ A resumed run and a fresh one take the same path through here: the state says wh
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 from training.checkpoints.history import EpochMetrics, History, StepMetrics, is_stalled
-from training.checkpoints.record import Kind
+from training.checkpoints.record import SAVED_BY_TIME, Kind
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.data.reading import DataError, read
 from training.data.shares import Share
@@ -27,10 +28,12 @@ from training.loop.step import take_step
 from training.loop.taking_over import TakenOver
 from training.loop.undoing import StepUndo
 from training.planning.announcements import out_of_memory_text
+from training.planning.save_cost import COST_KEY
 from training.reports.reporting import Reports
 from training.reports.story import Moment
 from training.saving.background_saving import Saver
 from training.saving.commit import Committer, Outcome
+from training.saving.save_times import SaveTimes
 from training.settings.options import Options
 from training.state.snapshot import RunFacts, take_snapshot
 from training.state.train_state import TrainState
@@ -49,11 +52,11 @@ from utils.waiting import StopAskedError
 class Trainer:
     """Everything one run needs while it trains.
 
-    `committer` is what the saver hands its saves to. `last_saved` is the checkpoint that the state came from or was
-    last written to, None before the first; `draw` is called at the end of each epoch, and told whether it is the last
-    one. A disk that refuses a checkpoint does not end the run: `not_saved` then says why the newest checkpoint is on
-    no disk, and the next save tries again. Of several processes the first writes; `take_over` lets another one do so
-    once the first is dead, or raises UserError.
+    `committer` is what the saver hands its saves to, and `times` says when to save by time. `last_saved` is the
+    checkpoint that the state came from or was last written to, None before the first; `draw` is called at the end of
+    each epoch, and told whether it is the last one. A disk that refuses a checkpoint does not end the run: `not_saved`
+    then says why the newest checkpoint is on no disk, and the next save tries again. Of several processes the first
+    writes; `take_over` lets another one do so once the first is dead, or raises UserError.
     """
 
     state: TrainState
@@ -68,12 +71,14 @@ class Trainer:
     last_saved: Path | None
     draw: Callable[[bool], None]
     ranks: Ranks = field(default_factory=Alone)
+    times: SaveTimes = field(default_factory=SaveTimes)
     take_over: Callable[[], TakenOver] | None = None
     not_saved: str = ""
     _began_at: int = 0
     _saved_at: tuple[int, int] | None = None
     _clock: float = field(default_factory=time.monotonic)
     _blocked: float = 0.0
+    _validation_seconds: float = math.inf
 
     @property
     def is_done(self) -> bool:
@@ -99,6 +104,7 @@ class Trainer:
         ran out in the middle of an update.
         """
         self._clock = time.monotonic()
+        self.times.start(self._clock)
         self._began_at = self.state.step
         self._share = Share(self.ranks.index, self.ranks.count, self.facts.options.accumulate_steps)
         self._exchange = Exchange(self.ranks.group, self._share) if self.ranks.count > 1 else None
@@ -277,6 +283,7 @@ class Trainer:
         """Validate and save within the epoch, where this step is one at which that was asked for."""
         history, options = self.state.history, self.facts.options
         if _is_due(history.step, options.val_interval):
+            self._save_if_it_is_time(self._validation_seconds)
             figures = self._validate()
             if figures is None:
                 return
@@ -286,8 +293,28 @@ class Trainer:
         asked_for = self._is_asked_to_save()
         if asked_for or _is_due(history.step, options.save_interval):
             self._save(Kind.STEP)
+        else:
+            self._save_if_it_is_time()
         if asked_for:
             self._tell_where_it_is_saved()
+
+    def _save_if_it_is_time(self, ahead: float = 0.0) -> None:
+        """Save within the epoch if that is due by time; until this is asked again it lasts `ahead`, or a step."""
+        is_new = self._saved_at != (self.state.step, self.state.epoch)
+        is_due = self.times.is_due(time.monotonic(), self._next_save_in(), ahead) and not self.saver.is_busy
+        if self.ranks.any(self.ranks.is_first and is_due and is_new):
+            self._save(Kind.STEP, by_time=True)
+
+    def _next_save_in(self) -> float:
+        """Return in how many seconds the next save by steps or epochs is expected; infinite where that is not known."""
+        history, options = self.state.history, self.facts.options
+        if not history.pace.steps:
+            return math.inf
+        batches = history.under_way.batches_per_epoch - history.under_way.batches_done
+        steps = -(-batches // options.accumulate_steps)
+        if options.save_interval:
+            steps = min(steps, options.save_interval - history.step % options.save_interval)
+        return steps * history.pace.step_seconds / history.pace.steps
 
     def _is_asked_to_save(self) -> bool:
         return self.ranks.any(self.stop.take_save_request())
@@ -306,6 +333,8 @@ class Trainer:
 
     def _validate_and_commit(self) -> None:
         history = self.state.history
+        if history.validated is None:
+            self._save_if_it_is_time(self._validation_seconds)
         figures = history.validated or self._validate()
         if figures is None:
             return
@@ -335,8 +364,12 @@ class Trainer:
 
     def _validate(self) -> StepMetrics | None:
         """Score the validation part; None if a stop was asked for before its end."""
+        began = time.monotonic()
         label = f"epoch {self.state.epoch + 1}/{self.facts.options.num_epochs} validation"
-        return validate(self.state, self.task, self.validation, label, ranks=self.ranks, stop=self.stop)
+        found = validate(self.state, self.task, self.validation, label, ranks=self.ranks, stop=self.stop)
+        self._validation_seconds = time.monotonic() - began
+        self.times.skip(time.monotonic())
+        return found
 
     def _pass_once_more(self, row: EpochMetrics) -> Mapping[str, Any] | None:
         """Return what the task keeps of its last pass after the last epoch of all; None if a stop was asked for."""
@@ -354,7 +387,7 @@ class Trainer:
         in_order = {figure.name: found[figure.name] for figure in history.figures.all}
         return EpochMetrics(history.epoch + 1, history.step, in_order, self.state.learning_rate)
 
-    def _save(self, kind: Kind) -> None:
+    def _save(self, kind: Kind, *, by_time: bool = False) -> None:
         """Begin to save the state as it is now, once the save before has ended and what came of it is known."""
         self._report(self.saver.wait())
         lost = self.state.history.lost_epochs
@@ -364,7 +397,11 @@ class Trainer:
             self._save_refused_best()
         self._read_clock()
         if self.ranks.saves:
-            self._report(self.saver.begin(*take_snapshot(self.state, self.facts, kind)))
+            cost = self.times.cost
+            saving = {SAVED_BY_TIME: by_time, COST_KEY: cost.as_dict() if cost else None}
+            self.times.begun(time.monotonic())
+            self._report(self.saver.begin(*take_snapshot(self.state, self.facts, kind, saving)))
+            self.times.skip(time.monotonic())
         self._saved_at = (self.state.step, self.state.epoch)
 
     def _report(self, outcome: Outcome | None) -> None:
@@ -376,6 +413,7 @@ class Trainer:
     def _take_in(self, outcome: Outcome | None) -> None:
         if outcome is None:
             return
+        self._measure(outcome)
         self.not_saved = outcome.refused
         if outcome.path:
             self.last_saved = outcome.path
@@ -383,6 +421,12 @@ class Trainer:
         elif outcome.record.kind is Kind.EPOCH:
             self.state.history.lost_epochs.append(outcome.record.epoch)
         self._warn(outcome)
+
+    def _measure(self, outcome: Outcome) -> None:
+        """Take in what a save took, and say once what --max_lost costs, or that it cannot hold."""
+        self.times.ended(outcome.durable_at, self.saver.blocked.last_seconds + outcome.cpu_seconds)
+        if outcome.durable_at is not None and (told := self.times.news(outcome.bytes_on_disk)):
+            say(f"[NOTE] {told}.")
 
     @staticmethod
     def _warn(outcome: Outcome) -> None:

@@ -10,7 +10,9 @@ from training.checkpoints.history import EpochMetrics, History, Standing
 from training.checkpoints.record import CheckpointRecord
 from training.planning.learning_rate import rate_text
 from training.planning.plan import Plan, Start
+from training.planning.save_cost import COST_KEY, SaveCost, cost_text, seconds_text
 from training.runs.directory import version_number
+from training.runs.mirror_place import mirror_text
 from training.settings.changes import Change
 from training.settings.options import Options
 from training.settings.tasks import Figure
@@ -33,6 +35,9 @@ def plan_text(plan: Plan) -> str:
             f"  logs:        {plan.run.logs_folder}",
             f"  config:      {plan.run.config}{copied}",
         ]
+        if plan.options.mirror:
+            lines += [f"  mirrored to: {mirror_text(plan.run.folder, Path(plan.options.mirror))}"]
+        lines += [f"  saves:       {saves}"] if (saves := saves_text(plan)) else []
     lines += [f"  note:        {note}" for note in plan.notes]
     return lines_text(lines)
 
@@ -59,6 +64,17 @@ def _what(plan: Plan) -> str:
         case Start.REACHED:
             assert plan.checkpoint is not None
             return f"nothing to train: {plan.checkpoint.path} has completed {_epochs(plan.checkpoint.epoch)}"
+
+
+def saves_text(plan: Plan) -> str:
+    """Say what --max_lost bounds, and what that costs as far as saves of the run were measured; "" without it."""
+    if plan.options.max_lost is None:
+        return ""
+    held = f"at most {seconds_text(plan.options.max_lost)} of work are lost (--max_lost)"
+    cost = SaveCost.from_dict(plan.checkpoint.metadata.get(COST_KEY)) if plan.checkpoint else None
+    if cost is None or plan.checkpoint is None:
+        return f"{held}; what that costs is said after the first save"
+    return f"{held}: {cost_text(plan.options.max_lost - cost.seconds, cost, plan.checkpoint.bytes_on_disk)}"
 
 
 def reached_text(plan: Plan) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 
 from models.names import TYPES_WITH_SETTING
@@ -13,9 +14,11 @@ from training.checkpoints.verified_file import VerifiedFile
 from training.runs.directory import RunDirectory
 from training.runs.experiments import find_experiment
 from training.runs.finding import find_source, what_is_in
+from training.runs.mirror_place import refuse_bad_mirror
 from training.runs.move_journal import read_move_journal
 from training.runs.own_folder import NearRun, Wanted, changes_to, find_run, kept_folder
 from training.runs.survey import Candidates, RunFolder, find_latest_usable, survey_folder
+from training.runs.untrained import is_untrained
 from training.settings.identity import LENGTH, UNLESS_TYPED, run_name, untyped
 from training.settings.options import Options
 from training.settings.requests import AutoResume, Resume, Train
@@ -33,8 +36,8 @@ class Facts:
     checkpoint. `other_length` is the latest usable checkpoint of the same run of another length, and `similar` are runs
     that differ in little. For an experiment `run` is one of its versions: one that is there, or, with `is_new_version`,
     the next, whose folder does not exist. `passed_versions` are newer ones that hold no checkpoint, and `similar` those
-    of other settings. `opened` is the one file of these that would be loaded:
-    `source`, or a usable candidate.
+    of other settings. `is_left_over` says that `run` is what a start left that ended before anything was saved.
+    `opened` is the one file of these that would be loaded: `source`, or a usable candidate.
     """
 
     options: Options
@@ -46,6 +49,7 @@ class Facts:
     similar: tuple[NearRun, ...] = ()
     is_new_version: bool = False
     passed_versions: tuple[Path, ...] = ()
+    is_left_over: bool = False
     opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
 
 
@@ -56,8 +60,10 @@ def collect_facts(command: Train, lost: Sequence[UnusableFile] = ()) -> Facts:
     an interrupted move has still to take: training there could go on from what was to be left behind.
     """
     facts = _collected(command, lost)
+    if facts.options.mirror:
+        refuse_bad_mirror(facts.run.folder, Path(facts.options.mirror))
     read_move_journal(facts.run.folder)
-    return facts
+    return replace(facts, is_left_over=bool(facts.run.entries) and is_untrained(facts.run))
 
 
 def _collected(command: Train, lost: Sequence[UnusableFile]) -> Facts:
@@ -83,18 +89,22 @@ def _collected(command: Train, lost: Sequence[UnusableFile]) -> Facts:
 def _facts_of_run(
     options: Options, opened: VerifiedFile | None = None, *, naming: Options | None = None, goes_on: bool = False
 ) -> Facts:
-    """Find the run folder that the options name, or `naming`: for an experiment that of `opened` if it goes on, else a
-    new one."""
+    """Find the run folder that the options name, or `naming`: for an experiment that of `opened` if it goes on.
+
+    Else that is a new one: the next version, or the newest where nothing was trained in it.
+    """
     if options.experiment is None:
         source = opened.source if opened and goes_on else None
         kept = kept_folder(source, options) if isinstance(source, CheckpointRecord) else None
         folder = kept or RunDirectory.of(naming or options).folder
     else:
-        experiment = find_experiment(options.experiment)
+        experiment = find_experiment(options.experiment, options.mirror)
         own = experiment.folder_of(opened.path) if opened and goes_on else None
         if own is None:
-            new = RunFolder(experiment.next_folder)
-            return Facts(options, new, opened.source if opened else None, is_new_version=True, opened=opened)
+            left_over = experiment.left_over()
+            new = left_over or RunFolder(experiment.next_folder)
+            source = opened.source if opened else None
+            return Facts(options, new, source, is_new_version=not left_over, opened=opened)
         folder = own
     if opened and is_folder(folder) and folder.samefile(opened.path.parent):  # however --model_path was typed
         opened = opened.named(folder / opened.path.name)
@@ -158,10 +168,14 @@ def _facts_for_auto_resume(command: AutoResume, lost: Sequence[UnusableFile]) ->
 def _naming(command: Train, options: Options, source: CheckpointRecord) -> Options:
     """Return the settings that name the folder of a run which goes on from `source` with `options`.
 
-    A count of batches a step that was not typed comes from the checkpoint; it is in the name if it was typed there.
+    What of UNLESS_TYPED was not typed comes from the checkpoint, and is in the name if it is in that of its folder.
     """
-    never_typed = run_name(untyped(source.options)) in [folder.name for folder in source.path.parents]
-    return untyped(options) if never_typed and UNLESS_TYPED not in command.given else options
+    folders = {folder.name for folder in source.path.parents}
+    for size in range(len(UNLESS_TYPED) + 1):
+        for shown in combinations(UNLESS_TYPED, size):
+            if run_name(untyped(source.options, but=shown)) in folders:
+                return untyped(options, but=command.given.union(shown))
+    return options
 
 
 def effective_options(command: Train, stored: Options) -> Options:
@@ -181,7 +195,7 @@ def _continued(command: Train, stored: Options, names: Set[str]) -> Options:
     too: a setting of the checkpoint's detector that the other one has no use for would be blamed instead.
     """
     if "model_type" in names and command.options.model_type != stored.model_type:
-        names = names | set(TYPES_WITH_SETTING)
+        names = names | set(TYPES_WITH_SETTING) | set(command.options.task.unused) | set(stored.task.unused)
     return stored.replaced(**{name: getattr(command.options, name) for name in names})
 
 

@@ -49,6 +49,7 @@ class Plan:
     in the run folder will hold. `undone` is what a killed process left to do although nothing is left to train, and
     `untrained` are settings that were asked for then and that the checkpoint was not trained with. `was_at` is where
     the run folder was when source was written in it, "" where it is there still or where that is not known.
+    `takes_over` says that the run folder and its logs are those of a start that ended before anything was saved.
     `opened` is the file of `source`, verified, to be loaded from. `accepts_changed_audio` says that the rest of an
     epoch may be trained on other audio than its beginning. `num_ranks` processes share the batches of a step.
     """
@@ -69,6 +70,7 @@ class Plan:
     untrained: tuple[Change, ...] = ()
     opened: VerifiedFile | None = field(default=None, repr=False, compare=False)
     was_at: str = ""
+    takes_over: bool = False
     accepts_changed_audio: bool = False
     num_ranks: int = 1
 
@@ -106,6 +108,7 @@ def decide(command: Train, facts: Facts, num_ranks: int = 1) -> Plan:
     plan = replace(plan, notes=(*plan.notes, *patience_notes(plan.options)))
     return replace(
         plan,
+        takes_over=facts.is_left_over,
         config=run_config(command, plan.options),
         opened=facts.opened if plan.source else None,
         accepts_changed_audio=isinstance(command, Resume | AutoResume) and command.accept_changed_audio,
@@ -126,7 +129,8 @@ def _decide_start(command: Train, facts: Facts) -> Plan:
 
 
 def _plan_new_run(facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
-    notes = [*notes, *_how_to_return_to(facts.run)]
+    entries = () if facts.is_left_over else facts.run.entries
+    notes = [*notes, *(_taking_over(facts) or _how_to_return_to(facts.run))]
     start = Start.FRESH
     if not facts.source and (far := _note_on_rate(facts.options)):
         notes += [far]
@@ -134,14 +138,13 @@ def _plan_new_run(facts: Facts, reason: str, notes: Sequence[str] = ()) -> Plan:
         start = Start.FROM_WEIGHTS
         reason = f"weights of {facts.source.path}, new optimizer ({reason})"
         notes += _architecture_notes(facts.source, facts.options)
-    entries = facts.run.entries
     return Plan(
         start,
         reason,
         facts.options,
         _directory(facts),
         facts.source,
-        entries,
+        facts.run.entries,
         entries,
         notes=tuple(notes),
         is_new_version=facts.is_new_version,
@@ -276,7 +279,8 @@ def _continue_from(source: CheckpointRecord, facts: Facts, reason: str, notes: S
         )
     notes = [*notes, *rate_notes(source, options)]
     elsewhere = source.path.parent != facts.run.folder
-    aside = entries_past(source, facts.run)
+    notes += _taking_over(facts)
+    aside = () if facts.is_left_over else entries_past(source, facts.run)
     if aside:
         damaged = {file.path for file in facts.candidates.passed_over}
         notes = [*notes, *_how_to_return_to(facts.run, damaged)]
@@ -340,8 +344,14 @@ def _architecture_notes(source: CheckpointRecord | WeightsFile, options: Options
     return [
         f"{source.path.name} was trained with --{change.name} {change.old}, this run has {change.new}"
         for change in changes
-        if SETTINGS[change.name].on_change is OnChange.REFUSED
+        if SETTINGS[change.name].on_change is OnChange.REFUSED and SETTINGS[change.name].group != "machine"
     ]
+
+
+def _taking_over(facts: Facts) -> list[str]:
+    if not facts.is_left_over:
+        return []
+    return [f"a start that ended before it saved anything left {facts.run.folder}: this one takes it over"]
 
 
 def _how_to_return_to(run: RunFolder, damaged: Container[Path] = ()) -> list[str]:

@@ -55,6 +55,11 @@ def refuse_breaking(changes: Sequence[Change], source: CheckpointRecord) -> None
                     f"weights: --fresh_start {with_path('--model_path', source.path)}. For a mean of epochs that are "
                     "kept there is --eval --average_checkpoints N"
                 )
+            case OnChange.REFUSED if change.name == "adam":
+                raise UserError(
+                    f"{told}: a run keeps the arithmetic that it began with; drop that flag, or start a new run from "
+                    f"the weights: --fresh_start {with_path('--model_path', source.path)}"
+                )
             case OnChange.REFUSED if change.name == "loss" and ONE_CLASS_LOSS not in (change.old, change.new):
                 raise UserError(
                     f"{told}: the epochs so far were validated by another measure; drop that flag, or start a new run "
@@ -62,7 +67,7 @@ def refuse_breaking(changes: Sequence[Change], source: CheckpointRecord) -> None
                 )
             case OnChange.REFUSED:
                 raise UserError(
-                    f"{told}: that is another detector, which these weights do not fit; "
+                    f"{told}: that is another {source.options.task.trains}, which these weights do not fit; "
                     f"drop --{change.name}, or start a new run with --fresh_start"
                 )
             case OnChange.BREAKS_EPOCH if source.is_mid_epoch:

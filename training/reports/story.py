@@ -33,7 +33,8 @@ class Story:
 
     `saved` is the record of the newest checkpoint on disk. `num_parameters` is None where it is unknown. `interrupted`
     says in words why the process that tells trains no more although the target is not reached, "" where it trains on
-    or has reached it. `checkpoints` and `audio_examples` give what is shown of a completed run.
+    or has reached it. `checkpoints` and `audio_examples` give what is shown of a completed run, and `asides` what else
+    is to be known of its saves: how long they take, and how its mirror stands.
     """
 
     options: Options
@@ -45,6 +46,7 @@ class Story:
     moment: Moment = Moment.ENDED
     checkpoints: Callable[[], Sequence[Path]] = tuple
     audio_examples: Callable[[], Sequence[AudioExample]] = tuple
+    asides: Callable[[], Sequence[str]] = tuple
 
     @property
     def num_drawn(self) -> int:

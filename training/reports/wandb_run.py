@@ -273,9 +273,10 @@ class WandbRun:
             examples = audio_examples()
         except StopAskedError:
             return
-        table = wandb.Table(columns=["utterance", "label", "score", "audio"])
+        measure = next((example.measure for example in examples), "score")
+        table = wandb.Table(columns=["utterance", "label", measure, "audio"])
         for example in examples:
-            caption = f"{example.name}, {example.label}, score {example.score:.3f}"
+            caption = f"{example.name}, {example.label}, {example.measure} {example.score:.3f}"
             audio = wandb.Audio(example.waveform, sample_rate=example.rate, caption=caption)
             table.add_data(example.name, example.label, example.score, audio)
         self._run.summary["validation_audio"] = table

@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.runs.directory import (
+    LOCK_NAME,
     LOGS_ROOT,
     OUTPUTS_ROOT,
     VERSIONS_NAME,
     is_version,
     version_number,
 )
+from training.runs.lock import is_let_go
+from training.runs.mirror_place import mirror_of
 from training.runs.own_folder import Wanted, find_run
 from training.runs.survey import RunFolder, holds_checkpoints, survey_folder, versions_in
+from training.runs.untrained import is_untrained
 from training.settings.options import Options
 from utils.folders import is_folder, readable_names_in
 
@@ -39,12 +43,23 @@ class Experiment:
         surveyed = (survey_folder(folder) for folder in self.folders)
         return next((run for run in surveyed if run.all_checkpoints or run.unusable), None)
 
+    def left_over(self) -> RunFolder | None:
+        """Return the newest version if a start left it that ended before anything was saved; None where none did."""
+        newest = next(iter(self.folders), None)
+        number = version_number(self.next_folder.name)
+        if newest is None or number is None or newest.name != f"version_{number - 1}":
+            return None
+        run = survey_folder(newest)
+        return run if is_let_go(newest / LOCK_NAME) and is_untrained(run) else None
 
-def find_experiment(name: str) -> Experiment:
-    """Look which versions of an experiment there are."""
+
+def find_experiment(name: str, mirror: str | None = None) -> Experiment:
+    """Look which versions of an experiment there are; a number that its mirror has is taken, too."""
     root = OUTPUTS_ROOT / name / VERSIONS_NAME
     numbers = versions_in(root)
     taken = numbers | versions_in(OUTPUTS_ROOT / name / LOGS_ROOT.name)
+    if mirror:
+        taken |= versions_in(mirror_of(root / "version_0", Path(mirror)).parent)
     found = (root / f"version_{number}" for number in sorted(numbers, reverse=True))
     return Experiment(
         tuple(folder for folder in found if is_folder(folder)), root / f"version_{max(taken, default=-1) + 1}"

@@ -15,7 +15,7 @@ from typing import Self
 from utils.atomic_files import make_folder
 from utils.console import say
 from utils.errors import UserError
-from utils.regular_files import open_to_append
+from utils.regular_files import open_regular, open_to_append
 from utils.terminal_text import printable
 
 _MOST_BYTES = 1000
@@ -154,6 +154,19 @@ def held_if_free(path: Path) -> Iterator[bool]:
     finally:
         with suppress(OSError):
             file.close()
+
+
+def is_let_go(path: Path) -> bool:
+    """Whether a lock file is there that no process holds; changes nothing. Not for a lock of this process.
+
+    False too where that cannot be known.
+    """
+    try:
+        with open_regular(path) as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _own_name() -> str:

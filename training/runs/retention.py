@@ -16,6 +16,8 @@ from training.settings.name_template import reserved_names
 from training.settings.options import Options
 
 _DEFAULT_LAST_STEPS = 5
+LAST_BY_TIME = 2
+"""How many of the saves that only the clock asked for stay, apart from what the flags keep."""
 
 
 @dataclass(frozen=True)
@@ -101,19 +103,22 @@ def retained(
     ordered = sorted(records, key=_age)
     furthest = ordered[-1].position if ordered else None
     epochs = [record for record in ordered if record.kind is Kind.EPOCH]
-    steps = _without_twins(record for record in ordered if record.kind is Kind.STEP)
+    by_time = [record for record in ordered if record.kind is Kind.STEP and record.saved_by_time]
+    steps = _without_twins(record for record in ordered if record.kind is Kind.STEP and not record.saved_by_time)
     last_epochs = {record.path for record in epochs[max(0, len(epochs) - policy.last_epochs) :]}
     last_steps = {record.path for record in steps[-policy.last_steps :]}
+    last_by_time = {record.path for record in by_time[-LAST_BY_TIME:]}
 
     def reason(record: CheckpointRecord) -> str:
         is_epoch = record.kind is Kind.EPOCH
         rules = (
-            (record.position == furthest and (is_epoch or record in steps), "the furthest"),
+            (record.position == furthest and (is_epoch or record in steps or record in by_time), "the furthest"),
             (is_epoch and best is not None and record.epoch == best.epoch, "the best epoch"),
             (is_epoch and record.epoch in policy.milestones, "a milestone"),
             (is_epoch and _is_multiple(record.epoch, policy.epoch_stride), _stride_text(policy.save_freq)),
             (record.path in last_epochs, f"one of the last {policy.last_epochs} epochs"),
             (record.path in last_steps, f"one of the last {policy.last_steps} steps"),
+            (record.path in last_by_time, f"one of the last {LAST_BY_TIME} by time"),
         )
         return next((text for keeps, text in rules if keeps), "")
 

@@ -49,10 +49,12 @@ from torch.optim import Optimizer
 
 from training.checkpoints.record import CheckpointRecord
 from training.saving.background_copies import BackgroundCopies
+from training.saving.dead_disk import DeadDiskError, Patience
 from training.saving.kept_buffers import KeptBuffers, NoRoomError, bytes_to_keep, detach
 from training.saving.save_control import SaveControl
 from utils.console import say
-from utils.waiting import wait_until_done
+from utils.interruption import StopRequest
+from utils.waiting import NEVER, StopAskedError, wait_until_done
 
 Outcome = TypeVar("Outcome")
 Outcome_co = TypeVar("Outcome_co", covariant=True)
@@ -87,6 +89,10 @@ class Saver(Protocol[Outcome_co]):
 
     blocked: BlockedTime
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a save is under way, so that the next one would have to wait."""
+
     def prepare(self) -> None:
         """Get ready for the first save; may be called again."""
 
@@ -117,6 +123,11 @@ class DirectSaver(Generic[Outcome]):
         self._commit = commit
         self._outcome: Outcome | None = None
 
+    @property
+    def is_busy(self) -> bool:
+        """It never is."""
+        return False
+
     def prepare(self) -> None:
         """Nothing to do."""
 
@@ -145,15 +156,24 @@ class DirectSaver(Generic[Outcome]):
 class BackgroundSaver(Generic[Outcome]):
     """Saves in one thread of its own, from a copy of the state that is made while the loop goes on.
 
+    Every wait for a save raises DeadDiskError where `stop` is SIGTERM and the disk takes nothing.
+
     `deferred` returns the tensors that nothing but a fenced update changes; all others of a payload are copied in
     `begin`. Where there is no memory for the copy it says so once, and saves within `begin`. Pass `pinned` for a state
     on a GPU.
     """
 
-    def __init__(self, commit: Commit[Outcome], deferred: Callable[[], Iterable[Tensor]], pinned: bool = False) -> None:
+    def __init__(
+        self,
+        commit: Commit[Outcome],
+        deferred: Callable[[], Iterable[Tensor]],
+        pinned: bool = False,
+        stop: StopRequest = NEVER,
+    ) -> None:
         self.blocked = BlockedTime()
         self._commit = commit
         self._deferred = deferred
+        self._stop = stop
         self._buffers = KeptBuffers(pinned)
         self._writer = ThreadPoolExecutor(1, "saving")
         self._control = SaveControl()
@@ -161,6 +181,11 @@ class BackgroundSaver(Generic[Outcome]):
         self._copies: BackgroundCopies | None = None
         self._saving: Future[Outcome] | None = None
         self._has_said = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a save is under way."""
+        return self._saving is not None and not self._saving.done()
 
     def prepare(self) -> None:
         """Reserve the buffers, and touch them in the background; call it once the optimizers have their state."""
@@ -235,7 +260,13 @@ class BackgroundSaver(Generic[Outcome]):
         if self._saving is None:
             return None
         self._control.hurry()
-        wait_until_done(self._saving, lambda: "the disk to take a checkpoint; Ctrl-C twice gives that one up")
+        patience = Patience(self._stop, self._control)
+        try:
+            wait_until_done(
+                self._saving, lambda: "the disk to take a checkpoint; Ctrl-C twice gives that one up", patience
+            )
+        except StopAskedError:
+            raise DeadDiskError from None
         error = self._saving.exception()  # a Ctrl-C before this line leaves the save to `cancel`
         saving, self._saving = self._saving, None
         if error is not None:

@@ -7,8 +7,9 @@ writes, so it knows nothing of the state that trains on.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ class Outcome:
     """How one save ended: where the checkpoint is, or why it is on no disk (`refused`), and what else must be told.
 
     `furthest` is the checkpoint that is furthest in training of those that were saved. Both paths are names that
-    retention left: the user is told to go on from them.
+    retention left: the user is told to go on from them. `durable_at` is when the checkpoint was on disk, in seconds of
+    time.monotonic, None where it is not, with its size, and `cpu_seconds` the processor time that all of it took.
     """
 
     record: CheckpointRecord
@@ -40,6 +42,9 @@ class Outcome:
     refused: str = ""
     warnings: tuple[str, ...] = ()
     furthest: Path | None = None
+    durable_at: float | None = None
+    bytes_on_disk: int = 0
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +81,9 @@ class Committer:
         """
         if self._refused and not self._refused.control.keeps_payload:
             self._refused = None
+        began = time.thread_time()
         outcome = self._commit(payload, record, control)
+        outcome = replace(outcome, cpu_seconds=time.thread_time() - began)
         waiting = self._refused.record if self._refused else None
         if record.kind is Kind.EPOCH and record.best == record.last and not _is_better(waiting, record):
             self._refused = self._kept(payload, record, control) if outcome.refused else None
@@ -113,6 +120,7 @@ class Committer:
             path = self.store.save(payload, record, control.check)
         except CannotSaveError as error:
             return Outcome(record, None, str(error), furthest=self._furthest[0] if self._furthest else None)
+        durable_at, size = time.monotonic(), path.stat().st_size
         self._warnings = [note] if note else []
         if note:
             self._best_is_stale = True
@@ -121,7 +129,8 @@ class Committer:
             self._furthest = path, record
         self._follow(path, record, payload, control)
         furthest = self._name_kept(self._furthest[0])
-        return Outcome(record, self._name_kept(path), warnings=tuple(self._warnings), furthest=furthest)
+        kept = self._name_kept(path)
+        return Outcome(record, kept, "", tuple(self._warnings), furthest, durable_at, size)
 
     def _name_kept(self, path: Path) -> Path:
         """Return a name that a durable checkpoint still has: its own, or, with --save_best_only, the last or best."""

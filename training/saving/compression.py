@@ -33,9 +33,10 @@ _METHOD_AT = 8  # of the first entry, in its local header at the start of the fi
 def files_to_compress(records: Iterable[CheckpointRecord], lineage: Lineage, after: int) -> list[Path]:
     """Return the files of this run with at least `after` newer ones of their kind, oldest first.
 
+    Saves by time are none of them: they go when two newer ones are there.
     Whether a file is compressed already, or has a second name, is for `compress_file` to find out.
     """
-    own = own_records(records, lineage)
+    own = [record for record in own_records(records, lineage) if not record.saved_by_time]
     old = {r.path for kind in (Kind.EPOCH, Kind.STEP) for r in [r for r in own if r.kind is kind][:-after]}
     return [record.path for record in own if record.path in old]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 
 
 class SaveCancelledError(OSError):
@@ -23,6 +24,7 @@ class AwaitedError(OSError):
 class SaveControl:
     """The messages from the loop's thread to the one that saves.
 
+    `heard_at_s` is when the save last began to write something, by the clock of time.monotonic.
     `keeps_payload` is true while the payload of the save stays as it is: one that training goes on to change never
     does, and a copy does until its memory is needed again.
 
@@ -37,6 +39,7 @@ class SaveControl:
 
     def __init__(self, *, keeps_payload: bool = False) -> None:
         self.keeps_payload = keeps_payload
+        self.heard_at_s = time.monotonic()
         self._cancelled = threading.Event()
         self._awaited = threading.Event()
 
@@ -50,6 +53,7 @@ class SaveControl:
 
     def check(self) -> None:
         """Raise SaveCancelledError if the save is not wanted any more; to be called before each write."""
+        self.heard_at_s = time.monotonic()
         if self._cancelled.is_set():
             raise SaveCancelledError
 

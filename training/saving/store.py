@@ -30,7 +30,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import torch
 
@@ -48,6 +48,7 @@ from training.checkpoints.frozen_weights import FrozenWeights, made_whole, with_
 from training.checkpoints.history import EpochMetrics
 from training.checkpoints.record import FORMAT, REQUIRED_KEYS, CheckpointRecord, Kind, examine, record_from_dict
 from training.checkpoints.sealed_file import BAD_ENTRY, broken_seal, read_record, write_sealed
+from training.checkpoints.torch_archive import save_archive
 from training.checkpoints.verified_file import NoLongerReadableError, VerifiedFile, verify
 from training.checkpoints.verified_load import first_line, load_verified
 from training.runs.directory import RunDirectory
@@ -57,6 +58,7 @@ from training.runs.survey import checkpoint_files
 from training.saving.room import lack_of_room
 from utils.atomic_files import atomic_write, disk_error_behind, link_or_copy
 from utils.errors import UserError
+from utils.streamed_file import StreamedFile
 
 Check = Callable[[], None]
 # What torch, zipfile, json and the disk raise between the first byte and the name.
@@ -234,31 +236,13 @@ def _write(path: Path, payload: Mapping[str, Any], record: dict[str, Any], check
     if lack:
         raise _cannot_save(path, lack)
 
-    def write(writer: Any) -> None:
-        torch.save(dict(payload), cast(IO[bytes], _CheckingWriter(writer, check)))  # it needs these two methods only
-
     try:
-        with atomic_write(path) as file:
-            write_sealed(file, write, record)
+        with atomic_write(path) as file, StreamedFile(file, check) as streamed:
+            write_sealed(streamed, lambda writer: save_archive(dict(payload), writer), record)
     except _WRITING_FAILED as error:  # whatever it is, the name is not given, and the state can be saved again
         cause = disk_error_behind(error)
         reason = (cause.strerror or cause) if cause else f"{type(error).__name__}: {first_line(error)}"
         raise _cannot_save(path, reason) from error
-
-
-class _CheckingWriter:
-    """Passes writes on, and calls `check` before each."""
-
-    def __init__(self, file: Any, check: Callable[[], None]) -> None:
-        self._file = file
-        self._check = check
-
-    def write(self, data: Any) -> int:
-        self._check()
-        return int(self._file.write(data))
-
-    def flush(self) -> None:
-        self._file.flush()
 
 
 def _require_plain(value: Any, name: str) -> None:

@@ -166,7 +166,8 @@ def _export(line: _Line) -> Export:
 
 def _check_data(line: _Line) -> CheckData:
     options, path = line.options, line.behind
-    if path is not None and "database_path" in line.typed:
+    is_typed = "database_path" in line.typed
+    if path is not None and is_typed and os.path.realpath(path) != os.path.realpath(options.database_path):
         raise UserError(
             f"--check_data {path} and --database_path {options.database_path} both name a corpus: pass one of them",
             EXIT_USAGE,

@@ -1,9 +1,11 @@
 """Which settings tell one run from another, and the name that they give its folder.
 
-The name has eight settings and the comment, as documented; every other setting that changes what is computed and has
-not its default stands between them, as `seed2`. So two runs that give different results have different names. What is
-never in it: the data, whose identity is the content of the protocols, --patience, and a count of --accumulate_steps
-that was not typed (its default depends on the number of processes, which changes nothing).
+The name begins with some settings, eight for a detector, and ends with the comment, as documented; every other setting
+that changes what is computed and has not its default stands between them, as `seed2`. So two runs that give different
+results have different names. What is never in it: the data, whose identity is the content of the protocols, --patience,
+and a count of --accumulate_steps that was not typed (its default depends on the number of processes, which changes
+nothing). Nor do --accumulate_steps and --adam tell runs apart where they were not typed: a run goes on with those that
+it has.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import re
 import urllib.parse
-from collections.abc import Set
+from collections.abc import Collection, Set
+from string import Formatter
 from typing import Any
 
 from training.settings.changes import Change, every_change
@@ -20,10 +23,9 @@ from training.settings.setting import OnChange
 
 LENGTH = "num_epochs"
 """In the name, but a run of one length goes on as one of another length."""
-_IN_EVERY_NAME = ("model_type", "track", "loss", LENGTH, "batch_size", "lr", "group_size", "use_contrastive")
 _NEVER = ("patience",)
-UNLESS_TYPED = "accumulate_steps"
-"""In the name only if it was typed: its default depends on the number of processes, which changes nothing."""
+UNLESS_TYPED = ("accumulate_steps", "adam")
+"""In the name only if they were typed: one follows the number of processes by default, and a run keeps the other."""
 _MOST_BYTES = 150  # without the comment, which has up to 100: a file system takes 255
 _ESCAPE = "comment-"
 
@@ -46,6 +48,8 @@ def run_name(options: Options) -> str:
     'g3_heatmap_DF_CCE_100_16_0.001_group3_contrastiveFalse_exp1'
     >>> run_name(Options(crop="random", seed=2, comment="exp1"))
     'g3_heatmap_DF_CCE_100_16_1e-06_group3_contrastiveFalse_croprandom_seed2_exp1'
+    >>> run_name(Options(model_type="hifigan", vocoder_size="small"))
+    'hifigan_small_100_16_0.0002'
     """
     shown = [name for name in SETTINGS if _is_shown(name, options)]
     parts = [f"{name}{_text(name, getattr(options, name))}" for name in shown]
@@ -73,13 +77,13 @@ def possible_names(options: Options) -> tuple[str, ...]:
     return run_name(options), run_name(untyped(options)), former_name(options)
 
 
-def untyped(options: Options) -> Options:
-    """Return the settings that name a run whose count of batches a step was not typed.
+def untyped(options: Options, but: Collection[str] = ()) -> Options:
+    """Return the settings that name a run of whose UNLESS_TYPED only those in `but` were typed.
 
     >>> run_name(untyped(Options(accumulate_steps=4))) == run_name(Options())
     True
     """
-    return options.replaced(**{UNLESS_TYPED: options.default_of(UNLESS_TYPED)})
+    return options.replaced(**{name: options.default_of(name) for name in UNLESS_TYPED if name not in but})
 
 
 def differences(found: Options, asked: Options, given: Set[str]) -> tuple[Change, ...]:
@@ -87,28 +91,26 @@ def differences(found: Options, asked: Options, given: Set[str]) -> tuple[Change
     return tuple(
         change
         for change in every_change(found, asked)
-        if tells_runs_apart(change.name) and (change.name != UNLESS_TYPED or UNLESS_TYPED in given)
+        if tells_runs_apart(change.name) and (change.name not in UNLESS_TYPED or change.name in given)
     )
 
 
 def _is_shown(name: str, options: Options) -> bool:
-    if not tells_runs_apart(name) or name in _IN_EVERY_NAME:
+    if not tells_runs_apart(name) or name in _in_every_name(options):
         return False
     return bool(getattr(options, name) != options.default_of(name))
 
 
+def _in_every_name(options: Options) -> list[str]:
+    """Return the settings that the names of a task's runs begin with."""
+    return [name for _, name, _, _ in Formatter().parse(options.task.begins) if name]
+
+
 def _beginning(options: Options) -> str:
-    parts = [
-        options.model_type,
-        options.track,
-        options.loss,
-        str(options.num_epochs),
-        str(options.batch_size),
-        _text("lr", options.lr),
-        f"group{options.group_size}",
-        f"contrastive{options.use_contrastive}",
-    ]
-    return "_".join(parts)
+    """Return the values of those settings, words as they are."""
+    values = {name: getattr(options, name) for name in _in_every_name(options)}
+    texts = {name: value if isinstance(value, str) else _text(name, value) for name, value in values.items()}
+    return options.task.begins.format(**texts)
 
 
 def _suffix(comment: str | None) -> str:
@@ -147,7 +149,7 @@ def _reads_as_a_setting(comment: str, options: Options, after: str | None) -> bo
         return True
     names = list(SETTINGS)
     later = names[names.index(after) + 1 :] if after else names
-    could_be = [name for name in later if tells_runs_apart(name) and name not in _IN_EVERY_NAME]
+    could_be = [name for name in later if tells_runs_apart(name) and name not in _in_every_name(options)]
     return any(comment.startswith(name) and _is_a_value(name, comment, options) for name in could_be)
 
 

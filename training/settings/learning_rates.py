@@ -36,6 +36,7 @@ RATES: Mapping[str, Rate] = {
     "aasist_l": Rate(1e-4, "published (arXiv 2110.01200)"),
     "lcnn": Rate(3e-4, "published (asvspoof-challenge/2021, DF/Baseline-LFCC-LCNN)"),
     "spectrogram_resnet18": Rate(1e-3, _OURS),
+    "hifigan": Rate(2e-4, "published (arXiv 2010.05646)"),
     "spectrogram_swin": Rate(1e-3, "of spectrogram_resnet18; none is published, and none was measured"),
 }
 _FROM_RANDOM = Rate(1e-3, "which layers with random weights took in the runs of this program")

@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from models.names import COMPACT, FRONT_END_TYPES, MODEL_TYPES, TEMPORAL_BIASES, TYPES_WITH_SETTING, XLS_R_300M
+from models.names import (
+    COMPACT,
+    FRONT_END_TYPES,
+    MODEL_TYPES,
+    TEMPORAL_BIASES,
+    TYPES_WITH_SETTING,
+    VOCODER_SIZES,
+    XLS_R_300M,
+)
 from training.settings.data import DEMO_DATABASE, DataSettings
 from training.settings.learning_rates import RATE_OF_DETECTOR, default_rate
 from training.settings.name_template import NameTemplate
@@ -47,8 +55,16 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
         "detector",
         OnChange.REFUSED,
         "detector: g3_heatmap, sls or ssl_mean, on a self-supervised front-end; aasist or aasist_l, on the waveform; "
-        "lcnn, on cepstra (LFCC); spectrogram_resnet18 or spectrogram_swin, on mel spectra",
+        "lcnn, on cepstra (LFCC); spectrogram_resnet18 or spectrogram_swin, on mel spectra. Or hifigan, a "
+        "vocoder: from mel spectra to speech, trained on the bona fide utterances",
         choices=MODEL_TYPES,
+    )
+    vocoder_size: str = setting(
+        "V1",
+        "detector",
+        OnChange.REFUSED,
+        "hifigan: V1, V2 or V3, as published, for GPUs, or small, which trains on two CPU cores",
+        choices=VOCODER_SIZES,
     )
     ssl_model: str = setting(
         "",
@@ -88,6 +104,14 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
         "fp32, or bf16: bfloat16 autocast with fp32 weights",
         choices=("fp32", "bf16"),
     )
+    adam: str = setting(
+        "fused",
+        "machine",
+        OnChange.REFUSED,
+        "how Adam's update is computed: fused, some four times as fast on a CPU, or plain, as runs of earlier versions "
+        "do; the last bits differ, so a run keeps the one that it began with",
+        choices=("fused", "plain"),
+    )
     device: str = setting("auto", "machine", OnChange.FREE, "auto (a GPU if there is one), cpu, cuda or cuda:N")
     num_workers: int = setting(
         2, "machine", OnChange.FREE, "processes that read audio; the results do not depend on it", at_least=0
@@ -98,6 +122,22 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
         OnChange.FREE,
         "save a checkpoint every N steps, in the middle of an epoch too; 0: only after epochs and when stopped",
         at_least=0,
+    )
+    max_lost: float | None = setting(
+        None,
+        "saving",
+        OnChange.FREE,
+        "save so often that a SIGKILL costs at most so much work, such as 60s, 5m or 1h (default: beside the other "
+        "saves one after ten minutes, or after as long as makes it cost 1 % of training; none with --save_interval 0)",
+        above=0,
+        is_time=True,
+    )
+    mirror: str | None = setting(
+        None,
+        "saving",
+        OnChange.FREE,
+        "copy every checkpoint that is kept into a second place, such as a folder on another disk or a network mount; "
+        "with --auto_resume the newer of both places is gone on from (default: none)",
     )
     val_interval: int = setting(
         0,
@@ -237,6 +277,14 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
                 f"{self.model_type} has no use for it: drop --{option.name}, or pass --model_type {types[0]}",
                 EXIT_USAGE,
             )
+        for name in self.task.unused:
+            value = getattr(self, name)
+            value = tuple(value) if isinstance(value, list) else value  # where it was JSON
+            if value not in (_DECLARED_DEFAULTS[name], self.default_of(name)):
+                raise UserError(
+                    f"--{name} is for detectors, and --model_type {self.model_type} has no use for it: drop --{name}",
+                    EXIT_USAGE,
+                )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain Python values, for the checkpoint, JSON and YAML."""
@@ -308,12 +356,18 @@ def _is_of(value: Any, kind: type) -> bool:
     return type(value) is kind or (kind is float and type(value) is int and value.bit_length() < 1024)
 
 
+_BEFORE_IT_EXISTED = {"adam": "plain"}
+
+
 def options_from_record(stored: Mapping[str, Any]) -> Options:
-    """Rebuild the options of a checkpoint; a setting that did not exist yet when it was saved has its default."""
+    """Rebuild the options of a checkpoint.
+
+    A setting that did not exist yet when it was saved has the value of that time, which is its default but for --adam.
+    """
     unknown = sorted(set(stored) - set(SETTINGS))
     if unknown:
         raise UserError(
             f"the checkpoint has settings this version does not know ({', '.join(unknown)}): "
             "it was written by a newer bonafide, update this one"
         )
-    return Options(**stored)
+    return Options(**(_BEFORE_IT_EXISTED | dict(stored)))

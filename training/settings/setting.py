@@ -33,11 +33,26 @@ class Setting:
     above: float = -math.inf
     at_least: float = -math.inf
     at_most: float = math.inf
+    is_time: bool = False  # in seconds, which may be typed as 60s, 5m or 1h
 
 
 def setting(default: Any, group: str, on_change: OnChange, text: str, **limits: Any) -> Any:
     """Declare one field of Options."""
     return field(default=default, metadata={"setting": Setting(group, text, on_change, **limits)})
+
+
+_SECONDS_OF = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds_in(text: str) -> float:
+    """Return a time in seconds, of text such as 90, 60s, 5m or 1h; raises ValueError.
+
+    >>> seconds_in("90"), seconds_in("5m"), seconds_in("1.5h")
+    (90.0, 300.0, 5400.0)
+    """
+    number = text.strip()
+    unit = _SECONDS_OF.get(number[-1:])
+    return float(number[:-1]) * unit if unit else float(number)
 
 
 def check_value(name: str, value: Any, declared: Setting) -> None:

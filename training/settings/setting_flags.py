@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from training.settings.options import SETTINGS, part_type, setting_type
-from training.settings.setting import Setting
+from training.settings.setting import Setting, seconds_in
 
 _Number = TypeVar("_Number", int, float)
 
@@ -26,7 +26,9 @@ def add_setting(group: argparse._ArgumentGroup, option: dataclasses.Field[Any]) 
     choices = declared.choices or None
     metavar = None if choices else {int: "N", float: "X", str: "TEXT", tuple: "N,N"}[kind]
     read: Any = kind
-    if kind is tuple and part_type(option.name) is int:
+    if declared.is_time:
+        metavar, read = "TIME", a_time
+    elif kind is tuple and part_type(option.name) is int:
         read = whole_numbers
     elif kind is tuple and part_type(option.name) is str:
         metavar, read = "TEXT,TEXT", words
@@ -35,6 +37,18 @@ def add_setting(group: argparse._ArgumentGroup, option: dataclasses.Field[Any]) 
     if len(",".join(declared.choices)) > WIDEST_CHOICES:
         metavar = "NAME"  # the help tells them
     group.add_argument(f"--{option.name}", type=read, choices=choices, metavar=metavar, help=_help(option, declared))
+
+
+def a_time(text: str) -> float:
+    """Read a time in seconds.
+
+    >>> a_time("5m")
+    300.0
+    """
+    try:
+        return seconds_in(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a time such as 60s, 5m or 1h, found {text!r}") from error
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
+from training.settings.rawboost import RawBoostSettings
+from training.settings.recipe import RecipeSettings
 from utils.stored_values import Check, is_count, is_number, is_word, optional, require
 
 
@@ -164,16 +166,26 @@ class Figures:
         return cls(found)
 
 
+_DETECTOR_BEGINS = (
+    "{model_type}_{track}_{loss}_{num_epochs}_{batch_size}_{lr}_group{group_size}_contrastive{use_contrastive}"
+)
+
+
 @dataclass(frozen=True)
 class TaskDescription:
     """What is known of a task before it is loaded.
 
-    `refuses` says of a verb's flag why it makes no sense for what this task trains. With `own_schedule` its learning
-    rate follows other rules than those of --scheduler, which planning does not know.
+    `trains` is what it trains, in a word. `begins` says how the name of a run's folder begins: a format string with
+    names of settings. `refuses` says of a verb's flag why it makes no sense for what this task trains, and `unused` are
+    the settings that it has no use for. With `own_schedule` its learning rate follows other rules than those of
+    --scheduler, which planning does not know.
     """
 
     name: str
     figures: Figures
+    trains: str = "detector"
+    begins: str = _DETECTOR_BEGINS
+    unused: tuple[str, ...] = ()
     refuses: Mapping[str, str] = field(default_factory=dict)
     own_schedule: bool = False
 
@@ -222,7 +234,29 @@ DETECTION = TaskDescription(
 """A speech deepfake detector. Its validation EER on ASVspoof 2019 LA is near 0 for large models from the first epoch
 on, so ties are the rule, and the loss breaks them."""
 
-TASK_OF_MODEL: dict[str, TaskDescription] = {}
+_USED_OF_RECIPE = ("batch_size", "accumulate_steps", "num_epochs", "patience", "lr", "clip_grad_norm", "seed")
+VOCODER = TaskDescription(
+    "vocoder",
+    Figures(
+        (
+            Figure("train", "discriminator", "discriminator loss", chart="Loss", floor=0.0),
+            Figure("train", "generator", "generator loss", chart="Generator loss", floor=0.0),
+            Figure("train", "mel", "mel distance", chart="Mel distance", floor=0.0),
+            Figure("val", "mel", "mel distance", rank=1, listed=True, chart="Mel distance", floor=0.0),
+        )
+    ),
+    trains="vocoder",
+    begins="{model_type}_{vocoder_size}_{num_epochs}_{batch_size}_{lr}",
+    unused=(
+        *("track", "crop", "precision", *(one.name for one in fields(RawBoostSettings))),
+        *(one.name for one in fields(RecipeSettings) if one.name not in _USED_OF_RECIPE),
+    ),
+    refuses={"--score": "a vocoder makes speech and judges none: pass a detector"},
+    own_schedule=True,
+)
+"""A HiFi-GAN vocoder. The mel distance is the mean absolute difference of the natural logarithms in 80 mel bands."""
+
+TASK_OF_MODEL: dict[str, TaskDescription] = {"hifigan": VOCODER}
 """What trains a --model_type, where that is not a detector."""
 
 

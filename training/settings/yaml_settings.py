@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from training.settings.nearest_name import nearest_name
 from training.settings.options import SETTINGS, part_type, setting_type, wrong_type
+from training.settings.setting import seconds_in
 from training.settings.wandb import MODES
 from utils.errors import EXIT_USAGE, UserError
 from utils.regular_files import read_regular
@@ -161,7 +162,8 @@ class _Reader:
         kind = setting_type(name)
         if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
             with contextlib.suppress(ValueError, OverflowError):  # what is no number is refused below
-                value = float(value)  # YAML 1.1 reads 1e-6 as text
+                text = str(value)  # YAML 1.1 reads 1e-6 as text
+                value = seconds_in(text) if SETTINGS[name].is_time else float(value)
         if kind is tuple and value is None and part_type(name) is str:
             value = []
         if must_be := wrong_type(name, value):

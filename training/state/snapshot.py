@@ -36,10 +36,13 @@ class RunFacts:
     place: str = ""
 
 
-def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[str, Any], CheckpointRecord]:
+def take_snapshot(
+    state: TrainState, facts: RunFacts, kind: Kind, saving: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], CheckpointRecord]:
     """Return the payload and the record of the state as it is now; the payload's tensors are the live ones.
 
-    It takes as long whatever the run's past: the lists of that are `Appended`, and the store writes them out.
+    `saving` is what its metadata say of the save itself. It takes as long whatever the run's past: the lists of that
+    are `Appended`, and the store writes them out.
     """
     settings, history = facts.options.as_dict(), state.history
     metadata = {
@@ -49,6 +52,7 @@ def take_snapshot(state: TrainState, facts: RunFacts, kind: Kind) -> tuple[dict[
         "num_parameters": state.num_parameters,
         "training_seconds": state.history.training_seconds,
         **(state.wandb.as_dict() if state.wandb else {}),
+        **(saving or {}),
     }
     record = CheckpointRecord(
         path=Path(),

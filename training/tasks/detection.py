@@ -64,10 +64,12 @@ class DetectionTask(Task):
         return Built({"model": detector}, {"front_end_config": dict(detector.front_end_config)}, remark=remark)
 
     def optimizers(self, networks: Networks) -> dict[str, Optimizer]:
-        """Return Adam over all parameters."""
+        """Return Adam over all parameters; `plain` leaves it to torch how it loops over them."""
         options = self.options
         parameters = networks["model"].parameters()
-        return {"optimizer": torch.optim.Adam(parameters, lr=options.lr, weight_decay=options.weight_decay)}
+        fused = True if options.adam == "fused" else None
+        adam = torch.optim.Adam(parameters, lr=options.lr, weight_decay=options.weight_decay, fused=fused)
+        return {"optimizer": adam}
 
     def schedules(self, optimizers: Mapping[str, Optimizer], total_steps: int) -> dict[str, LRScheduler]:
         """Return the schedule of --scheduler."""

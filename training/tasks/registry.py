@@ -7,11 +7,15 @@ from collections.abc import Callable
 import torch
 
 from training.settings.options import Options
-from training.settings.tasks import DETECTION
+from training.settings.tasks import DETECTION, VOCODER
 from training.tasks.detection import DetectionTask
 from training.tasks.task import Task
+from training.tasks.vocoder import VocoderTask
 
-TASKS: dict[str, Callable[[Options, torch.device], Task]] = {DETECTION.name: DetectionTask}
+TASKS: dict[str, Callable[[Options, torch.device], Task]] = {
+    DETECTION.name: DetectionTask,
+    VOCODER.name: VocoderTask,
+}
 """How a task is made, by the name in its description."""
 
 

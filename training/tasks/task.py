@@ -91,16 +91,28 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class AudioExample:
-    """An exhibit: an utterance (samples,) float32 at `rate` Hz, what it is, and what was made of it, in words."""
+    """An exhibit: an utterance (samples,) float32 at `rate` Hz, what it is, and a figure of it.
+
+    `measure` says which figure `score` is.
+    """
 
     name: str
     label: str
     score: float
     waveform: Any
     rate: int
+    measure: str = "score"
 
 
-Exhibit = Scores
+@dataclass(frozen=True, eq=False)
+class Spectrogram:
+    """An exhibit: `bands` (bands, frames), the logarithms of an utterance's mel bands, the lowest first."""
+
+    title: str
+    bands: Tensor
+
+
+Exhibit = Scores | Spectrogram
 """What the run page shows beside figures; a task returns any number of them."""
 
 
@@ -159,9 +171,16 @@ class Task(ABC):
     def schedules(self, optimizers: Mapping[str, Optimizer], total_steps: int) -> dict[str, LRScheduler]:
         """Return the schedules by their names in `phases`, for a run that will have made `total_steps`."""
 
+    def heard(self, part: CorpusPart) -> CorpusPart:
+        """Return what of a part is trained on, or validated on; raises UserError where there is none."""
+        return part
+
     @abstractmethod
     def batches(self, corpus: Corpus, train: CorpusPart) -> tuple[TrainingBatches, ValidationBatches]:
-        """Return what is trained on, of the part `train`, and what is validated on, of the corpus."""
+        """Return what is trained on, of the part `train`, and what is validated on, of the corpus.
+
+        Both hold only what is `heard`.
+        """
 
     @abstractmethod
     def loss(self, state: TrainState, batch: Batch, step: Step) -> Loss:

@@ -34,6 +34,8 @@ _UNKNOWN_FRAMES = 2**62
 _MOST_PER_BYTE = 64
 """Samples of one channel: what Opus makes of a byte at 6 kbit/s. Only silence is packed closer."""
 _PADDING_BYTES = 4096
+_LARGEST_SAMPLE = 2.0**32
+"""Floats in the scale of integers of 32 bits end at half of it. One of 1e30 would make any training diverge."""
 # Whatever a decoder or the library around it was seen to raise for a file that is damaged or made to harm.
 _RAISED = (
     soundfile.SoundFileError,
@@ -113,8 +115,9 @@ class AudioFile:
     def blocks(self, frames: int = BLOCK_SAMPLES) -> Iterator[Samples]:
         """Yield `(frames, channels)` float32 each, full scale 1, fewer at the end; fewer for many channels.
 
-        Raises UnreadableAudioError for what cannot be decoded, for a sample that is NaN or infinite, and at the end
-        for a file that holds none, or a FLAC file that holds fewer than its header says.
+        Raises UnreadableAudioError for what cannot be decoded, for a sample that is NaN, infinite or larger than
+        integers of 32 bits, and at the end for a file that holds none, or a FLAC file that holds fewer than its header
+        says.
         """
         size = max(1, min(frames, BLOCK_SAMPLES // self.channels))
         said = self._decoder.frames
@@ -124,7 +127,7 @@ class AudioFile:
                 block = self._decoder.read(wanted)
             except _RAISED as error:
                 raise _told(self.path, error) from error
-            self._insist_on_finite(block)
+            self._insist_on_a_scale(block)
             self.samples += len(block)
             if len(block):
                 yield block
@@ -132,12 +135,16 @@ class AudioFile:
                 break
         self._finish()
 
-    def _insist_on_finite(self, block: Samples) -> None:
+    def _insist_on_a_scale(self, block: Samples) -> None:
         mono = mixed(block)
-        finite = np.isfinite(mono)
-        if not finite.all():
-            first = int(np.flatnonzero(~finite)[0])
-            raise UnreadableAudioError(self.path, f"sample {self.samples + first:,} is {mono[first]}")
+        fits = np.abs(mono) <= _LARGEST_SAMPLE  # NaN does not
+        if fits.all():
+            return
+        first = int(np.flatnonzero(~fits)[0])
+        reason = f"sample {self.samples + first:,} is {mono[first]:.3g}"
+        if np.isfinite(mono[first]):
+            reason += ", beyond every scale of audio: full scale is 1, and integers of 32 bits end at 2,147,483,648"
+        raise UnreadableAudioError(self.path, reason)
 
     def _finish(self) -> None:
         self.complaint = self._decoder.complaint()

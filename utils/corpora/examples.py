@@ -1,7 +1,8 @@
-"""A smaller training part of the same proportions, drawn by the seed."""
+"""Some trials of a part: fewer in the same proportions, drawn by the seed, or its bona fide speech."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from utils.corpora.parts import CorpusPart
@@ -13,8 +14,8 @@ from utils.seeding import generator_at
 def limit_examples(part: CorpusPart, num_examples: int, seed: int) -> CorpusPart:
     """Return `num_examples` trials of `part`, drawn by `seed`, in the protocol's order and proportion of classes.
 
-    Each class keeps at least one trial. The protocol keeps the content hash of the whole file. Raises UserError for
-    fewer than 2 examples or more than there are.
+    Each class that is there keeps at least one trial. The protocol keeps the content hash of the whole file. Raises
+    UserError for fewer than 2 examples or more than there are.
     """
     if not 2 <= num_examples <= len(part):
         raise UserError(
@@ -22,11 +23,30 @@ def limit_examples(part: CorpusPart, num_examples: int, seed: int) -> CorpusPart
             f"(the trials of {part.protocol.path}), found {num_examples}: pass a number in that range"
         )
     proportion = part.protocol.num_bona_fide / len(part)
-    num_bona_fide = min(max(round(num_examples * proportion), 1), num_examples - 1)
+    num_bona_fide = round(num_examples * proportion)
+    if 0 < proportion < 1:
+        num_bona_fide = min(max(num_bona_fide, 1), num_examples - 1)
     kept = sorted(
         _draw_positions(part.protocol, 1, num_bona_fide, seed)
         + _draw_positions(part.protocol, 0, num_examples - num_bona_fide, seed)
     )
+    return _part_of(part, kept)
+
+
+def bona_fide_of(part: CorpusPart) -> CorpusPart:
+    """Return the bona fide trials of `part`, in the protocol's order; its content hash stays that of the whole file.
+
+    Raises UserError where there is none.
+    """
+    kept = [index for index, trial in enumerate(part.protocol.trials) if trial.is_bona_fide]
+    if not kept:
+        raise UserError(
+            f"{part.protocol.path}: none of its {len(part)} trials is bona fide speech: pass another corpus"
+        )
+    return _part_of(part, kept)
+
+
+def _part_of(part: CorpusPart, kept: Sequence[int]) -> CorpusPart:
     return replace(
         part,
         protocol=replace(part.protocol, trials=tuple(part.protocol.trials[index] for index in kept)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from utils.corpora.trial_columns import (
 )
 from utils.corpora.trials import NO_ATTACK, UNKNOWN, Fault, FaultKind, Protocol, ScannedProtocol, Trial
 from utils.errors import UserError
-from utils.labels import LABEL_RULE, UNCLEAR, Labels, is_unclear, taken_over
+from utils.labels import LABEL_RULE, UNCLEAR, ZEROS, Labels, is_unclear, taken_over
 from utils.text_tables import Lines, any_header_of, open_lines, shortened
 
 __all__ = ["NO_ATTACK", "Protocol", "Trial", "read_protocol", "scan_protocol"]
@@ -28,6 +29,8 @@ __all__ = ["NO_ATTACK", "Protocol", "Trial", "read_protocol", "scan_protocol"]
 _ADVICE = "check --protocols_path and --database_path"
 _NAMES_OF_NO_ATTACK = ("", "-", "bonafide", "bona-fide")
 _NO_DIGITS = Labels()
+_BOTH_ZEROS = "0 and -1 are both labels here, and only one of them can be the other class of 1: name the labels"
+_REMOVE = "remove one of the two lines"
 _LAYOUT_2019 = "a line reads `speaker utterance - attack key`"
 
 
@@ -98,7 +101,7 @@ def _columns_of(opened: Lines, columns: TrialColumns | None) -> TrialColumns:
 
 
 def _content_hash(content: bytes, reader: _Reader) -> str:
-    """Return the SHA-256 (hex) of what decides on the trials: of the file, and of what 0 and 1 mean in it."""
+    """Return the SHA-256 (hex) of what decides on the trials: of the file, and of what numbers as labels mean in it."""
     digest = hashlib.sha256(content)
     if reader.has_digits:
         digest.update(f"\nlabel_1={reader.labels.label_1}".encode())
@@ -119,14 +122,15 @@ class _Reader:
         self._columns = columns
         self._is_2019 = columns is ASVSPOOF_2019
         self._width = 4 if self._is_2019 else width
-        self._first_lines: dict[str, int] = {}
+        self._firsts: dict[str, int] = {}
+        self._lines = array("Q")
         self._codec = columns.factors.get("codec")
         self._keys: set[str] = set()
         self.labels = labels
 
     @property
     def has_digits(self) -> bool:
-        """Whether the trials have labels that are 0 or 1."""
+        """Whether the trials have labels that are numbers."""
         return any(map(is_unclear, self._keys))
 
     def is_row(self, cells: Sequence[str]) -> bool:
@@ -149,21 +153,27 @@ class _Reader:
             rule = f"has at least {self._width} columns" if self._is_2019 else f"has {self._width} columns"
             layout = _LAYOUT_2019 if self._is_2019 else "correct the line"
             line = shortened(row)
-            refuse(FaultKind.LINE, f"a protocol line {rule}, found {len(row)} (`{line}`): {layout}", f"`{line}`")
+            found = f"`{line}`: {len(row)} instead of {self._width} columns"
+            refuse(FaultKind.LINE, f"a protocol line {rule}, found {len(row)} (`{line}`): {layout}", found)
             return
         name = row[self._columns.utterance].strip()
         utterance = bare_name(name)
-        if utterance in self._first_lines:
-            first = self._first_lines[utterance]
+        if utterance in self._firsts:
+            first = self._firsts[utterance]
+            earlier, is_other = (
+                self._lines[first],
+                utterance not in (name, self.names[first]) and name != self.names[first],
+            )
             refuse(
                 FaultKind.DOUBLED,
-                f"an utterance may come only once, found {utterance} again after line {first}: "
-                "remove one of the two lines",
-                f"{utterance}, first in line {first}",
+                f"an utterance may come only once, found {utterance} again after line {earlier}: "
+                + (f"{name} is another file, but scores name both alike: rename it" if is_other else _REMOVE),
+                f"{utterance}, first in line {earlier}{', with another suffix' if is_other else ''}",
             )
             return
-        self._first_lines[utterance] = line_number
+        self._firsts[utterance] = len(self.names)
         self.names.append(name)
+        self._lines.append(line_number)
         self.trials.append(self._trial(utterance, row, refuse))
 
     def _trial(self, utterance: str, row: list[str], refuse: _Refuse) -> Trial:
@@ -174,6 +184,8 @@ class _Reader:
             is_bona_fide = self.labels.is_bona_fide(key)
             if is_bona_fide is None:
                 self._refuse_label(key, utterance, row, refuse)
+            elif key in ZEROS and self._keys.issuperset({*ZEROS} - {key}):
+                refuse(FaultKind.LABEL, f"{_BOTH_ZEROS} (`{shortened(row)}`)", f"`{key}` ({utterance}): {_BOTH_ZEROS}")
             self._keys.add(key)
         if is_bona_fide:
             if self._is_2019 and attack != NO_ATTACK:

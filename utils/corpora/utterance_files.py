@@ -31,7 +31,10 @@ class AudioFiles:
         self._listings: dict[str, _Listing] = {}
 
     def find(self, name: str) -> Path | None:
-        """Return the file of an utterance, written with or without a suffix, perhaps with folders before it."""
+        """Return the file of an utterance, written with or without a suffix, perhaps with folders before it.
+
+        Folders may be divided as on Windows, where there is no such file here.
+        """
         below, slash, last = name.rpartition("/")
         for folder in self._folders:
             where = os.path.join(folder, below + slash) if slash else folder  # noqa: PTH118 - faster, and "/" wins
@@ -39,7 +42,7 @@ class AudioFiles:
             found = last if last in listing.names else listing.by_stem.get(bare_name(last)) or listing.by_stem.get(last)
             if found:
                 return Path(where, found)
-        return None
+        return self.find(name.replace("\\", "/")) if "\\" in name else None
 
     def find_all(self, names: Sequence[str]) -> list[Path | None]:
         """Return the file of each utterance, None where there is none."""

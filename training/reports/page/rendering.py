@@ -14,6 +14,7 @@ from training.reports.page.curves import charts_of, thinning_text
 from training.reports.page.epoch_table import epoch_table
 from training.reports.page.pictures import Heatmaps
 from training.reports.page.score_charts import ScorePictures, score_pictures
+from training.reports.page.spectrograms import spectrogram_pictures
 from training.reports.page.tables import (
     checkpoint_rows,
     environment_rows,
@@ -34,7 +35,7 @@ from training.reports.page.wording import (
 from training.reports.story import Story
 from training.runs.reproduction import how_to_repeat, what_differs
 from training.runs.survey import RunFolder
-from training.tasks.task import Scores
+from training.tasks.task import Scores, Spectrogram
 from utils.errors import UserError
 from utils.shell_text import with_path
 
@@ -84,6 +85,7 @@ def report_html(
         "scores": _pictures(scores) if scores else None,
         "scores_after": _epochs_text(history.epochs_at(scores.step)) if scores else "",
         "heatmaps": heatmaps,
+        "spectrograms": spectrogram_pictures([one for one in story.exhibits if isinstance(one, Spectrogram)]),
         "checkpoints": checkpoint_rows(run, story),
         "num_checkpoints": len(named_checkpoints(run)),
         "under_way": _under_way(story, run),
