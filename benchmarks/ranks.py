@@ -135,7 +135,11 @@ def show_cost(names: list[str]) -> None:
         print(f"{name}: {first[2]:,} parameters, {utterances} x {samples / 16_000:.1f} s a process, {ROUNDS} rounds")
         for way, seconds in slower.items():
             ratios = [one / other for one, other in zip(seconds, slower["DistributedDataParallel"], strict=True)]
-            print(f"  {way:28}{statistics.median(seconds):8.3f} s a step  {statistics.median(ratios):6.2f} of DDP")
+            cpu_s = statistics.median(map(max, first[3][way], second[3][way]))
+            print(
+                f"  {way:28}{statistics.median(seconds):8.3f} s a step  {statistics.median(ratios):6.2f} of DDP"
+                f"  {cpu_s:8.3f} s of processor time"
+            )
         print(f"  sent by a process a step: {first[1] / 2**20:,.1f} MiB, of gradients {4 * first[2] / 2**20:,.1f} MiB")
 
 
@@ -150,8 +154,11 @@ def _state_of(detector: Detector) -> tuple[TrainState, DetectionTask]:
 
 def _timed(
     ranks: Ranks, state: TrainState, task: DetectionTask, utterances: int, samples: int
-) -> tuple[dict[str, list[float]], int, int]:
-    """Return the seconds of each round by the way of stepping, how many bytes were sent a step, how many parameters."""
+) -> tuple[dict[str, list[float]], int, int, dict[str, list[float]]]:
+    """Return the seconds of each round by the way of stepping, how many bytes were sent a step, how many parameters.
+
+    And the seconds of processor time, which depend less on what else the machine does.
+    """
     detector = state.networks["model"].train()
     waveforms = 0.1 * torch.randn(utterances, samples, generator=torch.Generator().manual_seed(ranks.index))
     labels = torch.arange(utterances) % 2
@@ -174,15 +181,17 @@ def _timed(
         "two alone": lambda: plain(detector),
     }
     seconds: dict[str, list[float]] = {way: [] for way in ways}
+    cpu_seconds: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(ROUNDS + 1):  # the first one is not measured
         order = list(ways)[number % 3 :] + list(ways)[: number % 3]
         for way in order:
             barrier(ranks.group)
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             ways[way]()
             if number:
                 seconds[way].append(time.perf_counter() - began)
-    return seconds, exchange.bytes_sent // (ROUNDS + 1), state.num_parameters
+                cpu_seconds[way].append(time.process_time() - cpu_began)
+    return seconds, exchange.bytes_sent // (ROUNDS + 1), state.num_parameters, cpu_seconds
 
 
 def main(arguments: list[str]) -> int:
