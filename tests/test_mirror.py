@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -19,6 +20,8 @@ from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.sealed_file import broken_seal
 from training.loop.step import take_step
 from training.planning.facts import Facts
+from training.runs import lock
+from training.runs.directory import RunDirectory
 from training.runs.lock import RunLock
 from training.runs.mirror_place import mirror_of, mirror_text, refuse_bad_mirror
 from training.runs.retention import RetentionPolicy
@@ -27,6 +30,7 @@ from training.saving import mirror_copy
 from training.saving.mirror import Mirror
 from training.saving.mirror_copy import BadCopyError, MirrorFolder
 from training.saving.mirror_restore import restore_from_mirror
+from training.settings.identity import run_name
 from training.settings.options import Options
 from training.settings.requests import AutoResume
 from utils.atomic_files import link_or_copy
@@ -151,6 +155,30 @@ def test_another_run_in_the_mirror_is_moved_aside(folder: MirrorFolder, of_one: 
     assert (folder.folder / "checkpoint_epoch_1.pth").read_bytes() == (
         folder.run / "checkpoint_epoch_1.pth"
     ).read_bytes()
+
+
+def test_the_future_that_a_branch_leaves_is_whole_in_the_version_of_the_mirror(folder: MirrorFolder) -> None:
+    """A branch begins where the mirror is further, with the id of the run until its first save."""
+    folder.policy = RetentionPolicy(keep_last_n=1)
+    for epoch in (1, 2, 3, 4):
+        saved(folder.run, epoch)
+    link_or_copy(folder.run / "checkpoint_epoch_3.pth", folder.run / "best_checkpoint_eer.pth")
+    later_best = record("", 4, best_epoch=3, name="checkpoint_epoch_4.pth")
+    write_checkpoint(folder.run / "checkpoint_epoch_4.pth", later_best)
+    link_or_copy(folder.run / "checkpoint_epoch_4.pth", folder.run / "last_checkpoint.pth")
+    folder.bring_up_to_date()
+    future = {"checkpoint_epoch_3.pth", "checkpoint_epoch_4.pth", "last_checkpoint.pth", "best_checkpoint_eer.pth"}
+    contents = {name: (folder.folder / name).read_bytes() for name in future}
+    shutil.rmtree(folder.run)
+    saved(folder.run, 1)
+    folder.bring_up_to_date()
+    assert {name: (folder.folder / name).read_bytes() for name in future} == contents
+    branched = record("", 2, lineage=(("run-a", 0), ("run-b", 10)), best_epoch=1, name="checkpoint_epoch_2.pth")
+    write_checkpoint(folder.run / "checkpoint_epoch_2.pth", branched)
+    link_or_copy(folder.run / "checkpoint_epoch_2.pth", folder.run / "last_checkpoint.pth")
+    folder.bring_up_to_date()
+    assert {name: (folder.folder / "version_1" / name).read_bytes() for name in future} == contents
+    assert {"checkpoint_epoch_2.pth", "best_checkpoint_eer.pth"} <= names(folder.folder)
 
 
 def test_the_version_that_the_run_folder_gave_to_an_earlier_run_is_that_of_the_mirror(folder: MirrorFolder) -> None:
@@ -355,6 +383,38 @@ def test_what_is_copied_back_is_the_newest_and_the_best_checkpoint_and_no_other(
     shutil.rmtree(folder.run)
     assert restored(folder.run, folder.folder.parent) == {"checkpoint_epoch_4.pth", "checkpoint_epoch_1.pth"}
     assert names(folder.run) == {"checkpoint_epoch_4.pth", "checkpoint_epoch_1.pth", "config.yaml"}
+
+
+def test_a_run_is_copied_back_from_a_disk_that_may_only_be_read(
+    folder: MirrorFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.bring_up_to_date()
+    shutil.rmtree(folder.run)
+    real = lock.open_to_append
+
+    def refused(path: Path) -> object:
+        if path.is_relative_to(folder.folder):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return real(path)
+
+    monkeypatch.setattr(lock, "open_to_append", refused)
+    assert restored(folder.run, folder.folder.parent) == {"checkpoint_epoch_3.pth", "checkpoint_epoch_1.pth"}
+
+
+def test_a_run_of_another_length_is_copied_back_from_the_mirror(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one in models/ is gone on from: who types a larger --num_epochs means the run that there is."""
+    monkeypatch.chdir(tmp_path)
+    for length, epoch in ((2, 2), (3, 3)):
+        options = Options(num_epochs=length)
+        made = record("", epoch, options=options, name=f"checkpoint_epoch_{epoch}.pth")
+        write_checkpoint(root / run_name(options) / made.name, made)
+    write_checkpoint(root / "another" / "checkpoint_epoch_9.pth", record("", 9, name="checkpoint_epoch_9.pth"))
+    asked = Options(num_epochs=5, mirror=str(root))
+    facts = Facts(asked, survey_folder(RunDirectory.of(asked).folder))
+    found = restore_from_mirror(AutoResume(options=asked), facts)
+    assert found == [RunDirectory.of(Options(num_epochs=3)).folder / "checkpoint_epoch_3.pth"]
 
 
 def test_a_mirror_that_is_not_newer_is_not_used(folder: MirrorFolder) -> None:
