@@ -349,6 +349,18 @@ def test_a_mirror_that_would_be_gone_with_the_run_is_refused(
         assert not refused, why
 
 
+@pytest.mark.parametrize("has_run", [False, True])
+def test_a_mirror_that_is_the_run_folder_at_a_second_mount_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_run: bool
+) -> None:
+    """A link whose target is not looked up stands for a mount."""
+    monkeypatch.setattr(os.path, "realpath", os.path.abspath)
+    (tmp_path / "models" / "run" if has_run else tmp_path / "models").mkdir(parents=True)
+    (tmp_path / "mount").symlink_to("models")
+    with pytest.raises(UserError, match="pass a folder elsewhere"):
+        refuse_bad_mirror(tmp_path / "models" / "run", tmp_path / "mount")
+
+
 def test_a_mirror_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "disk").touch()
     with pytest.raises(UserError, match="is no folder"):

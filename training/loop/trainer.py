@@ -301,7 +301,7 @@ class Trainer:
     def _save_if_it_is_time(self, ahead: float = 0.0) -> None:
         """Save within the epoch if that is due by time; until this is asked again it lasts `ahead`, or a step."""
         is_new = self._saved_at != (self.state.step, self.state.epoch)
-        is_due = self.times.is_due(time.monotonic(), self._next_save_in(), ahead) and not self.saver.is_busy
+        is_due = self.times.is_due(time.monotonic(), self._next_save_in(), ahead)
         if self.ranks.any(self.ranks.is_first and is_due and is_new):
             self._save(Kind.STEP, by_time=True)
 
