@@ -306,6 +306,26 @@ def test_a_slow_mirror_is_told_once_and_gives_up_its_copy_when_the_process_ends(
     assert not mirror._thread.is_alive()
 
 
+def test_the_end_of_a_run_says_that_it_waits_for_the_mirror(
+    run: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    goes_on = threading.Event()
+
+    def hear(text: str) -> None:
+        told.append(text)
+        goes_on.set()
+
+    monkeypatch.setattr("training.saving.mirror.say", hear)
+    monkeypatch.setattr("training.saving.mirror._TOLD_AFTER_S", 0.0)
+    mirror = Mirror(run, root, RetentionPolicy())
+    monkeypatch.setattr(mirror._folder, "check", lambda: goes_on.wait(LONG_S) and None)
+    with mirror:
+        assert mirror.finish(LONG_S), "it goes on once that was said"
+    (line,) = told
+    assert line.startswith(f"[NOTE] Waiting for the mirror {root / 'run'}") and "Ctrl-C leaves the rest" in line
+
+
 def test_a_second_process_at_the_same_mirror_is_told_of_the_first(run: Path, root: Path) -> None:
     (root / "run").mkdir()
     holder = os.fork()
