@@ -20,7 +20,6 @@ from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.sealed_file import broken_seal
 from training.loop.step import take_step
 from training.planning.facts import Facts
-from training.runs import lock
 from training.runs.directory import RunDirectory
 from training.runs.lock import RunLock
 from training.runs.mirror_place import mirror_of, mirror_text, refuse_bad_mirror
@@ -35,6 +34,7 @@ from training.settings.options import Options
 from training.settings.requests import AutoResume
 from utils.atomic_files import link_or_copy
 from utils.errors import UserError
+from utils.regular_files import open_to_append
 
 LONG_S = 60.0  # of waits that end by themselves
 
@@ -422,14 +422,13 @@ def test_a_run_is_copied_back_from_a_disk_that_may_only_be_read(
 ) -> None:
     folder.bring_up_to_date()
     shutil.rmtree(folder.run)
-    real = lock.open_to_append
 
     def refused(path: Path) -> object:
         if path.is_relative_to(folder.folder):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
-        return real(path)
+        return open_to_append(path)
 
-    monkeypatch.setattr(lock, "open_to_append", refused)
+    monkeypatch.setattr("training.runs.lock.open_to_append", refused)
     assert restored(folder.run, folder.folder.parent) == {"checkpoint_epoch_3.pth", "checkpoint_epoch_1.pth"}
 
 
