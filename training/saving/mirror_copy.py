@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -201,7 +202,7 @@ def copy_beside(source: Path, target: Path, *, only_missing: bool = False) -> No
 
 
 def _forget(descriptor: int) -> None:
-    if hasattr(os, "posix_fadvise"):
+    with suppress(OSError, AttributeError):  # where there is no such call, what is read back may come from memory
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
