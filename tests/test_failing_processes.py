@@ -198,9 +198,9 @@ def test_processes_with_other_data_are_refused(corpus: Path, tmp_path: Path) -> 
 
     def see_other_data() -> None:
         from training.data.database import corpus_place  # noqa: PLC0415
-        from training.loop import session  # noqa: PLC0415
+        from training.loop import opening  # noqa: PLC0415
 
-        session.corpus_place = lambda options: corpus_place(options.replaced(database_path=str(other)))  # type: ignore[attr-defined]
+        opening.corpus_place = lambda options: corpus_place(options.replaced(database_path=str(other)))  # type: ignore[attr-defined]
 
     lives = training(tmp_path / "run", [*FLAGS, "--database_path", corpus], 2, {1: see_other_data})
     refused(lives, "in process 1: start all processes with the same command, program and data", 1)
