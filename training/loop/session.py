@@ -99,7 +99,11 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         try:
             trainer.train()
         except DeadDiskError as error:  # nothing that comes below may wait for that disk, too
-            say_aside(f"error: {unsaved_text(str(error), trainer.last_saved)}")
+            text = unsaved_text(str(error), trainer.last_saved)
+            say_aside(f"error: {text}")
+            ranks.fail(str(error), stop.exit_code)
+            ranks.conclude(lambda: (trainer.last_saved, text))  # nor may another process, in this one's place
+            ranks.close()
             leave_now(stop.exit_code)
         if stop.signal is not None and not trainer.is_done:
             reports.interrupted = f"by {stop.signal.name}"

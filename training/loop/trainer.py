@@ -144,7 +144,10 @@ class Trainer:
         except DataError as error:
             cause = error
         self._save_where_it_stands()
-        self.last_saved, self.not_saved = self.ranks.broadcast(lambda: (self.last_saved, self.not_saved))
+        self.last_saved, self.not_saved, lost = self.ranks.broadcast(
+            lambda: (self.last_saved, self.not_saved, self.state.history.lost_epochs)
+        )
+        self.state.history.lost_epochs[:] = lost
         return cause
 
     def _end_after(self, failure: Failure) -> None:
@@ -372,10 +375,13 @@ class Trainer:
         return found
 
     def _pass_once_more(self, row: EpochMetrics) -> Mapping[str, Any] | None:
-        """Return what the task keeps of its last pass after the last epoch of all; None if a stop was asked for."""
+        """Return what the task keeps of its last pass after the last epoch of all; None if a stop was asked for.
+
+        The first process decides whether it is the last, for others do not know yet which epochs are on no disk.
+        """
         history = self.state.history
         completed = replace(history, epoch=row.epoch, epochs=[*history.epochs, row])
-        if not _is_at_its_end(completed, self.facts.options):
+        if not self.ranks.broadcast(lambda: _is_at_its_end(completed, self.facts.options)):
             return {}
         return pass_once_more(self.state, self.task, self.training, completed, ranks=self.ranks, stop=self.stop)
 
