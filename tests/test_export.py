@@ -203,7 +203,7 @@ def test_weights_without_settings_are_refused_by_every_format(
 ) -> None:
     torch.save(load_payload(checkpoint)["model_state_dict"], "bare.pth")
     assert main(["--export", name, "--model_path", "bare.pth"]) == 1
-    assert "bare.pth holds weights and not the settings of their detector" in capsys.readouterr().err
+    assert "bare.pth holds weights and not the settings of their training" in capsys.readouterr().err
     assert sorted(path.name for path in Path().iterdir()) == ["a.pth", "bare.pth"]
 
 

@@ -121,7 +121,7 @@ def be_stopped_at_the_data() -> None:
     def open_data(*_: Any) -> None:
         raise StoppedBySigterm  # as its handler does while nothing is trained
 
-    session.open_data = open_data  # type: ignore[assignment]
+    session.open_data = open_data  # type: ignore[attr-defined,assignment]
 
 
 def in_epoch_2(happens: Callable[[], object]) -> Callable[[], None]:
@@ -149,7 +149,9 @@ TABLE = [
     Row("the second has a bug", 1, in_epoch_2(have_a_bug), [1, 1], "process 1 .*: ZeroDivisionError: a bug", "step_3"),
     Row("the second cannot read", 1, cannot_read_epoch_2, [1, 1], "error: LA_T_1.flac cannot be read. ", "epoch_1"),
     Row("the second hangs", 1, in_epoch_2(hang), [1, None], "process 1 .* does not answer for ", "step_3"),
-    Row("the disk is dead", 0, at_step(3, have_a_dead_disk), [143, 143], "error: the disk has taken nothing", "epoch_1"),
+    Row(
+        "the disk is dead", 0, at_step(3, have_a_dead_disk), [143, 143], "error: the disk has taken nothing", "epoch_1"
+    ),
     Row("the first hangs", 0, in_epoch_2(hang), [-9, 1], "process 0 .* does not answer for ", "step_3"),
 ]
 
@@ -205,7 +207,7 @@ def test_all_agree_on_the_last_epoch_where_only_the_first_knows_that_the_best_is
 
             closeness = {2: 0.5, 4: 0.9}  # by step
             EchoTask.validated = lambda _, step, __: ({"val_closeness": closeness.get(step, 0.1), "val_doubt": 0.0}, {})  # type: ignore[assignment,method-assign]
-            CheckpointStore.save = refuse  # type: ignore[method-assign]
+            CheckpointStore.save = refuse  # type: ignore[method-assign,assignment]
             trainer.pass_once_more = note  # type: ignore[attr-defined,assignment]
 
         return arrange
@@ -216,6 +218,7 @@ def test_all_agree_on_the_last_epoch_where_only_the_first_knows_that_the_best_is
     assert [(tmp_path / f"passed.{index}").read_text() for index in range(2)] == ["3 ", "3 "], lives.all_said()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_process_that_cannot_hear_the_others_any_more_ends_with_them() -> None:
     names = [peers.Member(f"process {index}", "here", 0, 0) for index in range(2)]
     with socket.socket() as listener:
@@ -228,6 +231,8 @@ def test_a_process_that_cannot_hear_the_others_any_more_ends_with_them() -> None
         two.take_from(0)
     with pytest.raises(peers.PeersStoppedError, match="process 1 was killed"):
         one.take_from(1)
+    for each in (one, two):
+        each.close()
 
 
 class Unreadable:

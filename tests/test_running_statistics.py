@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from models.batch_norm import BatchNorm1d, BatchNorm2d
 from models.build import create_detector
 from models.detector import DetectorSettings
-from models.names import FRONT_END_TYPES, MODEL_TYPES
+from models.names import DETECTOR_TYPES, FRONT_END_TYPES
 from models.running_statistics import SetAsideStatistics, Statistics
 
 LAYOUTS = {
@@ -75,7 +75,7 @@ def test_evaluation_sets_nothing_aside() -> None:
         assert statistics.taken().numbers.numel() == 0
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
 def test_no_detector_has_a_batch_norm_that_moves_at_once(model_type: str) -> None:
     with torch.device("meta"):
         detector = create_detector(

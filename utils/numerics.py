@@ -79,8 +79,10 @@ def changes_since(before: int, settings: Mapping[str, Any]) -> list[str]:
 
     Nothing where it is the same.
 
-    >>> changes_since(NUMERICS, {"precision": "bf16"}), changes_since(2, {"precision": "fp32", "swa": False})
-    ([], [])
+    >>> changes_since(NUMERICS, {"precision": "bf16"})
+    []
+    >>> changes_since(2, {"precision": "fp32", "swa": False, "accumulate_steps": 1})
+    []
     """
     if before > NUMERICS:
         return [f"it was computed by a later version of this program (numerics {before}, this one has {NUMERICS})"]

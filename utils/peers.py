@@ -216,13 +216,14 @@ class Peers:
     def _run(self, woken: socket.socket) -> None:
         try:
             self._watch_peers(woken)
-        except Exception as error:  # noqa: BLE001  (nobody else would notice, and the main thread would wait for ever)
+        except BaseException as error:  # the main thread would wait for ever
             what = f"{self._own.name} does not hear the others any more ({type(error).__name__}: {error})"
             with self._changed:
                 for peer in self._peers.values():
                     peer.has_left = True  # as far as this one will ever hear
                     peer.connection.close()  # which tells them
             self._take_failure(Failure(self.index, what))
+            raise
 
     def _watch_peers(self, woken: socket.socket) -> None:
         next_beat = time.monotonic()

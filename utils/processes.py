@@ -109,6 +109,17 @@ def tell_first(launch: Launch, error: UserError) -> None:
         peers.close()
 
 
+@contextmanager
+def _failures_told(peers: Peers) -> Iterator[None]:
+    """Say what befell another process, where that is why the processes do not come together; raises UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if peers.wait_for_failure(_LOST_IS_KNOWN_WITHIN_S) and peers.failure is not None:
+            raise UserError(peers.failure.text, peers.failure.exit_code) from error
+        raise
+
+
 class Processes:
     """One of several processes of a run; `Ranks` says what each method promises.
 
@@ -133,13 +144,15 @@ class Processes:
         try:
             peers.exchange(None)  # who takes no part says so here, and no group waits for it
             before = _sockets()
-            dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo",
-                store=PrefixStore(secret, store),
-                rank=launch.index,
-                world_size=launch.count,
-                timeout=_TENSORS_WITHIN,
-            )
+            with _failures_told(peers):
+                dist.init_process_group(
+                    "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo",
+                    store=PrefixStore(secret, store),
+                    rank=launch.index,
+                    world_size=launch.count,
+                    timeout=_TENSORS_WITHIN,
+                )
+                peers.exchange(None)  # whoever left before all have the group would end it with an error of gloo
         except (dist.DistStoreError, dist.DistNetworkError) as error:
             raise not_reached(launch, error) from error
         except PeersStoppedError:

@@ -49,7 +49,7 @@ PHASES = (
     STEP,
     Phase("validation", ("training.loop.trainer:Trainer._validate",)),
     Phase("last pass of SWA", ("training.tasks.swa:StatisticsAnew.take",)),
-    Phase("copying the state", ("training.loop.trainer:take_snapshot",)),
+    Phase("copying the state", ("training.loop.saves:take_snapshot",)),
     Phase("writing a checkpoint", ("training.saving.store:CheckpointStore.save",)),
     Phase(
         "naming best and last",

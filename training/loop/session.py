@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing
 
 from training.loop.opening import facts_of, open_data, task_of
+from training.loop.saves import Saves
 from training.loop.saving import prepared, save_times, saving
 from training.loop.shared_folder import refuse_unshared_folder
 from training.loop.starting_state import build, starting_state
@@ -33,14 +34,12 @@ from training.saving.store import CheckpointStore
 from training.settings.changes import Change
 from training.settings.wandb import refuse_missing_package
 from utils.console import say
-from utils.ending import leave_now
 from utils.errors import EXIT_FAILURE, UserError
 from utils.interruption import stop_on_signals
 from utils.machine import (
     differences_that_may_change_bits,
 )
 from utils.ranks import Ranks
-from utils.waiting import say_aside
 
 
 def carry_out(plan: Plan, ranks: Ranks) -> int:
@@ -60,11 +59,10 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         differing = differences_that_may_change_bits(plan.checkpoint.metadata, facts.environment)
         if differing:
             say(f"[NOTE] Not the machine or torch of before ({', '.join(differing)}): the last bits may differ.")
-    weights = plan.source.path if plan.source else None
+    weights, came_from = plan.source.path if plan.source else None, plan.checkpoint.path if plan.checkpoint else None
     session = ranks.broadcast(lambda: begin_session(plan.checkpoint, options, facts.environment, changed, weights))
     state.history.sessions.append(session)
-    source = plan.checkpoint.path if plan.checkpoint else weights
-    names = ranks.broadcast(lambda: names_trained_on(data.names, state.history.sessions, source))
+    names = ranks.broadcast(lambda: names_trained_on(data.names, state.history.sessions, came_from or weights))
     lock, times = RunLock(plan.run.lock), save_times(plan, state)
     store = CheckpointStore(plan.run, CheckpointNames.of(options), lock, facts.frozen)
     with (
@@ -78,20 +76,18 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
     ):
         reports.stop = stop
         ranks.watch(stop)
+        saves = Saves(state, facts, saver, committer, reports, came_from, ranks, times)
         trainer = Trainer(
             state=state,
             task=task,
             training=data.training,
             validation=data.validation,
-            saver=saver,
-            committer=committer,
+            saves=saves,
             reports=reports,
             facts=facts,
             stop=stop,
-            last_saved=plan.checkpoint.path if plan.checkpoint else None,
             draw=lambda is_last: draw_due(plan, task, state, data.validation_part, is_last=is_last, stop=stop),
             ranks=ranks,
-            times=times,
             take_over=lambda: taken_over(ranks, lambda: held.enter_context(lock), plan.run.folder, committer, state),
         )
         del start  # what its payload holds was copied into the state
@@ -99,24 +95,19 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         try:
             trainer.train()
         except DeadDiskError as error:  # nothing that comes below may wait for that disk, too
-            text = unsaved_text(str(error), trainer.last_saved)
-            say_aside(f"error: {text}")
-            ranks.fail(str(error), stop.exit_code)
-            ranks.conclude(lambda: (trainer.last_saved, text))  # nor may another process, in this one's place
-            ranks.close()
-            leave_now(stop.exit_code)
+            saves.leave_dead_disk(error, stop.exit_code)
         if stop.signal is not None and not trainer.is_done:
             reports.interrupted = f"by {stop.signal.name}"
-        if trainer.is_done and not trainer.not_saved:
+        if trainer.is_done and not saves.not_saved:
             reports.tell(Moment.COMPLETED)
             if mirror:
                 mirror.waits_s = END_WAITS_S
-    if trainer.not_saved:
-        raise UserError(unsaved_text(trainer.not_saved, trainer.last_saved), stop.exit_code or EXIT_FAILURE)
+    if saves.not_saved:
+        raise UserError(unsaved_text(saves.not_saved, saves.last_saved), stop.exit_code or EXIT_FAILURE)
     history = state.history
     if not trainer.is_done:
         assert stop.signal is not None
-        say(stopped_text(stop.signal.name, history.epoch, history.under_way.batches_done, trainer.last_saved))
+        say(stopped_text(stop.signal.name, history.epoch, history.under_way.batches_done, saves.last_saved))
         return stop.exit_code
     if history.epoch < options.num_epochs:
         say(stalled_text(history, history.figures.first, options.patience))

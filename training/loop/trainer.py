@@ -17,25 +17,22 @@ from typing import Any
 import torch
 
 from training.checkpoints.history import EpochMetrics, History, StepMetrics, is_stalled
-from training.checkpoints.record import SAVED_BY_TIME, Kind
+from training.checkpoints.record import Kind
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.data.reading import DataError, read
 from training.data.shares import Share
 from training.loop.exchange import Exchange
 from training.loop.passes import pass_once_more, validate
 from training.loop.same_state import require_same_state
+from training.loop.saves import Saves
 from training.loop.step import take_step
 from training.loop.taking_over import TakenOver
 from training.loop.undoing import StepUndo
 from training.planning.announcements import out_of_memory_text
-from training.planning.save_cost import COST_KEY
 from training.reports.reporting import Reports
 from training.reports.story import Moment
-from training.saving.background_saving import Saver
-from training.saving.commit import Committer, Outcome
-from training.saving.save_times import SaveTimes
 from training.settings.options import Options
-from training.state.snapshot import RunFacts, take_snapshot
+from training.state.snapshot import RunFacts
 from training.state.train_state import TrainState
 from training.tasks.task import Task
 from utils.console import say
@@ -52,32 +49,22 @@ from utils.waiting import StopAskedError
 class Trainer:
     """Everything one run needs while it trains.
 
-    `committer` is what the saver hands its saves to, and `times` says when to save by time. `last_saved` is the
-    checkpoint that the state came from or was last written to, None before the first; `draw` is called at the end of
-    each epoch, and told whether it is the last one. A disk that refuses a checkpoint does not end the run: `not_saved`
-    then says why the newest checkpoint is on no disk, and the next save tries again. Of several processes the first
-    writes; `take_over` lets another one do so once the first is dead, or raises UserError.
+    `draw` is called at the end of each epoch, and told whether it is the last one; `take_over` lets another process
+    save once the first is dead, or raises UserError.
     """
 
     state: TrainState
     task: Task
     training: TrainingBatches
     validation: ValidationBatches
-    saver: Saver[Outcome]
-    committer: Committer
+    saves: Saves
     reports: Reports
     facts: RunFacts
     stop: StopRequest
-    last_saved: Path | None
     draw: Callable[[bool], None]
     ranks: Ranks = field(default_factory=Alone)
-    times: SaveTimes = field(default_factory=SaveTimes)
     take_over: Callable[[], TakenOver] | None = None
-    not_saved: str = ""
     _began_at: int = 0
-    _saved_at: tuple[int, int] | None = None
-    _clock: float = field(default_factory=time.monotonic)
-    _blocked: float = 0.0
     _validation_seconds: float = math.inf
 
     @property
@@ -103,8 +90,7 @@ class Trainer:
         Raises UserError where training cannot go on; what was trained is saved first, unless it diverged or memory
         ran out in the middle of an update.
         """
-        self._clock = time.monotonic()
-        self.times.start(self._clock)
+        self.saves.start_clock()
         self._began_at = self.state.step
         self._share = Share(self.ranks.index, self.ranks.count, self.facts.options.accumulate_steps)
         self._exchange = Exchange(self.ranks.group, self._share) if self.ranks.count > 1 else None
@@ -126,7 +112,7 @@ class Trainer:
         elif shortage:  # here, where the error no longer holds what the step had allocated
             self._end_for_want_of_memory(shortage)
         elif cause:
-            raise UserError(f"{cause}. {self._what_is_saved()}") from cause
+            raise UserError(f"{cause}. {self.saves.what_is_saved()}") from cause
 
     def _train_and_save(self) -> DataError | None:
         """Train and put the state on disk; return what could not be read, if that ended it."""
@@ -143,11 +129,8 @@ class Trainer:
             _ = self._is_to_stop  # by which signal
         except DataError as error:
             cause = error
-        self._save_where_it_stands()
-        self.last_saved, self.not_saved, lost = self.ranks.broadcast(
-            lambda: (self.last_saved, self.not_saved, self.state.history.lost_epochs)
-        )
-        self.state.history.lost_epochs[:] = lost
+        self.saves.where_it_stands()
+        self.saves.agree()
         return cause
 
     def _end_after(self, failure: Failure) -> None:
@@ -157,8 +140,8 @@ class Trainer:
         """
         gc.collect()
         is_whole = self._undo.undo()
-        self.last_saved, self.not_saved = self.ranks.conclude(lambda: self._saved_after(failure, is_whole))
-        raise UserError(f"{failure.text.rstrip('.')}. {self._what_is_saved()}", failure.exit_code)
+        self.saves.last_saved, self.saves.not_saved = self.ranks.conclude(lambda: self._saved_after(failure, is_whole))
+        raise UserError(f"{failure.text.rstrip('.')}. {self.saves.what_is_saved()}", failure.exit_code)
 
     def _saved_after(self, failure: Failure, is_whole: bool) -> tuple[Path | None, str]:
         """Save what was trained and return where it is, and why it is on no disk, if it is not.
@@ -166,25 +149,17 @@ class Trainer:
         Nothing is saved from a GPU that waits for a dead process.
         """
         if not is_whole or (failure.is_lost and self.task.device.type == "cuda"):
-            self._take_in(self.saver.wait())
-            return self.last_saved, self.not_saved
+            self.saves.settle()
+            return self.saves.last_saved, self.saves.not_saved
         try:
             if self.take_over and not self.ranks.is_first:
                 taken = self.take_over()
-                self.saver, self.last_saved = taken.saver, taken.newest
-                self._save_unless_there(taken)
+                self.saves.take_over(taken)
             else:
-                self._save_where_it_stands()
+                self.saves.where_it_stands()
         except UserError as error:
-            return self.last_saved, str(error)
-        return self.last_saved, self.not_saved
-
-    def _save_unless_there(self, taken: TakenOver) -> None:
-        """Save the state as the process that takes over from a dead one, which may have saved it itself."""
-        history = self.state.history
-        if history.step and not taken.has_state:
-            self._save(Kind.STEP if history.under_way.batches_done else Kind.EPOCH)
-            self._take_in(self.saver.wait())
+            return self.saves.last_saved, str(error)
+        return self.saves.last_saved, self.saves.not_saved
 
     def _end_for_want_of_memory(self, shortage: str) -> None:
         """Raise UserError, once what was trained is saved if it is whole and there is memory enough for that."""
@@ -192,60 +167,12 @@ class Trainer:
         torch.cuda.empty_cache()
         try:
             if self._undo.undo():
-                self._save_where_it_stands()
+                self.saves.where_it_stands()
         except (MemoryError, RuntimeError, OSError) as error:
             if not memory_shortage(error):
                 raise
-        self._take_in(self.saver.wait())
-        raise UserError(f"{out_of_memory_text(shortage, self.state.history)} {self._what_is_saved()}")
-
-    def _save_where_it_stands(self) -> None:
-        """Put the state as it is on disk, unless it is there already, and wait until it is.
-
-        What was refused is tried once more, since no other save comes.
-        """
-        outcome = self.saver.wait()
-        self._take_in(outcome)
-        if outcome and outcome.refused:
-            say(f"[WARNING] {outcome.refused}. It is tried once more.")
-        is_news = self._save_refused_best()
-        if not self.ranks.saves:
-            return
-        if self.state.history.under_way.batches_done:
-            if self._saved_at != (self.state.step, self.state.epoch) or self.not_saved or is_news:
-                self._save(Kind.STEP)
-        elif self.not_saved or is_news:
-            self._save(Kind.EPOCH)
-        self._take_in(self.saver.wait())
-        self.committer.catch_up()
-
-    def _save_refused_best(self) -> bool:
-        """Try again to save the best epoch, if that was refused; return whether checkpoints that came later lack that.
-
-        It holds up training: the next save, which must know what came of it, has to wait.
-        """
-        if not self.ranks.saves:
-            return False
-        with self.saver.blocked.measured():
-            outcome = self.committer.save_refused()
-        if outcome is None or outcome.path is None:
-            return False
-        history = self.state.history
-        history.lost_epochs.remove(outcome.record.epoch)
-        say(f"{outcome.path} is saved now, on a second try.")
-        self._warn(outcome)
-        if outcome.path == outcome.furthest:
-            self.last_saved = outcome.path
-            self.reports.saved(outcome.record)
-        is_newest = (outcome.record.step, outcome.record.epoch) == (history.step, history.epoch)
-        if is_newest:
-            self.not_saved = ""
-        return not is_newest
-
-    def _what_is_saved(self) -> str:
-        if self.last_saved is None:
-            return "Nothing is saved yet"
-        return f"{self.not_saved + '. ' if self.not_saved else ''}--auto_resume goes on from {self.last_saved}"
+        self.saves.settle()
+        raise UserError(f"{out_of_memory_text(shortage, self.state.history)} {self.saves.what_is_saved()}")
 
     def _train_epoch(self) -> None:
         state, history, under_way = self.state, self.state.history, self.state.history.under_way
@@ -257,7 +184,7 @@ class Trainer:
             epochs_after=num_epochs - history.epoch - 1,
             seconds_of_epoch=history.times[-1].seconds if history.times else None,
         ) as bar:
-            began = self._unblocked_clock()
+            began = self.saves.unblocked_clock()
             steps = self.training.steps(history.epoch + 1, under_way.batches_done, self._share, self.stop)
             for given in read(steps, self.ranks):
                 for network in state.networks.values():
@@ -265,19 +192,19 @@ class Trainer:
                 with self._undo.step():
                     result = take_step(state, self.task, given, self.ranks, self._exchange)
                 history.pace.steps += 1
-                history.pace.step_seconds += self._unblocked_clock() - began
+                history.pace.step_seconds += self.saves.unblocked_clock() - began
                 if history.step == self._began_at + 1:  # only now do the optimizers have their moments
-                    self.saver.prepare()
+                    self.saves.saver.prepare()
                 under_way.add(result.loss, result.utterances, given.num_batches)
                 for observed in result.observed:
                     state.observed.add(observed)
                 bar.advance(result.utterances, under_way.mean_loss, self._running_figure, given.num_batches)
-                self._report(self.saver.collect())
+                self.saves.collect()
                 if not self._is_to_stop:
                     self._after_step()
                 if self._is_to_stop:
                     return
-                began = self._unblocked_clock()
+                began = self.saves.unblocked_clock()
 
     def _running_figure(self) -> str:
         return self.task.running_figure(self.state.observed.joined)
@@ -286,7 +213,7 @@ class Trainer:
         """Validate and save within the epoch, where this step is one at which that was asked for."""
         history, options = self.state.history, self.facts.options
         if _is_due(history.step, options.val_interval):
-            self._save_if_it_is_time(self._validation_seconds)
+            self.saves.make_if_due(self._next_save_in(), self._validation_seconds)
             figures = self._validate()
             if figures is None:
                 return
@@ -295,18 +222,11 @@ class Trainer:
             self.reports.tell(Moment.STEP_VALIDATED)
         asked_for = self._is_asked_to_save()
         if asked_for or _is_due(history.step, options.save_interval):
-            self._save(Kind.STEP)
+            self.saves.begin(Kind.STEP)
         else:
-            self._save_if_it_is_time()
+            self.saves.make_if_due(self._next_save_in(), ahead=0.0)
         if asked_for:
-            self._tell_where_it_is_saved()
-
-    def _save_if_it_is_time(self, ahead: float = 0.0) -> None:
-        """Save within the epoch if that is due by time; until this is asked again it lasts `ahead`, or a step."""
-        is_new = self._saved_at != (self.state.step, self.state.epoch)
-        is_due = self.times.is_due(time.monotonic(), self._next_save_in(), ahead) and not self.saver.is_busy
-        if self.ranks.any(self.ranks.is_first and is_due and is_new):
-            self._save(Kind.STEP, by_time=True)
+            self.saves.tell_where()
 
     def _next_save_in(self) -> float:
         """Return in how many seconds the next save by steps or epochs is expected; infinite where that is not known."""
@@ -322,12 +242,6 @@ class Trainer:
     def _is_asked_to_save(self) -> bool:
         return self.ranks.any(self.stop.take_save_request())
 
-    def _tell_where_it_is_saved(self) -> None:
-        """Answer SIGUSR1 once the save that it asked for has ended; where a disk refused it, that is said already."""
-        self._report(self.saver.wait())
-        if not self.not_saved:
-            say(f"Saved as {self.last_saved}, and going on.")
-
     def _was_stopped_before_validation(self) -> bool:
         """Whether the last step of an earlier process is one that --val_interval wants validated, and it is not."""
         history = self.state.history
@@ -337,7 +251,7 @@ class Trainer:
     def _validate_and_commit(self) -> None:
         history = self.state.history
         if history.validated is None:
-            self._save_if_it_is_time(self._validation_seconds)
+            self.saves.make_if_due(self._next_save_in(), self._validation_seconds)
         figures = history.validated or self._validate()
         if figures is None:
             return
@@ -346,14 +260,14 @@ class Trainer:
         if kept is None:
             return
         require_same_state(self.state, self.ranks)
-        self._read_clock()
+        self.saves.read_clock()
         history.complete_epoch(row, self.training.num_batches_per_epoch)
         self.state.observed.clear()
         self.task.epoch_completed(self.state)
         self.state.kept.update(kept)
-        self._save(Kind.EPOCH)
+        self.saves.begin(Kind.EPOCH)
         if self._is_asked_to_save():
-            self._tell_where_it_is_saved()
+            self.saves.tell_where()
         self.reports.tell(Moment.EPOCH_COMPLETED)  # after the checkpoint: reports can be made from it again
         say(_epoch_line(row, self.facts.options.num_epochs, history))
         self._draw(_is_at_its_end(history, self.facts.options))
@@ -371,7 +285,7 @@ class Trainer:
         label = f"epoch {self.state.epoch + 1}/{self.facts.options.num_epochs} validation"
         found = validate(self.state, self.task, self.validation, label, ranks=self.ranks, stop=self.stop)
         self._validation_seconds = time.monotonic() - began
-        self.times.skip(time.monotonic())
+        self.saves.times.skip(time.monotonic())
         return found
 
     def _pass_once_more(self, row: EpochMetrics) -> Mapping[str, Any] | None:
@@ -392,65 +306,6 @@ class Trainer:
         found = {**trained, **validated.figures}
         in_order = {figure.name: found[figure.name] for figure in history.figures.all}
         return EpochMetrics(history.epoch + 1, history.step, in_order, self.state.learning_rate)
-
-    def _save(self, kind: Kind, *, by_time: bool = False) -> None:
-        """Begin to save the state as it is now, once the save before has ended and what came of it is known."""
-        self._report(self.saver.wait())
-        lost = self.state.history.lost_epochs
-        if kind is Kind.EPOCH and self.state.epoch in lost:  # a second try
-            lost.remove(self.state.epoch)
-        else:
-            self._save_refused_best()
-        self._read_clock()
-        if self.ranks.saves:
-            cost = self.times.cost
-            saving = {SAVED_BY_TIME: by_time, COST_KEY: cost.as_dict() if cost else None}
-            self.times.begun(time.monotonic())
-            self._report(self.saver.begin(*take_snapshot(self.state, self.facts, kind, saving)))
-            self.times.skip(time.monotonic())
-        self._saved_at = (self.state.step, self.state.epoch)
-
-    def _report(self, outcome: Outcome | None) -> None:
-        """Take in how a save ended while training goes on, and say what the disk refused."""
-        self._take_in(outcome)
-        if outcome and outcome.refused:
-            say(f"[WARNING] {outcome.refused}. Training goes on, and the next save tries again.")
-
-    def _take_in(self, outcome: Outcome | None) -> None:
-        if outcome is None:
-            return
-        self._measure(outcome)
-        self.not_saved = outcome.refused
-        if outcome.path:
-            self.last_saved = outcome.path
-            self.reports.saved(outcome.record)
-        elif outcome.record.kind is Kind.EPOCH:
-            self.state.history.lost_epochs.append(outcome.record.epoch)
-        self._warn(outcome)
-
-    def _measure(self, outcome: Outcome) -> None:
-        """Take in what a save took, and say once what --max_lost costs, or that it cannot hold."""
-        self.times.ended(outcome.durable_at, self.saver.blocked.last_seconds + outcome.cpu_seconds)
-        if outcome.durable_at is not None and (told := self.times.news(outcome.bytes_on_disk)):
-            say(f"[NOTE] {told}.")
-
-    @staticmethod
-    def _warn(outcome: Outcome) -> None:
-        for warning in outcome.warnings:
-            say(f"[WARNING] {warning}.")
-
-    def _read_clock(self) -> None:
-        now, history = time.monotonic(), self.state.history
-        history.seconds_in_epoch += now - self._clock
-        history.training_seconds += now - self._clock
-        self._clock = now
-        blocked = self.saver.blocked.total_seconds
-        history.pace.blocked_seconds += blocked - self._blocked
-        self._blocked = blocked
-
-    def _unblocked_clock(self) -> float:
-        """Return a time in seconds, of a clock that stands still while saving holds up training."""
-        return time.perf_counter() - self.saver.blocked.total_seconds
 
 
 def _is_due(step: int, interval: int) -> bool:

@@ -54,6 +54,6 @@ def seconds_text(seconds: float) -> str:
     """Return a time as one reads it.
 
     >>> [seconds_text(seconds) for seconds in (0.0213, 1.25, 52.4, 60.0)]
-    ['0.02 s', '1.2 s', '52 s', '60 s']
+    ['0.021 s', '1.2 s', '52 s', '60 s']
     """
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
