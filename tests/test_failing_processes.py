@@ -182,40 +182,54 @@ def test_a_stop_of_one_before_training_is_one_of_all(whom: int, corpus: Path, tm
     assert not lives.said(1), "the first one says it"
 
 
-def test_all_agree_on_the_last_epoch_where_only_the_first_knows_that_the_best_is_on_no_disk(
-    corpus: Path, tmp_path: Path
+def a_disk_that_refuses(folder: Path, index: int, times: int) -> Callable[[], None]:
+    """Return what lets epoch 2 be the best, and the disk refuse it so often; last passes are noted in a file."""
+
+    def arrange() -> None:
+        from tests.toy_task import EchoTask  # noqa: PLC0415
+        from training.loop import trainer  # noqa: PLC0415
+        from training.saving.store import CannotSaveError, CheckpointStore  # noqa: PLC0415
+
+        save, closeness = CheckpointStore.save, {2: 0.5, 4: 0.9}  # by step
+        left = [times]
+
+        def refuse(store: CheckpointStore, payload: Any, record: Any, *more: Any) -> Any:
+            if record.epoch == 2 and not record.batches_done and left[0]:
+                left[0] -= 1
+                raise CannotSaveError("no room")
+            return save(store, payload, record, *more)
+
+        def note(_state: Any, _task: Any, _batches: Any, completed: Any, **_: Any) -> dict[str, Any]:
+            with (folder / f"passed.{index}").open("a") as passed:
+                passed.write(f"{completed.epoch} ")
+            return {}
+
+        EchoTask.validated = lambda _, step, __: ({"val_closeness": closeness.get(step, 0.1), "val_doubt": 0.0}, {})  # type: ignore[assignment,method-assign]
+        CheckpointStore.save = refuse  # type: ignore[method-assign,assignment]
+        trainer.pass_once_more = note  # type: ignore[attr-defined,assignment]
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("count", "times", "passed", "says"),
+    [
+        (2, 99, "3 ", "Early stopping after epoch 3: none since epoch 1 was better"),
+        (1, 2, "3 4 ", "Early stopping after epoch 4: none since epoch 2 was better"),
+        (2, 2, "3 4 ", "Early stopping after epoch 4: none since epoch 2 was better"),
+    ],
+    ids=["refused for good", "saved at the end by one process", "saved at the end by two"],
+)
+def test_all_agree_when_patience_ends_though_the_first_alone_knows_that_the_best_epoch_is_on_no_disk(
+    count: int, times: int, passed: str, says: str, corpus: Path, tmp_path: Path
 ) -> None:
-    """Epoch 2 would be the best. Without it --patience ends the run after epoch 3, which is passed over once more."""
-
-    def watch(index: int) -> Callable[[], None]:
-        def arrange() -> None:
-            from tests.toy_task import EchoTask  # noqa: PLC0415
-            from training.loop import trainer  # noqa: PLC0415
-            from training.saving.store import CannotSaveError, CheckpointStore  # noqa: PLC0415
-
-            save = CheckpointStore.save
-
-            def refuse(store: CheckpointStore, payload: Any, record: Any, *more: Any, **named: Any) -> Any:
-                if record.epoch > 1:
-                    raise CannotSaveError("no room")
-                return save(store, payload, record, *more, **named)
-
-            def note(_state: Any, _task: Any, _batches: Any, completed: Any, **_: Any) -> dict[str, Any]:
-                with (tmp_path / f"passed.{index}").open("a") as passed:
-                    passed.write(f"{completed.epoch} ")
-                return {}
-
-            closeness = {2: 0.5, 4: 0.9}  # by step
-            EchoTask.validated = lambda _, step, __: ({"val_closeness": closeness.get(step, 0.1), "val_doubt": 0.0}, {})  # type: ignore[assignment,method-assign]
-            CheckpointStore.save = refuse  # type: ignore[method-assign,assignment]
-            trainer.pass_once_more = note  # type: ignore[attr-defined,assignment]
-
-        return arrange
-
-    command = [*FLAGS, "--num_epochs", "6", "--patience", "2", "--database_path", corpus]
-    lives = training(tmp_path / "run", command, 2, {index: watch(index) for index in range(2)})
-    assert lives.codes() == [1, 1], lives.all_said()
-    assert [(tmp_path / f"passed.{index}").read_text() for index in range(2)] == ["3 ", "3 "], lives.all_said()
+    """Without epoch 2 the end is after epoch 3; where epoch 2 is saved then, on another try, training goes on."""
+    befalls = {index: a_disk_that_refuses(tmp_path, index, times) for index in range(count)}
+    flags = ["--num_epochs", "6", "--patience", "2", "--save_interval", "0", "--database_path"]
+    lives = training(tmp_path / "run", [*FLAGS, *flags, corpus], count, befalls)
+    assert lives.codes() == [0] * count, lives.all_said()
+    assert says in lives.said(0)
+    assert [(tmp_path / f"passed.{index}").read_text() for index in range(count)] == [passed] * count
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -139,13 +139,13 @@ class Saves:
 
     def tell_where(self) -> None:
         """Answer SIGUSR1 once the save that it asked for has ended; where a disk refused it, that is said already."""
-        self._report(self.saver.wait())
+        self.end_earlier()
         if not self.not_saved:
             say(f"Saved as {self.last_saved}, and going on.")
 
     def begin(self, kind: Kind, *, by_time: bool = False) -> None:
         """Begin to save the state as it is now, once the save before has ended and what came of it is known."""
-        self._report(self.saver.wait())
+        self.end_earlier()
         lost = self.state.history.lost_epochs
         if kind is Kind.EPOCH and self.state.epoch in lost:  # a second try
             lost.remove(self.state.epoch)
@@ -159,6 +159,10 @@ class Saves:
             self._report(self.saver.begin(*take_snapshot(self.state, self.facts, kind, saving)))
             self.times.skip(time.monotonic())
         self._saved_at = (self.state.step, self.state.epoch)
+
+    def end_earlier(self) -> None:
+        """Wait for the save that is under way while training goes on, and say what the disk refused."""
+        self._report(self.saver.wait())
 
     def _report(self, outcome: Outcome | None) -> None:
         """Take in how a save ended while training goes on, and say what the disk refused."""
