@@ -226,3 +226,11 @@ def test_what_was_left_undone_after_the_last_save_is_tried_once_more(folder: Pat
     made.catch_up()
     assert (folder / "best_checkpoint_eer.pth").samefile(folder / "checkpoint_epoch_2.pth")
     assert not (folder / "checkpoint_epoch_1.pth").exists()
+
+
+def test_processor_time_is_that_beside_training_and_not_what_held_up_the_loop(folder: Path) -> None:
+    """With --sync_save the loop's wait is all that a save takes: it would count twice."""
+    made, state = committer(KEEP_1), epochs(1)
+    assert commit(made, state).cpu_seconds == 0
+    beside = made.commit(*take_snapshot(state, FACTS, Kind.EPOCH), SaveControl(keeps_payload=True))
+    assert beside.cpu_seconds > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.sealed_file import broken_seal
 from training.loop.step import take_step
 from training.planning.facts import Facts
+from training.runs.directory import RunDirectory
 from training.runs.lock import RunLock
 from training.runs.mirror_place import mirror_of, mirror_text, refuse_bad_mirror
 from training.runs.retention import RetentionPolicy
@@ -27,10 +29,12 @@ from training.saving import mirror_copy
 from training.saving.mirror import Mirror
 from training.saving.mirror_copy import BadCopyError, MirrorFolder
 from training.saving.mirror_restore import restore_from_mirror
+from training.settings.identity import run_name
 from training.settings.options import Options
 from training.settings.requests import AutoResume
 from utils.atomic_files import link_or_copy
 from utils.errors import UserError
+from utils.regular_files import open_to_append
 
 LONG_S = 60.0  # of waits that end by themselves
 
@@ -151,6 +155,30 @@ def test_another_run_in_the_mirror_is_moved_aside(folder: MirrorFolder, of_one: 
     assert (folder.folder / "checkpoint_epoch_1.pth").read_bytes() == (
         folder.run / "checkpoint_epoch_1.pth"
     ).read_bytes()
+
+
+def test_the_future_that_a_branch_leaves_is_whole_in_the_version_of_the_mirror(folder: MirrorFolder) -> None:
+    """A branch begins where the mirror is further, with the id of the run until its first save."""
+    folder.policy = RetentionPolicy(keep_last_n=1)
+    for epoch in (1, 2, 3, 4):
+        saved(folder.run, epoch)
+    link_or_copy(folder.run / "checkpoint_epoch_3.pth", folder.run / "best_checkpoint_eer.pth")
+    later_best = record("", 4, best_epoch=3, name="checkpoint_epoch_4.pth")
+    write_checkpoint(folder.run / "checkpoint_epoch_4.pth", later_best)
+    link_or_copy(folder.run / "checkpoint_epoch_4.pth", folder.run / "last_checkpoint.pth")
+    folder.bring_up_to_date()
+    future = {"checkpoint_epoch_3.pth", "checkpoint_epoch_4.pth", "last_checkpoint.pth", "best_checkpoint_eer.pth"}
+    contents = {name: (folder.folder / name).read_bytes() for name in future}
+    shutil.rmtree(folder.run)
+    saved(folder.run, 1)
+    folder.bring_up_to_date()
+    assert {name: (folder.folder / name).read_bytes() for name in future} == contents
+    branched = record("", 2, lineage=(("run-a", 0), ("run-b", 10)), best_epoch=1, name="checkpoint_epoch_2.pth")
+    write_checkpoint(folder.run / "checkpoint_epoch_2.pth", branched)
+    link_or_copy(folder.run / "checkpoint_epoch_2.pth", folder.run / "last_checkpoint.pth")
+    folder.bring_up_to_date()
+    assert {name: (folder.folder / "version_1" / name).read_bytes() for name in future} == contents
+    assert {"checkpoint_epoch_2.pth", "best_checkpoint_eer.pth"} <= names(folder.folder)
 
 
 def test_the_version_that_the_run_folder_gave_to_an_earlier_run_is_that_of_the_mirror(folder: MirrorFolder) -> None:
@@ -278,6 +306,26 @@ def test_a_slow_mirror_is_told_once_and_gives_up_its_copy_when_the_process_ends(
     assert not mirror._thread.is_alive()
 
 
+def test_the_end_of_a_run_says_that_it_waits_for_the_mirror(
+    run: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    goes_on = threading.Event()
+
+    def hear(text: str) -> None:
+        told.append(text)
+        goes_on.set()
+
+    monkeypatch.setattr("training.saving.mirror.say", hear)
+    monkeypatch.setattr("training.saving.mirror._TOLD_AFTER_S", 0.0)
+    mirror = Mirror(run, root, RetentionPolicy())
+    monkeypatch.setattr(mirror._folder, "check", lambda: goes_on.wait(LONG_S) and None)
+    with mirror:
+        assert mirror.finish(LONG_S), "it goes on once that was said"
+    (line,) = told
+    assert line.startswith(f"[NOTE] Waiting for the mirror {root / 'run'}") and "Ctrl-C leaves the rest" in line
+
+
 def test_a_second_process_at_the_same_mirror_is_told_of_the_first(run: Path, root: Path) -> None:
     (root / "run").mkdir()
     holder = os.fork()
@@ -321,6 +369,18 @@ def test_a_mirror_that_would_be_gone_with_the_run_is_refused(
         assert not refused, why
 
 
+@pytest.mark.parametrize("has_run", [False, True])
+def test_a_mirror_that_is_the_run_folder_at_a_second_mount_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_run: bool
+) -> None:
+    """A link whose target is not looked up stands for a mount."""
+    monkeypatch.setattr(os.path, "realpath", os.path.abspath)
+    (tmp_path / "models" / "run" if has_run else tmp_path / "models").mkdir(parents=True)
+    (tmp_path / "mount").symlink_to("models")
+    with pytest.raises(UserError, match="pass a folder elsewhere"):
+        refuse_bad_mirror(tmp_path / "models" / "run", tmp_path / "mount")
+
+
 def test_a_mirror_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "disk").touch()
     with pytest.raises(UserError, match="is no folder"):
@@ -355,6 +415,37 @@ def test_what_is_copied_back_is_the_newest_and_the_best_checkpoint_and_no_other(
     shutil.rmtree(folder.run)
     assert restored(folder.run, folder.folder.parent) == {"checkpoint_epoch_4.pth", "checkpoint_epoch_1.pth"}
     assert names(folder.run) == {"checkpoint_epoch_4.pth", "checkpoint_epoch_1.pth", "config.yaml"}
+
+
+def test_a_run_is_copied_back_from_a_disk_that_may_only_be_read(
+    folder: MirrorFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.bring_up_to_date()
+    shutil.rmtree(folder.run)
+
+    def refused(path: Path) -> object:
+        if path.is_relative_to(folder.folder):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return open_to_append(path)
+
+    monkeypatch.setattr("training.runs.lock.open_to_append", refused)
+    assert restored(folder.run, folder.folder.parent) == {"checkpoint_epoch_3.pth", "checkpoint_epoch_1.pth"}
+
+
+def test_a_run_of_another_length_is_copied_back_from_the_mirror(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one in models/ is gone on from: who types a larger --num_epochs means the run that there is."""
+    monkeypatch.chdir(tmp_path)
+    for length, epoch in ((2, 2), (3, 3)):
+        options = Options(num_epochs=length)
+        made = record("", epoch, options=options, name=f"checkpoint_epoch_{epoch}.pth")
+        write_checkpoint(root / run_name(options) / made.name, made)
+    write_checkpoint(root / "another" / "checkpoint_epoch_9.pth", record("", 9, name="checkpoint_epoch_9.pth"))
+    asked = Options(num_epochs=5, mirror=str(root))
+    facts = Facts(asked, survey_folder(RunDirectory.of(asked).folder))
+    found = restore_from_mirror(AutoResume(options=asked), facts)
+    assert found == [RunDirectory.of(Options(num_epochs=3)).folder / "checkpoint_epoch_3.pth"]
 
 
 def test_a_mirror_that_is_not_newer_is_not_used(folder: MirrorFolder) -> None:

@@ -98,6 +98,18 @@ def no_flag(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fcntl, "fcntl", refused)
 
 
+def no_thread_at_first(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the system refuse the first thread, as at a limit of processes, and have one again when the next is asked."""
+    real, asked = threading.Thread.start, iter(range(1000))
+
+    def start(thread: threading.Thread) -> None:
+        if next(asked) == 0:
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+
 FALLBACKS: dict[str, Callable[[Disk, pytest.MonkeyPatch], None]] = {
     "O_DIRECT": lambda disk, patch: None,
     "none in this file system": lambda disk, patch: no_flag(patch),
@@ -111,6 +123,7 @@ FALLBACKS: dict[str, Callable[[Disk, pytest.MonkeyPatch], None]] = {
     "no thread any more": lambda disk, patch: patch.setattr(
         ThreadPoolExecutor, "submit", lambda *arguments: (_ for _ in ()).throw(RuntimeError("it ends"))
     ),
+    "no thread at first": no_thread_at_first,
 }
 
 

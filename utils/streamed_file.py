@@ -91,9 +91,10 @@ class StreamedFile:
         full = self._buffers[0]
         try:
             self._writes.append(self._thread.submit(self._put, full.data))
-        except RuntimeError:  # the interpreter ends: it finishes a save and starts nothing more
+        except RuntimeError:  # the interpreter ends: it finishes a save and starts nothing more; or no thread is free
             while self._writes:
                 self._writes.popleft().result()
+            self._thread.shutdown(cancel_futures=True)  # which holds a task that it could start no thread for
             self._put(full.data)
         self._buffers.rotate(-1)
         self._gathered = 0

@@ -117,7 +117,7 @@ class Saves:
         `next_in` seconds from now is a save by steps or epochs expected. All processes ask, and the first decides.
         """
         is_new = self._saved_at != (self.state.step, self.state.epoch)
-        is_due = self.times.is_due(time.monotonic(), next_in, ahead) and not self.saver.is_busy
+        is_due = self.times.is_due(time.monotonic(), next_in, ahead)
         if self.ranks.any(self.ranks.is_first and is_due and is_new):
             self.begin(Kind.STEP, by_time=True)
 

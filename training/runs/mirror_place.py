@@ -32,7 +32,8 @@ def refuse_bad_mirror(run_folder: Path, root: Path) -> None:
     """Raise UserError for a mirror that is the run folder, lies in it, or has it inside."""
     run, mirror = (Path(os.path.realpath(path)) for path in (run_folder, mirror_of(run_folder, root)))
     typed = Path(os.path.realpath(root))
-    if typed.is_relative_to(run) or mirror.is_relative_to(run) or run.is_relative_to(mirror):
+    is_inside = typed.is_relative_to(run) or mirror.is_relative_to(run) or run.is_relative_to(mirror)
+    if is_inside or _is_one_folder(run, mirror) or _is_one_folder(run.parent, mirror.parent):
         raise UserError(
             f"--mirror {root} lies in the run folder {run_folder}, or has it inside, and would be gone with it: pass a "
             "folder elsewhere, best on another disk",
@@ -40,6 +41,14 @@ def refuse_bad_mirror(run_folder: Path, root: Path) -> None:
         )
     if os.path.lexists(root) and not is_folder(root):
         raise UserError(f"--mirror {root} is no folder: pass a folder on another disk", EXIT_USAGE)
+
+
+def _is_one_folder(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one folder, as a folder that is mounted at a second place has two."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def mirror_text(run_folder: Path, root: Path) -> str:

@@ -89,10 +89,6 @@ class Saver(Protocol[Outcome_co]):
 
     blocked: BlockedTime
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a save is under way, so that the next one would have to wait."""
-
     def prepare(self) -> None:
         """Get ready for the first save; may be called again."""
 
@@ -122,11 +118,6 @@ class DirectSaver(Generic[Outcome]):
         self.blocked = BlockedTime()
         self._commit = commit
         self._outcome: Outcome | None = None
-
-    @property
-    def is_busy(self) -> bool:
-        """It never is."""
-        return False
 
     def prepare(self) -> None:
         """Nothing to do."""
@@ -181,11 +172,6 @@ class BackgroundSaver(Generic[Outcome]):
         self._copies: BackgroundCopies | None = None
         self._saving: Future[Outcome] | None = None
         self._has_said = False
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a save is under way."""
-        return self._saving is not None and not self._saving.done()
 
     def prepare(self) -> None:
         """Reserve the buffers, and touch them in the background; call it once the optimizers have their state."""

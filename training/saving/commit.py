@@ -34,7 +34,8 @@ class Outcome:
 
     `furthest` is the checkpoint that is furthest in training of those that were saved. Both paths are names that
     retention left: the user is told to go on from them. `durable_at` is when the checkpoint was on disk, in seconds of
-    time.monotonic, None where it is not, with its size, and `cpu_seconds` the processor time that all of it took.
+    time.monotonic, None where it is not, with its size, and `cpu_seconds` the processor time that all of it took beside
+    training: none where the loop itself saved, and was held up for as long.
     """
 
     record: CheckpointRecord
@@ -81,9 +82,10 @@ class Committer:
         """
         if self._refused and not self._refused.control.keeps_payload:
             self._refused = None
-        began = time.thread_time()
+        began, is_beside_training = time.thread_time(), control.keeps_payload
         outcome = self._commit(payload, record, control)
-        outcome = replace(outcome, cpu_seconds=time.thread_time() - began)
+        if is_beside_training:
+            outcome = replace(outcome, cpu_seconds=time.thread_time() - began)
         waiting = self._refused.record if self._refused else None
         if record.kind is Kind.EPOCH and record.best == record.last and not _is_better(waiting, record):
             self._refused = self._kept(payload, record, control) if outcome.refused else None

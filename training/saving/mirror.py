@@ -14,6 +14,7 @@ A second process that mirrors to the same place is refused by the lock there, an
 from __future__ import annotations
 
 import errno
+import math
 import os
 import threading
 import time
@@ -28,6 +29,7 @@ from training.runs.mirror_place import mirror_of
 from training.runs.retention import RetentionPolicy
 from training.saving.mirror_copy import MirrorFolder
 from utils.atomic_files import make_folder
+from utils.console import say
 from utils.errors import UserError
 from utils.folders import is_folder
 
@@ -39,6 +41,7 @@ STOP_WAITS_S = 3.0
 """How long a stop waits for the mirror."""
 END_WAITS_S = 600.0
 """How long the end of a run waits for a mirror that goes on copying."""
+_TOLD_AFTER_S = 5.0
 _LOOK_EVERY_S = 0.05
 
 
@@ -126,9 +129,10 @@ class Mirror:
     def finish(self, most_seconds: float) -> bool:
         """Wait until the mirror has all that the run folder has; return whether it has.
 
-        For so long at most, not where it refuses, and not where it stands still for a minute.
+        For so long at most, not where it refuses, and not where it stands still for a minute. A long wait is told.
         """
         self.poke()
+        tell_at = time.monotonic() + _TOLD_AFTER_S
         end = time.monotonic() + most_seconds
         seen, moved_at = -1, time.monotonic()
         with self._changed:
@@ -139,6 +143,12 @@ class Mirror:
                     seen, moved_at = self._folder.copying.bytes_done, now
                 if now >= end or now - moved_at > SLOW_S:
                     break
+                if now >= tell_at:
+                    tell_at = math.inf
+                    say(
+                        f"[NOTE] Waiting for the mirror {self.state}, {most_seconds:.0f} s at most; Ctrl-C leaves the "
+                        "rest to the next start"
+                    )
                 self._changed.wait(_LOOK_EVERY_S)
             return self._done >= self._wanted
 

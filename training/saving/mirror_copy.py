@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,8 +91,11 @@ class MirrorFolder:
             MoveJournal(number, strange, ()).write(self.folder)
             complete_interrupted_move(RunDirectory(self.folder))
             here = survey_folder(self.folder, self._known)
-        complaints = [complaint for path in _in_order(found, newest) if (complaint := self._take(path))]
-        self._prune(newest)
+        is_ahead = here.latest is not None and here.latest.position > newest.position
+        paths = [path for path in _in_order(found, newest) if not (is_ahead and path in _second_names(found))]
+        complaints = [complaint for path in paths if (complaint := self._take(path))]
+        if not is_ahead:  # else another future begins, at whose first save what is further here moves aside, whole
+            self._prune(newest)
         copy_beside(self.run, self.folder)
         return complaints
 
@@ -198,7 +202,7 @@ def copy_beside(source: Path, target: Path, *, only_missing: bool = False) -> No
 
 
 def _forget(descriptor: int) -> None:
-    if hasattr(os, "posix_fadvise"):
+    with suppress(OSError, AttributeError):  # where there is no such call, what is read back may come from memory
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
@@ -215,9 +219,13 @@ def content_of(path: Path) -> _Content | None:
 
 def _in_order(found: RunFolder, newest: CheckpointRecord) -> Iterator[Path]:
     """Yield the files of a run in the order in which they are needed: what others need first, then the newest one."""
-    weights: list[WeightsFile] = [file for file in found.weights if file.is_best]
     frozen: list[FrozenFile] = list(found.frozen)
-    marked = [record.path for record in (found.last, found.best) if record]
     own = sorted(found.checkpoints, key=lambda record: record.position, reverse=True)
-    paths = [file.path for file in frozen] + [newest.path, *marked]
-    yield from dict.fromkeys([*paths, *(file.path for file in weights), *(record.path for record in own)])
+    paths = [file.path for file in frozen] + [newest.path, *_second_names(found)]
+    yield from dict.fromkeys([*paths, *(record.path for record in own)])
+
+
+def _second_names(found: RunFolder) -> list[Path]:
+    """Return the files whose names pass on from one checkpoint to the next."""
+    weights: list[WeightsFile] = [file for file in found.weights if file.is_best]
+    return [record.path for record in (found.last, found.best) if record] + [file.path for file in weights]

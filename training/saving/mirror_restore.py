@@ -8,7 +8,10 @@ Needs no torch.
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
 from concurrent.futures import TimeoutError as LateError
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from training.checkpoints.record import CheckpointRecord, Kind
@@ -17,8 +20,15 @@ from training.planning.facts import Facts
 from training.runs.directory import OUTPUTS_ROOT, RUNS_ROOT, VERSIONS_NAME
 from training.runs.lock import RunLock
 from training.runs.mirror_place import mirror_of
-from training.runs.own_folder import Wanted
-from training.runs.survey import RunFolder, find_latest_usable, survey_folder, versions_in
+from training.runs.own_folder import Wanted, is_asked_for
+from training.runs.survey import (
+    RunFolder,
+    find_latest_usable,
+    newest_record,
+    other_run_folders,
+    survey_folder,
+    versions_in,
+)
 from training.saving.mirror import mirror_lock
 from training.saving.mirror_copy import Copying, content_of, copy_beside, copy_verified
 from training.settings.identity import possible_names
@@ -77,7 +87,7 @@ def _newer(folder: Path, here: CheckpointRecord | None, there: RunFolder) -> Che
 
 def _look(command: AutoResume, facts: Facts, root: Path) -> tuple[Path, RunFolder] | None:
     """Return the run folder that the command means, and what its mirror holds; None where there is no mirror of it."""
-    folders = [facts.run.folder]
+    folders, wanted = [facts.run.folder], Wanted(command.options, command.given)
     is_known = facts.candidates.usable or facts.run.all_checkpoints or facts.run.unusable
     if command.options.experiment is not None and not is_known:
         versions = OUTPUTS_ROOT / command.options.experiment / VERSIONS_NAME
@@ -85,7 +95,7 @@ def _look(command: AutoResume, facts: Facts, root: Path) -> tuple[Path, RunFolde
         folders = [versions / f"version_{number}" for number in numbers]
     elif not is_known and not facts.other_length_folder:
         folders += [RUNS_ROOT / name for name in possible_names(facts.options)]
-    wanted = Wanted(command.options, command.given)
+        folders += [RUNS_ROOT / name for name in _of_other_length(wanted, mirror_of(facts.run.folder, root))]
     for folder in folders:
         there = survey_folder(mirror_of(folder, root))
         if there.latest and not {change.name for change in wanted.differs_from(there.latest)} & command.given:
@@ -93,9 +103,28 @@ def _look(command: AutoResume, facts: Facts, root: Path) -> tuple[Path, RunFolde
     return None
 
 
+def _of_other_length(wanted: Wanted, own: Path) -> list[str]:
+    """Return the names of the folders beside a run's own one that hold it with another length, the longest first."""
+    read = ((folder, record) for folder in other_run_folders(own, own.parent) if (record := newest_record(folder)))
+    found = [(record.position, folder.name) for folder, record in read if is_asked_for(wanted, folder, record)]
+    return [name for _, name in sorted(found, reverse=True)]
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a mirror, unless this process may only read there, as on a disk that the system made read-only."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(mirror_lock(folder))
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+        yield
+
+
 def _copied_back(folder: Path, there: RunFolder, newest: CheckpointRecord) -> list[Path]:
     make_folder(folder)
-    with mirror_lock(there.folder), RunLock(folder / ".lock"):
+    with _held(there.folder), RunLock(folder / ".lock"):
         wanted = [(there.folder / newest.frozen.file, newest.frozen.file)] if newest.frozen else []
         records = [newest, *_best_of(there, newest)]
         wanted += [(record.path, record.name or record.path.name) for record in records]  # last_checkpoint is no name
