@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -28,7 +29,9 @@ from tests.toy_task import registered
 from training.loop import shared_folder
 from training.runs.survey import survey_folder
 from utils import peers
+from utils.ending import StoppedBySigterm
 from utils.errors import UserError
+from utils.ranks import Alone
 
 FLAGS: list[str | Path] = [
     "--model_type",
@@ -100,6 +103,27 @@ def die_in_the_first_save() -> None:
     CheckpointStore.save = lambda *_: die()  # type: ignore[assignment,method-assign]
 
 
+def have_a_dead_disk() -> None:
+    """Be sent SIGTERM once the disk takes no checkpoint any more."""
+    from training.saving.background_saving import BackgroundSaver  # noqa: PLC0415
+    from training.saving.dead_disk import DeadDiskError  # noqa: PLC0415
+
+    def waited_long_enough(_: BackgroundSaver[Any]) -> None:
+        raise DeadDiskError
+
+    BackgroundSaver.wait = BackgroundSaver.close = waited_long_enough  # type: ignore[assignment,method-assign]
+    be_told_to_stop()
+
+
+def be_stopped_at_the_data() -> None:
+    from training.loop import session  # noqa: PLC0415
+
+    def open_data(*_: Any) -> None:
+        raise StoppedBySigterm  # as its handler does while nothing is trained
+
+    session.open_data = open_data  # type: ignore[attr-defined,assignment]
+
+
 def in_epoch_2(happens: Callable[[], object]) -> Callable[[], None]:
     """Return what lets something happen before the fourth step, which only the first process has batches of."""
     return at_step(4, happens, after=False)
@@ -125,6 +149,9 @@ TABLE = [
     Row("the second has a bug", 1, in_epoch_2(have_a_bug), [1, 1], "process 1 .*: ZeroDivisionError: a bug", "step_3"),
     Row("the second cannot read", 1, cannot_read_epoch_2, [1, 1], "error: LA_T_1.flac cannot be read. ", "epoch_1"),
     Row("the second hangs", 1, in_epoch_2(hang), [1, None], "process 1 .* does not answer for ", "step_3"),
+    Row(
+        "the disk is dead", 0, at_step(3, have_a_dead_disk), [143, 143], "error: the disk has taken nothing", "epoch_1"
+    ),
     Row("the first hangs", 0, in_epoch_2(hang), [-9, 1], "process 0 .* does not answer for ", "step_3"),
 ]
 
@@ -144,6 +171,104 @@ def test_all_end_with_one_sentence_and_the_state_of_one_process_is_saved(
     saved = survey_folder(run_of(tmp_path / "run")).checkpoints[-1].path.name
     assert re.fullmatch(f"checkpoint_{row.saved}.pth", saved), said
     assert differences(bits(run_of(tmp_path / "run") / saved), bits(undisturbed / saved)) == []
+
+
+@pytest.mark.parametrize("whom", [0, 1])
+def test_a_stop_of_one_before_training_is_one_of_all(whom: int, corpus: Path, tmp_path: Path) -> None:
+    lives = training(tmp_path / "run", [*FLAGS, "--database_path", corpus], 2, {whom: be_stopped_at_the_data})
+    assert lives.codes() == [143, 143], lives.all_said()
+    said = "Stopped at once" if whom == 0 else "error: process 1 .*: stopped at once by SIGTERM"
+    assert re.search(said, lives.said(0)), lives.all_said()
+    assert not lives.said(1), "the first one says it"
+
+
+def a_disk_that_refuses(folder: Path, index: int, times: int) -> Callable[[], None]:
+    """Return what lets epoch 2 be the best, and the disk refuse it so often; last passes are noted in a file."""
+
+    def arrange() -> None:
+        from tests.toy_task import EchoTask  # noqa: PLC0415
+        from training.loop import trainer  # noqa: PLC0415
+        from training.saving.store import CannotSaveError, CheckpointStore  # noqa: PLC0415
+
+        save, closeness = CheckpointStore.save, {2: 0.5, 4: 0.9}  # by step
+        left = [times]
+
+        def refuse(store: CheckpointStore, payload: Any, record: Any, *more: Any) -> Any:
+            if record.epoch == 2 and not record.batches_done and left[0]:
+                left[0] -= 1
+                raise CannotSaveError("no room")
+            return save(store, payload, record, *more)
+
+        def note(_state: Any, _task: Any, _batches: Any, completed: Any, **_: Any) -> dict[str, Any]:
+            with (folder / f"passed.{index}").open("a") as passed:
+                passed.write(f"{completed.epoch} ")
+            return {}
+
+        EchoTask.validated = lambda _, step, __: ({"val_closeness": closeness.get(step, 0.1), "val_doubt": 0.0}, {})  # type: ignore[assignment,method-assign]
+        CheckpointStore.save = refuse  # type: ignore[method-assign,assignment]
+        trainer.pass_once_more = note  # type: ignore[attr-defined,assignment]
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("count", "times", "passed", "says"),
+    [
+        (2, 99, "3 ", "Early stopping after epoch 3: none since epoch 1 was better"),
+        (1, 2, "3 4 ", "Early stopping after epoch 4: none since epoch 2 was better"),
+        (2, 2, "3 4 ", "Early stopping after epoch 4: none since epoch 2 was better"),
+    ],
+    ids=["refused for good", "saved at the end by one process", "saved at the end by two"],
+)
+def test_all_agree_when_patience_ends_though_the_first_alone_knows_that_the_best_epoch_is_on_no_disk(
+    count: int, times: int, passed: str, says: str, corpus: Path, tmp_path: Path
+) -> None:
+    """Without epoch 2 the end is after epoch 3; where epoch 2 is saved then, on another try, training goes on."""
+    befalls = {index: a_disk_that_refuses(tmp_path, index, times) for index in range(count)}
+    flags = ["--num_epochs", "6", "--patience", "2", "--save_interval", "0", "--database_path"]
+    lives = training(tmp_path / "run", [*FLAGS, *flags, corpus], count, befalls)
+    assert lives.codes() == [0] * count, lives.all_said()
+    assert says in lives.said(0)
+    assert [(tmp_path / f"passed.{index}").read_text() for index in range(count)] == [passed] * count
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_process_that_cannot_hear_the_others_any_more_ends_with_them() -> None:
+    names = [peers.Member(f"process {index}", "here", 0, 0) for index in range(2)]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        ends = [socket.create_connection(listener.getsockname()), listener.accept()[0]]
+    one, two = (peers.Peers(index, dict(enumerate(names)), {1 - index: ends[index]}) for index in range(2))
+    one.hand_out(Unreadable())
+    with pytest.raises(peers.PeersStoppedError, match="process 1 does not hear the others any more"):
+        two.take_from(0)
+    with pytest.raises(peers.PeersStoppedError, match="process 1 was killed"):
+        one.take_from(1)
+    for each in (one, two):
+        each.close()
+
+
+class Unreadable:
+    """What can be sent and not be read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
+def test_a_start_leaves_alone_what_another_one_looks_for_in_the_same_folder(tmp_path: Path) -> None:
+    mine, killed = tmp_path / ".seen-by-all-1", tmp_path / ".seen-by-all-2"
+    for file in (mine, killed):
+        file.touch()
+    os.utime(killed, (0, 0))
+    shared_folder.refuse_unshared_folder(tmp_path, Two())
+    assert mine.exists() and not killed.exists()
+
+
+class Two(Alone):
+    """One process that counts for two."""
+
+    count = 2
 
 
 def refused(lives: Several, words: str, code: int) -> None:

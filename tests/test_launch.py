@@ -42,7 +42,8 @@ REFUSED = [
     ({"WORLD_SIZE": "4"}, "WORLD_SIZE is 4 in the environment, and RANK, MASTER_ADDR, MASTER_PORT are not there"),
     ({"RANK": "0"}, "RANK is 0 in the environment, and WORLD_SIZE, MASTER_ADDR, MASTER_PORT are not there"),
     ({**TORCHRUN, "RANK": "4"}, "RANK is 4 and WORLD_SIZE 4"),
-    ({**TORCHRUN, "MASTER_PORT": "http"}, "MASTER_PORT in the environment must be a whole number, found 'http'"),
+    ({**TORCHRUN, "MASTER_PORT": "http"}, "MASTER_PORT in the environment must be a whole number up to 65535, found '"),
+    ({**TORCHRUN, "MASTER_PORT": "99999"}, "MASTER_PORT in the environment must be a whole number up to 65535, found"),
     ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_PROCID or SLURM_STEP_NODELIST is not"),
 ]
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from utils.errors import EXIT_USAGE, UserError
 
+_MOST = {"MASTER_PORT": 65_535}
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _FIRST_PORT, _NUM_PORTS = 12_000, 20_000  # below those that Linux gives to clients (32768 and up)
 _STEPS_OF_A_JOB = 16
@@ -139,8 +140,10 @@ def _number_of(environment: Mapping[str, str], name: str, default: int | None = 
     text = environment.get(name, "")
     if not text and default is not None:
         return default
-    if not re.fullmatch(r"\d{1,9}", text):
-        raise UserError(f"{name} in the environment must be a whole number, found {text!r}: unset it", EXIT_USAGE)
+    most = _MOST.get(name, 999_999_999)
+    if not re.fullmatch(r"\d{1,9}", text) or int(text) > most:
+        what = f"a whole number up to {most}" if name in _MOST else "a whole number"
+        raise UserError(f"{name} in the environment must be {what}, found {text!r}: unset it", EXIT_USAGE)
     return int(text)
 
 

@@ -84,6 +84,31 @@ def meet(launch: Launch, store: Store, within_s: float) -> tuple[Peers, str]:
     return Peers(launch.index, members, connections), secret
 
 
+def wait_for_first(launch: Launch, within_s: float) -> None:
+    """Return once the first process keeps its store; raises UserError where it does not in time.
+
+    torch would wait longer than it was told, hear no signal meanwhile, and complain in its own words.
+    """
+    until = time.monotonic() + within_s
+    while True:
+        try:
+            socket.create_connection((launch.address, launch.port), _ANSWERS_WITHIN_S).close()
+        except OSError as error:
+            if time.monotonic() > until:
+                raise not_reached(launch, error) from error
+            time.sleep(_AGAIN_AFTER_S)
+        else:
+            return
+
+
+def not_reached(launch: Launch, error: Exception) -> UserError:
+    """Return what is said where a process cannot reach the store."""
+    return UserError(
+        f"process {launch.index} of {launch.count} does not reach the others at {launch.address}, port {launch.port} "
+        f"({str(error).splitlines()[0]}): see whether the first one runs, and whether another program uses that port"
+    )
+
+
 def _call(launch: Launch, store: Store, index: int, member: Member, until: float) -> tuple[socket.socket, Member, str]:
     while time.monotonic() < until:
         if not store.check([f"place/{index}", "secret"]):

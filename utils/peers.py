@@ -129,10 +129,10 @@ class Peers:
         """Return the next value of a process, when it is there; raises PeersStoppedError."""
         return self._value_of(self._peers[index])
 
-    def fail(self, text: str, exit_code: int, signal_number: int = 0) -> None:
+    def fail(self, text: str, exit_code: int) -> None:
         """Tell the others that this process cannot go on, unless one of them said so before."""
         told = f"{self._own.name}: {text}"
-        self._tell_failure(Failure(self.index, told, exit_code, signal_number=signal_number))
+        self._tell_failure(Failure(self.index, told, exit_code))
 
     def wait_for_failure(self, within_s: float) -> bool:
         """Return whether a process failed, as soon as that is known."""
@@ -214,6 +214,18 @@ class Peers:
     # What follows runs in the thread.
 
     def _run(self, woken: socket.socket) -> None:
+        try:
+            self._watch_peers(woken)
+        except BaseException as error:  # the main thread would wait for ever
+            what = f"{self._own.name} does not hear the others any more ({type(error).__name__}: {error})"
+            with self._changed:
+                for peer in self._peers.values():
+                    peer.has_left = True  # as far as this one will ever hear
+                    peer.connection.close()  # which tells them
+            self._take_failure(Failure(self.index, what))
+            raise
+
+    def _watch_peers(self, woken: socket.socket) -> None:
         next_beat = time.monotonic()
         while not self._may_end():
             with self._changed:

@@ -20,11 +20,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from utils.console import speak
+from utils.ending import stop_of
 from utils.errors import EXIT_FAILURE, EXIT_USAGE, UserError
 from utils.interruption import StopRequest
 from utils.launch import Launch
-from utils.meeting import began_at, meet
-from utils.peers import Peers
+from utils.meeting import began_at, meet, not_reached, wait_for_first
+from utils.peers import Peers, PeersStoppedError
 from utils.ranks import Alone, Failure, Ranks
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ def joined(launch: Launch, device: str = "cpu", within_s: float = MEET_WITHIN_S)
     except BaseException as error:
         if isinstance(error, UserError):
             ranks.fail(str(error), error.exit_code)
+        elif isinstance(error, KeyboardInterrupt):
+            stopped_by = stop_of(error)
+            ranks.fail(f"stopped at once by {stopped_by.name}", 128 + stopped_by)
         else:
             ranks.fail(f"{type(error).__name__}: {error}", EXIT_FAILURE)
         if ranks.saves:
@@ -99,8 +103,10 @@ def is_cut_off() -> bool:
 
 def tell_first(launch: Launch, error: UserError) -> None:
     """Tell the first process of what ends this one, if it is there: where it met the same, it is not any more."""
-    with suppress(UserError), joined(launch, within_s=TELL_WITHIN_S):
-        raise error
+    with suppress(UserError):
+        peers, _, _ = _met(launch, TELL_WITHIN_S)
+        peers.fail(str(error), error.exit_code)
+        peers.close()
 
 
 @contextmanager
@@ -132,20 +138,11 @@ class Processes:
     def meet(cls, launch: Launch, device_type: str, within_s: float = MEET_WITHIN_S) -> Processes:
         """Return this process among the others, once all are there; raises UserError where they do not come."""
         import torch.distributed as dist  # noqa: PLC0415  (2 s)
-        from torch._C._distributed_c10d import PrefixStore, TCPStore  # noqa: PLC0415
+        from torch._C._distributed_c10d import PrefixStore  # noqa: PLC0415
 
-        within = timedelta(seconds=within_s)
+        peers, secret, store = _met(launch, within_s)
         try:
-            store: Any = TCPStore(
-                launch.address,
-                launch.port,
-                is_master=launch.is_first and not launch.has_store,
-                timeout=within,
-                wait_for_workers=False,
-            )
-            if launch.has_store:
-                store = PrefixStore(f"bonafide/{launch.attempt}", store)
-            peers, secret = meet(launch, store, within_s)
+            peers.exchange(None)  # who takes no part says so here, and no group waits for it
             before = _sockets()
             with _failures_told(peers):
                 dist.init_process_group(
@@ -157,11 +154,10 @@ class Processes:
                 )
                 peers.exchange(None)  # whoever left before all have the group would end it with an error of gloo
         except (dist.DistStoreError, dist.DistNetworkError) as error:
-            raise UserError(
-                f"process {launch.index} of {launch.count} does not reach the others at {launch.address}, port "
-                f"{launch.port} ({str(error).splitlines()[0]}): see whether the first one runs, and whether another "
-                "program uses that port"
-            ) from error
+            raise not_reached(launch, error) from error
+        except PeersStoppedError:
+            peers.close()
+            raise
         found = {number: name for number, name in _sockets().items() if before.get(number) != name}
         group = dist.group.WORLD
         assert group is not None
@@ -217,9 +213,9 @@ class Processes:
         """Have `stop` requested once the processes cannot go on together, which ends whatever waits for it."""
         self._peers.call_on_failure(stop.overtake)
 
-    def fail(self, text: str, exit_code: int = EXIT_FAILURE, signal_number: int = 0) -> None:
-        """Tell the others that this process cannot go on, or was asked to stop, unless one of them said so before."""
-        self._peers.fail(text, exit_code, signal_number)
+    def fail(self, text: str, exit_code: int = EXIT_FAILURE) -> None:
+        """Tell the others that this process cannot go on, or was stopped, unless one of them said so before."""
+        self._peers.fail(text, exit_code)
 
     def is_failure(self) -> bool:
         """Return whether a process failed, when an error of the group is the first that was seen of it."""
@@ -264,6 +260,28 @@ class Processes:
             with suppress(OSError), socket.socket(fileno=os.dup(number)) as one:
                 if not one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):  # gloo dies of an end of that
                     one.shutdown(socket.SHUT_RDWR)
+
+
+def _met(launch: Launch, within_s: float) -> tuple[Peers, str, Any]:
+    """Return the other processes once all are there, the secret of the run, and the store that they met in."""
+    import torch.distributed as dist  # noqa: PLC0415  (2 s)
+    from torch._C._distributed_c10d import PrefixStore, TCPStore  # noqa: PLC0415
+
+    if not launch.is_first and not launch.has_store:
+        wait_for_first(launch, within_s)
+    try:
+        store: Any = TCPStore(
+            launch.address,
+            launch.port,
+            is_master=launch.is_first and not launch.has_store,
+            timeout=timedelta(seconds=within_s),
+            wait_for_workers=False,
+        )
+        if launch.has_store:
+            store = PrefixStore(f"bonafide/{launch.attempt}", store)
+        return *meet(launch, store, within_s), store
+    except (dist.DistStoreError, dist.DistNetworkError) as error:
+        raise not_reached(launch, error) from error
 
 
 def _own_gpu() -> str:

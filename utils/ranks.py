@@ -21,14 +21,13 @@ class Failure:
     """Why the processes cannot go on together: the first cause that this one heard of.
 
     `index` is the process that failed; `is_lost` says that it does not answer any more, and that `text` is what is
-    known of it; else it said `text` and the `exit_code` itself, and which signal asked it to stop, if one did.
+    known of it; else it said `text` and the `exit_code` itself.
     """
 
     index: int
     text: str
     exit_code: int = EXIT_FAILURE
     is_lost: bool = False
-    signal_number: int = 0
 
 
 class Ranks(Protocol):
@@ -73,8 +72,8 @@ class Ranks(Protocol):
     def watch(self, stop: StopRequest) -> None:
         """Have `stop` requested once the processes cannot go on together, which ends whatever waits for it."""
 
-    def fail(self, text: str, exit_code: int = EXIT_FAILURE, signal_number: int = 0) -> None:
-        """Tell the others that this process cannot go on, or was asked to stop, unless one of them said so before."""
+    def fail(self, text: str, exit_code: int = EXIT_FAILURE) -> None:
+        """Tell the others that this process cannot go on, or was stopped, unless one of them said so before."""
 
     def is_failure(self) -> bool:
         """Return whether a process failed, where an error is the first that was seen of it; waits some seconds."""
@@ -84,6 +83,9 @@ class Ranks(Protocol):
 
     def fence_first(self) -> None:
         """See to it that the first process, which does not answer, never writes again, if it is on this machine."""
+
+    def close(self) -> None:
+        """Take leave of the others, who do not miss this process then."""
 
 
 class Alone:
@@ -126,7 +128,7 @@ class Alone:
     def watch(self, stop: StopRequest) -> None:
         """Nobody else can fail."""
 
-    def fail(self, text: str, exit_code: int = EXIT_FAILURE, signal_number: int = 0) -> None:
+    def fail(self, text: str, exit_code: int = EXIT_FAILURE) -> None:
         """Nobody else is told."""
 
     def is_failure(self) -> bool:
@@ -139,6 +141,9 @@ class Alone:
 
     def fence_first(self) -> None:
         """It answers."""
+
+    def close(self) -> None:
+        """Nobody is left."""
 
 
 def stop_asked(ranks: Ranks, stop: StopRequest) -> bool:

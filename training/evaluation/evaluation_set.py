@@ -82,7 +82,8 @@ def evaluate(command: Evaluate, ranks: Ranks | None = None, opened: VerifiedFile
     if not command.as_json:
         say(_announcement(subject, part, measured, share))
     said_beside_json = redirect_stdout(sys.stderr) if command.as_json else nullcontext()
-    with stop_on_signals() as stop, said_beside_json:
+    with stop_on_signals(announces=ranks.is_first) as stop, said_beside_json:
+        ranks.watch(stop)
         layout = layout_for(part.layout, part.protocol.trials, keys)
         quiet = command.as_json
         num_scored = score_part(subject, part, output, layout, origin=origin, stop=stop, quiet=quiet, ranks=ranks)

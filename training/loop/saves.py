@@ -5,18 +5,23 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from training.checkpoints.record import SAVED_BY_TIME, Kind
 from training.loop.taking_over import TakenOver
+from training.planning.announcements import unsaved_text
 from training.planning.save_cost import COST_KEY
 from training.reports.reporting import Reports
 from training.saving.background_saving import Saver
 from training.saving.commit import Committer, Outcome
+from training.saving.dead_disk import DeadDiskError
 from training.saving.save_times import SaveTimes
 from training.state.snapshot import RunFacts, take_snapshot
 from training.state.train_state import TrainState
 from utils.console import say
+from utils.ending import leave_now
 from utils.ranks import Alone, Ranks
+from utils.waiting import say_aside
 
 
 @dataclass
@@ -118,17 +123,29 @@ class Saves:
 
     def agree(self) -> None:
         """Let all processes know what is saved, as the first does."""
-        self.last_saved, self.not_saved = self.ranks.broadcast(lambda: (self.last_saved, self.not_saved))
+        history = self.state.history
+        self.last_saved, self.not_saved, history.lost_epochs[:] = self.ranks.broadcast(
+            lambda: (self.last_saved, self.not_saved, history.lost_epochs)
+        )
+
+    def leave_dead_disk(self, error: DeadDiskError, exit_code: int) -> NoReturn:
+        """Say that the disk is given up, and end the process; no other one may wait for that disk in its place."""
+        text = unsaved_text(str(error), self.last_saved)
+        say_aside(f"error: {text}")
+        self.ranks.fail(str(error), exit_code)
+        self.ranks.conclude(lambda: (self.last_saved, text))
+        self.ranks.close()
+        leave_now(exit_code)
 
     def tell_where(self) -> None:
         """Answer SIGUSR1 once the save that it asked for has ended; where a disk refused it, that is said already."""
-        self._report(self.saver.wait())
+        self.end_earlier()
         if not self.not_saved:
             say(f"Saved as {self.last_saved}, and going on.")
 
     def begin(self, kind: Kind, *, by_time: bool = False) -> None:
         """Begin to save the state as it is now, once the save before has ended and what came of it is known."""
-        self._report(self.saver.wait())
+        self.end_earlier()
         lost = self.state.history.lost_epochs
         if kind is Kind.EPOCH and self.state.epoch in lost:  # a second try
             lost.remove(self.state.epoch)
@@ -142,6 +159,10 @@ class Saves:
             self._report(self.saver.begin(*take_snapshot(self.state, self.facts, kind, saving)))
             self.times.skip(time.monotonic())
         self._saved_at = (self.state.step, self.state.epoch)
+
+    def end_earlier(self) -> None:
+        """Wait for the save that is under way while training goes on, and say what the disk refused."""
+        self._report(self.saver.wait())
 
     def _report(self, outcome: Outcome | None) -> None:
         """Take in how a save ended while training goes on, and say what the disk refused."""

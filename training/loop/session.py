@@ -34,14 +34,12 @@ from training.saving.store import CheckpointStore
 from training.settings.changes import Change
 from training.settings.wandb import refuse_missing_package
 from utils.console import say
-from utils.ending import leave_now
 from utils.errors import EXIT_FAILURE, UserError
 from utils.interruption import stop_on_signals
 from utils.machine import (
     differences_that_may_change_bits,
 )
 from utils.ranks import Ranks
-from utils.waiting import say_aside
 
 
 def carry_out(plan: Plan, ranks: Ranks) -> int:
@@ -97,8 +95,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         try:
             trainer.train()
         except DeadDiskError as error:  # nothing that comes below may wait for that disk, too
-            say_aside(f"error: {unsaved_text(str(error), saves.last_saved)}")
-            leave_now(stop.exit_code)
+            saves.leave_dead_disk(error, stop.exit_code)
         if stop.signal is not None and not trainer.is_done:
             reports.interrupted = f"by {stop.signal.name}"
         if trainer.is_done and not saves.not_saved:

@@ -15,6 +15,7 @@ from utils.ranks import Ranks
 _BEGINNING = ".seen-by-all-"
 _SEEN_WITHIN_S = 10.0  # network file systems remember for some seconds that a name was not there
 _LOOK_EVERY_S = 0.2
+_LEFT_AFTER_S = 3600.0  # a younger file is that of another run, which begins now too
 
 
 def refuse_unshared_folder(folder: Path, ranks: Ranks) -> None:
@@ -37,12 +38,13 @@ def refuse_unshared_folder(folder: Path, ranks: Ranks) -> None:
 
 
 def _written(folder: Path) -> Path:
-    """Write the file and return its name; what a killed process left of this goes."""
+    """Write the file and return its name; what a killed process left of this goes after an hour."""
     try:
         make_folder(folder)
         for left in folder.glob(f"{_BEGINNING}*"):
             with suppress(OSError):
-                left.unlink()
+                if time.time() - left.stat().st_mtime > _LEFT_AFTER_S:
+                    left.unlink()
         token = folder / f"{_BEGINNING}{secrets.token_hex(8)}"
         token.write_bytes(b"")
     except OSError as error:

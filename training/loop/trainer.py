@@ -131,7 +131,9 @@ class Trainer:
             cause = error
         self.saves.where_it_stands()
         self.saves.agree()
-        return cause
+        if cause or self.is_done or self._is_to_stop:
+            return cause
+        return self._train_and_save()  # the best epoch was refused, and is saved now: --patience begins there
 
     def _end_after(self, failure: Failure) -> None:
         """End what cannot go on because of one process; the lowest that lives saves what was trained, if that is whole.
@@ -289,10 +291,14 @@ class Trainer:
         return found
 
     def _pass_once_more(self, row: EpochMetrics) -> Mapping[str, Any] | None:
-        """Return what the task keeps of its last pass after the last epoch of all; None if a stop was asked for."""
+        """Return what the task keeps of its last pass after the last epoch of all; None if a stop was asked for.
+
+        The first process decides whether it is the last, for others do not know yet which epochs are on no disk.
+        """
         history = self.state.history
+        self.saves.end_earlier()  # a best epoch that is on no disk is none, for --patience
         completed = replace(history, epoch=row.epoch, epochs=[*history.epochs, row])
-        if not _is_at_its_end(completed, self.facts.options):
+        if not self.ranks.broadcast(lambda: _is_at_its_end(completed, self.facts.options)):
             return {}
         return pass_once_more(self.state, self.task, self.training, completed, ranks=self.ranks, stop=self.stop)
 
