@@ -3,7 +3,7 @@
     python -m benchmarks.max_lost [--kills 200] [--max_lost 20s] [--seed N]
 
 One training goes on from life to life (`--auto_resume`); each life is ended by SIGKILL at an instant that is drawn
-between the start of its training and two and a half bounds later. Lost is the time from the moment when the state of
+between the start of its training and one and a half bounds later. Lost is the time from the moment when the state of
 the newest checkpoint was taken (or training began, where this life saved none) to the kill. A bound that the program
 itself said cannot hold there is counted apart. Then the same training is timed with and without saves by time, in
 turns: processor time, since other programs keep the machine busy.
@@ -31,7 +31,7 @@ RUN = (
     *("--ssl_model", "compact", "--batch_size", "2", "--lr", "1e-3", "--num_workers", "0", "--comment", "bound"),
     *("--save_interval", "0", "--keep_last_n", "1"),
 )
-LONGEST_LIFE = 2.5  # bounds
+LONGEST_LIFE = 1.5  # bounds
 CANNOT_HOLD = "cannot hold"
 
 
