@@ -178,8 +178,7 @@ class TaskDescription:
     `trains` is what it trains, in a word. `begins` says how the name of a run's folder begins: a format string with
     names of settings. `refuses` says of a verb's flag why it makes no sense for what this task trains, and `unused` are
     the settings that it has no use for. With `own_schedule` its learning rate follows other rules than those of
-    --scheduler, which planning does not know. `needs_one_process` says why several would not give the same bits, ""
-    where they do.
+    --scheduler, which planning does not know.
     """
 
     name: str
@@ -189,7 +188,6 @@ class TaskDescription:
     unused: tuple[str, ...] = ()
     refuses: Mapping[str, str] = field(default_factory=dict)
     own_schedule: bool = False
-    needs_one_process: str = ""
 
     @property
     def best_checkpoint_name(self) -> str:
@@ -255,7 +253,6 @@ VOCODER = TaskDescription(
     ),
     refuses={"--score": "a vocoder makes speech and judges none: pass a detector"},
     own_schedule=True,
-    needs_one_process="spectral norm moves its vectors at each batch, in the order in which one process takes them",
 )
 """A HiFi-GAN vocoder. The mel distance is the mean absolute difference of the natural logarithms in 80 mel bands."""
 
