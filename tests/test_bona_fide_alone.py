@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from main import main
-from models.hifigan import SHAPES, VocoderShape
 from tests.small_audio import write_sounds
 from tests.test_class_folders import write_classes
 from tests.test_corpus_tables import write_table
-from tests.test_vocoder import NARROW, refusal, train
+from tests.test_vocoder import narrow_vocoder, refusal, train
 from utils.corpora import find_corpus, find_evaluation_part
 from utils.corpora.division import development_positions
 from utils.corpora.trials import UNKNOWN, Trial
@@ -101,13 +99,13 @@ def test_of_one_speaker_utterances_are_divided_only_where_there_are_no_spoofs() 
 
 
 def test_a_vocoder_trains_on_it_and_is_evaluated_and_a_detector_says_why_not(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(cast(dict[str, VocoderShape], SHAPES), "small", NARROW)
     corpus = workplace / "LJSpeech"
     write_sounds(corpus, NAMES)
     one_table_of_one_speaker(corpus)
-    assert train(corpus, "--num_epochs", "1") == 0
+    with narrow_vocoder():
+        assert train(corpus, "--num_epochs", "1") == 0
     assert "Data: 8 training and 2 validation utterances" in capsys.readouterr().out
     assert main(["--eval", "--model_path", "models/hifigan_small_1_2_0.0002", "--json", "--device", "cpu"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["mel"] == 2

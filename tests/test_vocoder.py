@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -50,9 +51,18 @@ NARROW = VocoderShape(
 LAST = "checkpoint_epoch_2.pth"
 
 
+@contextmanager
+def narrow_vocoder() -> Iterator[None]:
+    """Let `--vocoder_size small` be so narrow."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(cast(dict[str, VocoderShape], SHAPES), "small", NARROW)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cast(dict[str, VocoderShape], SHAPES), "small", NARROW)
+def narrow() -> Iterator[None]:
+    with narrow_vocoder():
+        yield
 
 
 def train(corpus: Path, *arguments: str) -> int:
@@ -69,9 +79,7 @@ def the_run() -> Path:
 def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a finished run of two epochs of three steps, which no test changes."""
     place = tmp_path_factory.mktemp("vocoder")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(cast(dict[str, VocoderShape], SHAPES), "small", NARROW)
-        patched.chdir(place)
+    with narrow_vocoder(), chdir(place):
         assert train(corpus) == 0
     yield place
 

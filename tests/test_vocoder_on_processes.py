@@ -7,18 +7,17 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 
 from models import running_statistics
-from models.hifigan import SHAPES, VocoderShape
 from models.running_statistics import OfBatch, SetAsideStatistics
 from tests.comparing import bits, differences
 from tests.loading import load_payload
 from tests.several import on_processes
-from tests.test_vocoder import NARROW
+from tests.test_vocoder import narrow_vocoder
 from training.commands import train
 from training.loop import step
 from training.settings.command_line import read_command
@@ -35,8 +34,7 @@ FIRST, SECOND = VocoderTask.phases
 def narrow() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(cast(dict[str, VocoderShape], SHAPES), "small", NARROW)
+    with narrow_vocoder():
         yield
     torch.set_num_threads(threads)
 

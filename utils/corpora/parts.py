@@ -121,7 +121,7 @@ def _refuse_what_needs_ffmpeg(protocol: Protocol, paths: Sequence[Path]) -> None
 
 
 def open_training_part(source: PartSource, layout: str, *, needs_spoofs: bool = True) -> CorpusPart:
-    """Open a part to train or validate on, one with both classes if it `needs_spoofs`; raises UserError as `open_part`."""
+    """Open a part to train or validate on, with both classes if it `needs_spoofs`; raises UserError as `open_part`."""
     scanned = source.scan() if needs_spoofs else source.scan().heard_for_speech()
     protocol = scanned.protocol()
     for fault in scanned.class_faults() if needs_spoofs else ():
