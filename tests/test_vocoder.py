@@ -115,6 +115,19 @@ def test_the_rate_falls_by_a_thousandth_an_epoch_for_both(trained: Path) -> None
         assert (tuple(group["betas"]), group["weight_decay"]) == ((0.8, 0.99), 0.01)
 
 
+def test_a_run_that_goes_on_at_another_rate_says_so_and_has_it(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--lr", "1e-4", "--num_epochs", "3", "--num_workers", "0"]
+    assert main(["--resume", "--model_path", str(trained), "--load_checkpoint_type", "best", *arguments]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"Learning rate: +9.98001e-05 \(", told) and re.search(r"Best val mel distance: \d", told)
+    (group,) = load_payload(Path("models/hifigan_small_3_2_0.0001") / "checkpoint_epoch_3.pth")[
+        "generator_optimizer_state_dict"
+    ]["param_groups"]
+    assert group["lr"] == pytest.approx(1e-4 * 0.999**3)
+
+
 def test_stopped_in_either_phase_of_a_step_it_ends_with_the_bits_of_never_stopping(
     corpus: Path, finished: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,9 +246,11 @@ def test_a_run_starts_from_the_best_weights_of_another(
     assert "--vocoder_size is small in" in (told := refusal(capsys)) and "that is another vocoder" in told
 
 
-def published(trained: Path, step: int, of_discriminators: int, name: int | None = None) -> Path:
+def published(
+    trained: Path, step: int, of_discriminators: int, name: int | None = None, into: Path = Path("public")
+) -> Path:
     """Write a run as jik876/hifi-gan does; values are of our making, names and places theirs."""
-    payload, folder = load_payload(trained / LAST), Path("public")
+    payload, folder = load_payload(trained / "best_checkpoint_mel.pth"), into
     folder.mkdir(exist_ok=True)
     torch.save({"generator": payload["generator_state_dict"]}, folder / f"g_{step:08d}")
     parts = {part: payload[f"{part}_state_dict"] for part in ("mpd", "msd")}

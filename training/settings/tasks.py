@@ -178,7 +178,8 @@ class TaskDescription:
     `trains` is what it trains, in a word. `begins` says how the name of a run's folder begins: a format string with
     names of settings. `refuses` says of a verb's flag why it makes no sense for what this task trains, and `unused` are
     the settings that it has no use for. With `own_schedule` its learning rate follows other rules than those of
-    --scheduler, which planning does not know. Unless it `needs_spoofs` it hears bona fide speech alone.
+    --scheduler, in proportion to --lr, which planning does not know. Unless it `needs_spoofs` it hears bona fide speech
+    alone.
     """
 
     name: str
