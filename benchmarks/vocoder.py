@@ -129,7 +129,7 @@ def ours(_checkout: Path, size: str, weights: Path, _filters: Any) -> Step:
     optimizers = task.optimizers(networks)
     history = History(VOCODER.figures, UnfinishedEpoch(1000), (("0123456789abcdef", 0),))
     state = TrainState(networks, optimizers, task.schedules(optimizers, 1000), history)
-    undo = StepUndo(networks.values(), optimizers.values())
+    undo = StepUndo(list(networks.values()), list(optimizers.values()))
 
     def step(batch: Batch) -> Losses:
         with undo.step():
