@@ -81,6 +81,11 @@ class Trainer:
         return self.is_done
 
     @property
+    def _outlives_a_process(self) -> bool:
+        """Whether what was trained can be saved after another process died: not from a GPU, which waits for it."""
+        return self.ranks.count > 1 and self.task.device.type != "cuda"
+
+    @property
     def _is_to_stop(self) -> bool:
         return stop_asked(self.ranks, self.stop)
 
@@ -94,7 +99,7 @@ class Trainer:
         self._began_at = self.state.step
         self._share = Share(self.ranks.index, self.ranks.count, self.facts.options.accumulate_steps)
         self._exchange = Exchange(self.ranks.group, self._share) if self.ranks.count > 1 else None
-        self._undo = StepUndo(self.state.networks.values(), self.state.optimizers.values())
+        self._undo = StepUndo.of(self.state, self.task.phases, is_kept=self._outlives_a_process)
         cause: UserError | None = None
         shortage = ""
         try:
@@ -152,7 +157,7 @@ class Trainer:
 
         Nothing is saved from a GPU that waits for a dead process.
         """
-        if not is_whole or (failure.is_lost and self.task.device.type == "cuda"):
+        if not is_whole or (failure.is_lost and not self._outlives_a_process):
             self.saves.settle()
             return self.saves.last_saved, self.saves.not_saved
         try:
