@@ -127,8 +127,8 @@ def build_parser() -> Parser:
 def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "checkpoints",
-        "At most one of the first seven, --check_data, --make_spoofs, --eval, --score or --metrics. Without any of them "
-        "a fresh run starts at epoch 1; an earlier run of the same name is moved aside, never deleted.",
+        "At most one of the first seven, --check_data, --make_spoofs, --eval, --score or --metrics. Without any of "
+        "them a fresh run starts at epoch 1; an earlier run of the same name is moved aside, never deleted.",
     )
     group.add_argument("--resume", action="store_true", help="continue from --model_path, to the same bits")
     group.add_argument(

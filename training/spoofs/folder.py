@@ -106,9 +106,8 @@ def finish(folder: Path, claims: Claims, utterances: Sequence[Utterance], vocode
     Raises OSError.
     """
     claims.wait_for(BEGINNING_AND_END)
-    below = {
-        Path(path).parent for one in utterances for path in (one.bona_fide, *map(lambda v: one.spoofs(v)[0], vocoders))
-    }
+    paths = (path for one in utterances for path in (one.bona_fide, *(one.spoofs(name)[0] for name in vocoders)))
+    below = {Path(path).parent for path in paths}
     for place in sorted({folder, *(folder / name for name in below)}):
         remove_stray_temporaries(place)
     parts: dict[PartName, list[tuple[Utterance, list[tuple[str, str]]]]] = {}

@@ -73,10 +73,10 @@ def make_spoofs(request: MakeSpoofs) -> int:
             ) from None
         except OSError as error:
             raise UserError(
-                f"--make_spoofs {request.folder} cannot be written ({error.strerror or error}): what is made stays, and "
-                "the same command goes on"
+                f"--make_spoofs {request.folder} cannot be written ({error.strerror or error}): what is made stays, "
+                "and the same command goes on"
             ) from error
-    for line in _tail(request.folder, sources, names, maker.told):
+    for line in _tail(request.folder, sources, maker.told):
         say(line)
     return EXIT_FAILURE if maker.told.faults else 0
 
@@ -197,7 +197,7 @@ def _head(sources: SourceCorpus, names: Sequence[str], folder: Path, total: int)
     )
 
 
-def _tail(folder: Path, sources: SourceCorpus, names: Sequence[str], told: Told) -> list[str]:
+def _tail(folder: Path, sources: SourceCorpus, told: Told) -> list[str]:
     lines = []
     for format_change, count in told.other_formats.items():
         lines.append(f"[NOTE] {format_change} in {count:,} spoofs: what cannot be written as its source is")

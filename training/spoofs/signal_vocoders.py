@@ -1,6 +1,7 @@
 """Vocoders without weights: they take speech apart at 16 kHz and put it together again with something lost.
 
-Each takes float64 `(samples,)`, `LEAST_SAMPLES` or more, and a generator for what it draws, and returns as many samples.
+Each takes float64 `(samples,)`, `LEAST_SAMPLES` or more, and a generator for what it draws, and returns as many
+samples.
 """
 
 from __future__ import annotations

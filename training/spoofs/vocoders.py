@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,8 +108,8 @@ def _trained_vocoder(name: str, flag: str, request: MakeSpoofs) -> NamedVocoder:
         near = nearest_name(name, list(SIGNAL_VOCODERS))
         meant = f"did you mean {near}? " if near else ""
         raise UserError(
-            f"{flag} {name} is no vocoder and no file or folder: {meant}pass {_NAMES}, or a checkpoint or run folder of "
-            "--model_type hifigan"
+            f"{flag} {name} is no vocoder and no file or folder: {meant}pass {_NAMES}, or a checkpoint or run folder "
+            "of --model_type hifigan"
         )
     opened = find_source(Path(name), request.load_checkpoint_type, flag)
     options = opened.source.options
