@@ -77,7 +77,16 @@ def open_data(options: Options, task: Task, ranks: Ranks) -> OpenedData:
         train = limit_examples(train, options.num_examples, options.seed)
     training, validation = task.batches(corpus, train)
     names = TrainedNames.of(trial.utterance for trial in train.protocol.trials)
-    say(data_text(len(train), len(corpus.dev), corpus.folder, corpus.layout, corpus.division, notes=corpus.notes))
+    say(
+        data_text(
+            len(train),
+            len(corpus.dev),
+            corpus.folder,
+            corpus.layout,
+            corpus.division,
+            notes=(*corpus.notes, *training.notes),
+        )
+    )
     return OpenedData(training, validation, corpus.dev, identity, names)
 
 

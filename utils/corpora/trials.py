@@ -16,7 +16,8 @@ UNKNOWN = "-"
 class Trial:
     """One line of a protocol file; `attack` is "-" for bona fide, `is_bona_fide` None where there is no key.
 
-    `speaker` and `codec` are "-" where they are not known, `subset` and `part` are "".
+    `speaker` and `codec` are "-" where they are not known, `subset` and `part` are "". `source` is the utterance that a
+    spoof was made of, "-" where that is not said.
 
     >>> Trial(speaker="LA_0079", utterance="LA_T_1138215", attack="-", is_bona_fide=True).label
     1
@@ -29,6 +30,7 @@ class Trial:
     codec: str = UNKNOWN
     subset: str = ""
     part: str = ""
+    source: str = UNKNOWN
 
     def __post_init__(self) -> None:
         if self.is_bona_fide and self.attack != NO_ATTACK:
