@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from utils.corpora import CorpusPart
-from utils.corpora.trials import UNKNOWN, Trial
+from utils.corpora.trials import UNKNOWN, sources_of
 from utils.errors import UserError
 from utils.pairing import Kin, families, layout_of, num_other_pairs, pairs
 from utils.seeding import Visit
@@ -57,8 +57,8 @@ class PairedOrder:
             raise UserError(
                 f"--pair_batches keeps a source and all of its spoofs in one batch, and --batch_size "
                 f"{self._batch_size} does not hold {part.protocol.trials[largest[0]].utterance} and its "
-                f"{len(largest) - 1} spoofs: pass --batch_size {len(largest)} or more, or --balanced_batches, which takes "
-                "each spoof with its source alone"
+                f"{len(largest) - 1} spoofs: pass --batch_size {len(largest)} or more, or --balanced_batches, which "
+                "takes each spoof with its source alone"
             )
 
     def _refuse_lonely(self, part: CorpusPart) -> None:
@@ -69,12 +69,6 @@ class PairedOrder:
                 f"have no spoof, and there is none without a source to stand beside them ({few(lonely)}): leave "
                 "--balanced_batches out, or take them out of the table"
             )
-
-
-def sources_of(trials: Sequence[Trial]) -> list[int | None]:
-    """Return of each trial the index of its source, a bona fide one; None for what has none among them."""
-    bona_fide = {trial.utterance: index for index, trial in enumerate(trials) if trial.is_bona_fide}
-    return [bona_fide.get(trial.source) if trial.is_bona_fide is False else None for trial in trials]
 
 
 def in_batches(order: Sequence[_Item], batch_size: int) -> list[list[_Item]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,30 +74,18 @@ def begun(folder: Path, now: Made) -> Iterator[tuple[Claims, Made]]:
 
     Raises UserError where the folder holds other things, or spoofs of other settings.
     """
-    _refuse_others(folder)
-    try:
-        make_folder(folder)
-        claims = Claims(folder / CLAIMS).__enter__()
-    except OSError as error:
-        raise UserError(f"--make_spoofs {folder} cannot be written: {error.strerror or error}") from error
-    try:
-        claims.wait_for(BEGINNING_AND_END)
-        found = _read(folder)
-        if found is None:
-            _refuse_others(folder)
-            try:
+    _refuse_others(folder, now)
+    with ExitStack() as stack:
+        try:
+            make_folder(folder)
+            claims = stack.enter_context(Claims(folder / CLAIMS))
+            claims.wait_for(BEGINNING_AND_END)
+            if not _refuse_others(folder, now):
                 write_text_atomically(folder / RECORD, now.text())
-            except OSError as error:
-                raise UserError(f"--make_spoofs {folder} cannot be written: {error.strerror or error}") from error
-        elif differing := found.differences(now):
-            raise UserError(
-                f"--make_spoofs {folder} holds spoofs that were made otherwise: {'; '.join(differing)}: pass the "
-                "settings that they were made with, or another folder"
-            )
-        claims.give_back(BEGINNING_AND_END)
-        yield claims, found or now
-    finally:
-        claims.__exit__()
+            claims.give_back(BEGINNING_AND_END)
+        except OSError as error:
+            raise UserError(f"--make_spoofs {folder} cannot be written: {error.strerror or error}") from error
+        yield claims, _read(folder) or now
 
 
 def finish(folder: Path, claims: Claims, utterances: Sequence[Utterance], vocoders: Sequence[str]) -> None:
@@ -129,16 +117,27 @@ def made_of(folder: Path, utterance: Utterance, vocoder: str) -> tuple[str, ...]
     return tuple(path for path in utterance.spoofs(vocoder) if os.path.lexists(folder / path))[:1]
 
 
-def _refuse_others(folder: Path) -> None:
-    """Raise UserError where there is no folder to be made, and where one holds what is not of this program."""
+def _refuse_others(folder: Path, now: Made) -> bool:
+    """Return whether a folder has a record; raises UserError where that, or anything else in it, is of something else.
+
+    The record never changes, and looking at it leaves no lock file in a folder that is finished.
+    """
     if os.path.lexists(folder) and not folder.is_dir():
         raise UserError(f"--make_spoofs {folder} is no folder: pass one that is empty or not there yet")
+    if found := _read(folder):
+        if differing := found.differences(now):
+            raise UserError(
+                f"--make_spoofs {folder} holds spoofs that were made otherwise: {'; '.join(differing)}: pass the "
+                "settings that they were made with, or another folder"
+            )
+        return True
     names = [name for name in names_in(folder) if name != CLAIMS and not name.startswith(TEMPORARY_PREFIX)]
     if names and RECORD not in names:
         raise UserError(
             f"--make_spoofs {folder} holds other things ({', '.join(names[:3])}): pass a folder that is empty or not "
             "there yet"
         )
+    return False
 
 
 def _read(folder: Path) -> Made | None:

@@ -114,14 +114,20 @@ class _Maker:
 
     def is_made(self, utterance: Utterance) -> bool:
         """Whether all files of an utterance are there."""
-        return not self._missing(utterance) and (self._folder / utterance.bona_fide).exists()
+        return self._is_copied(utterance) and not self._missing(utterance)
+
+    def _is_copied(self, utterance: Utterance) -> bool:
+        """Whether the bona fide file is there, as large as its source is now."""
+        try:
+            return (self._folder / utterance.bona_fide).stat().st_size == utterance.path.stat().st_size
+        except FileNotFoundError:
+            return False
 
     def _missing(self, utterance: Utterance) -> list[NamedVocoder]:
         return [vocoder for vocoder in self._vocoders if not made_of(self._folder, utterance, vocoder.name)]
 
     def make(self, utterance: Utterance, shown: Progress) -> None:
         """Make what is missing; an utterance that cannot be read is told, and nothing is made of it."""
-        missing = self._missing(utterance)
         before = self.told.made
         try:
             source = wait_for(
@@ -130,12 +136,21 @@ class _Maker:
         except UnreadableAudioError as error:
             self._tell(str(error), shown)
         else:
-            for vocoder in missing:
-                self._make_spoof(utterance, source, vocoder, shown)
-            if not (self._folder / utterance.bona_fide).exists():
-                self._write(utterance.bona_fide, lambda path: _copy(utterance.path, path))
+            self._make_from(source, utterance, shown)
         made = self.told.made - before
         shown.advance(utterances=made, batches=self.files_each)
+
+    def _make_from(self, source: Source, utterance: Utterance, shown: Progress) -> None:
+        copy = self._folder / utterance.bona_fide
+        if not copy.exists():
+            self._write(utterance.bona_fide, lambda path: _copy(utterance.path, path))
+        elif not self._is_copied(utterance):
+            self._tell(
+                f"{utterance.path} is another file than {copy} was copied from: make its spoofs elsewhere", shown
+            )
+            return
+        for vocoder in self._missing(utterance):
+            self._make_spoof(utterance, source, vocoder, shown)
 
     def _make_spoof(self, utterance: Utterance, source: Source, vocoder: NamedVocoder, shown: Progress) -> None:
         try:
@@ -148,7 +163,7 @@ class _Maker:
         self._write(name, lambda path: _put(spoof.content, path))
         written = format_of_spoof(source.format, source.sample_rate_hz)
         if written != source.format:
-            self.told.other_formats[f"{source.format} became {written}"] += 1
+            self.told.other_formats[f"{written} in the place of {source.format}"] += 1
         if spoof.quieter_db > _QUIETER_DB:
             self.told.quieter_db.append(spoof.quieter_db)
 
@@ -199,15 +214,17 @@ def _head(sources: SourceCorpus, names: Sequence[str], folder: Path, total: int)
 
 def _tail(folder: Path, sources: SourceCorpus, told: Told) -> list[str]:
     lines = []
-    for format_change, count in told.other_formats.items():
-        lines.append(f"[NOTE] {format_change} in {count:,} spoofs: what cannot be written as its source is")
+    for change, count in told.other_formats.items():
+        lines.append(
+            f"[NOTE] The format of a source cannot be written, so that its spoofs have another: {count:,} {change}"
+        )
     if told.quieter_db:
         lines.append(
-            f"[NOTE] {len(told.quieter_db):,} spoofs are quieter than their source, by up to "
-            f"{max(told.quieter_db):.1f} dB: at its level they would clip"
+            f"[NOTE] Quieter than their source, by up to {max(told.quieter_db):.1f} dB, since they would clip at its "
+            f"level: {len(told.quieter_db):,} of the spoofs made now"
         )
     if told.faults:
-        lines.append(f"{len(told.faults):,} of the files above could not be copied; the tables name all others")
+        lines.append(f"Not made, as told above: {len(told.faults):,}; the tables name all others")
     tables = ", ".join(f"{part}.csv" for part in dict.fromkeys(one.part for one in sources.utterances))
     lines.append(f"{told.made:,} files made; {folder} is a corpus: {tables}")
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,12 @@ class Trial:
     def label(self) -> int | None:
         """1 for bona fide, 0 for spoof, None where that is not known."""
         return None if self.is_bona_fide is None else int(self.is_bona_fide)
+
+
+def sources_of(trials: Sequence[Trial]) -> list[int | None]:
+    """Return of each trial the position of its source, a bona fide one; None for what has none among them."""
+    bona_fide = {trial.utterance: index for index, trial in enumerate(trials) if trial.is_bona_fide}
+    return [bona_fide.get(trial.source) if trial.is_bona_fide is False else None for trial in trials]
 
 
 @dataclass(frozen=True)
