@@ -22,8 +22,8 @@ examples:
   # is the data complete and readable? before a long run
   python main.py --check_data /data/LA
 
-  # spoofs of bona fide speech, and a detector that hears each beside its source
-  python main.py --make_spoofs OUT --database_path /data/LA --vocoders griffin_lim lpc
+  # spoofs of bona fide speech, and a detector that hears each with its source
+  python main.py --make_spoofs OUT --database_path /data/LA --vocoders lpc
   python main.py --database_path OUT --pair_batches
 
   # what is there, and going on from one file, or from the best of a folder
