@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import shutil
 import signal
 import sys
@@ -299,56 +300,71 @@ def test_stopped_it_says_how_to_go_on_and_does(
     assert contents(folder) == contents(made)
 
 
-def test_two_processes_divide_the_files_and_make_none_twice(
-    made: Path, sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Signal:
+    """What one process tells another, which waits for it."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe()
+
+    def give(self) -> None:
+        os.write(self._writing, b"x")
+
+    def wait(self) -> None:
+        assert select.select([self._reading], [], [], 60)[0], "nobody told"
+        os.read(self._reading, 1)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_two_processes_divide_the_files_and_the_last_one_finishes_what_a_killed_one_had(
+    is_killed: bool, made: Path, sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first is held in its first utterance until the second has made three others, which then waits for it."""
+    """The first is held in its first file until the second has made some others, or all of them."""
     folder, log = tmp_path / "spoofs", tmp_path / "log"
     log.touch()
-    original = making._Maker._write
-    reading, writing = os.pipe()
+    original, holds = making._Maker._write, True
+    begun, let_go, enough = Signal(), Signal(), Signal()
 
     def write(maker: Any, name: str, write_it: Any) -> None:
         mine = log.read_text().count(f" {os.getpid()}\n")
+        if holds and not mine:
+            begun.give()
+            let_go.wait()
+        if not holds and mine == (NUM_FILES - 4 if is_killed else 9):
+            enough.give()
+        original(maker, name, write_it)
         with log.open("a") as file:
             file.write(f"{name} {os.getpid()}\n")
-        if is_first and mine == 0:
-            os.write(started[1], b"x")
-            os.read(reading, 1)
-        if not is_first and mine == 9:
-            os.write(writing, b"x")
-        original(maker, name, write_it)
 
     monkeypatch.setattr(making._Maker, "_write", write)
-    started = os.pipe()
-    is_first = True
     first = in_fork(lambda: make(folder, sources))
-    os.read(started[0], 1)
-    is_first = False
+    begun.wait()
+    holds = False
     second = in_fork(lambda: make(folder, sources))
+    enough.wait()
+    first.kill() if is_killed else let_go.give()
     for process in (first, second):
         process.join()
-    assert (first.exitcode, second.exitcode) == (0, 0)
+    assert (first.exitcode, second.exitcode) == (-signal.SIGKILL if is_killed else 0, 0)
     written = [line.partition(" ") for line in log.read_text().splitlines()]
     assert sorted(name for name, _, _ in written) == sorted(
         name for name in contents(made) if name.count("/") and not name.endswith(".csv")
     )
-    assert sum(pid == str(second.pid) for _, _, pid in written) >= 10
-    assert sum(pid == str(first.pid) for _, _, pid in written) >= 3
+    of_first = sum(pid == str(first.pid) for _, _, pid in written)
+    assert of_first == 0 if is_killed else 3 <= of_first <= NUM_FILES - 10
     assert contents(folder) == contents(made)
 
 
 def test_a_killed_process_has_no_claims(tmp_path: Path) -> None:
-    reading, writing = os.pipe()
+    taken = Signal()
 
     def hold() -> None:
         with Claims(tmp_path / CLAIMS) as claims:
             assert claims.take(3)
-            os.write(writing, b"x")
+            taken.give()
             signal.pause()
 
     process = in_fork(hold)
-    os.read(reading, 1)
+    taken.wait()
     with Claims(tmp_path / CLAIMS) as claims:
         assert (claims.take(3), claims.take(4)) == (False, True)
         process.kill()
