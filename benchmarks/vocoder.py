@@ -161,7 +161,7 @@ def work(make: Callable[..., Step], given: tuple[Any, ...], batch_size: int, end
 
 def measured(checkout: Path, size: str, batch_size: int, rounds: int) -> dict[str, list[Taken]]:
     """Return what the steps of each side took, in a process of its own each; the first one not counted."""
-    from models.log_mel import slaney_filters  # noqa: PLC0415
+    from utils.audio.mel_filters import slaney_filters  # noqa: PLC0415
 
     filters, spawning = slaney_filters(16_000, 1024, 80, 8_000), multiprocessing.get_context("spawn")
     sides: dict[str, tuple[Any, Connection]] = {}

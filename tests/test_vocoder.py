@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from main import main
@@ -314,6 +315,35 @@ def test_evaluation_copies_the_bona_fide_utterances_and_drops_those_without_a_fi
     assert document["missing"] == ["pystoi"]
     lines = Path(document["copies"]["path"]).read_text().splitlines()
     assert lines[0] == "utterance\tmel\tpesq" and len(lines) == 5 and lines[2].endswith("\t-")
+
+
+def test_spoofs_are_made_by_trained_vocoders_and_named_by_their_weights(
+    trained: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def make(folder: str, *vocoders: str) -> int:
+        return main(["--make_spoofs", folder, "--database_path", str(corpus), *vocoders])
+
+    first = str(trained / "checkpoint_epoch_1.pth")
+    assert make("spoofs", "--vocoders", first, "--model_path", str(trained)) == 0
+    attacks = find_corpus(Path("spoofs")).dev.protocol.attacks
+    assert [re.sub("_[0-9a-f]{8}$", "", attack) for attack in attacks] == [
+        "hifigan_small_epoch1",
+        "hifigan_small_epoch2",
+    ]
+    one, other = (sorted(Path("spoofs/dev", attack).iterdir()) for attack in attacks)
+    for copy, another, source in zip(one, other, sorted(Path("spoofs/dev/bonafide").iterdir()), strict=True):
+        assert copy.read_bytes() != another.read_bytes()
+        assert soundfile.info(copy).frames == soundfile.info(source).frames
+        levels = [np.sqrt(np.mean(np.square(soundfile.read(path)[0]))) for path in (copy, source)]
+        assert levels[0] == pytest.approx(levels[1], rel=1e-2)
+    assert make("others", "--vocoders", str(trained), str(trained / LAST)) == 1
+    assert "are one vocoder: name it once" in refusal(capsys)
+    shutil.copy(first, "renamed.pth")
+    assert make("again", "--vocoders", "renamed.pth") == 0
+    assert find_corpus(Path("again")).dev.protocol.attacks == attacks[:1]
+    assert sorted(path.read_bytes() for path in one) == sorted(
+        path.read_bytes() for path in Path("again/dev", attacks[0]).iterdir()
+    )
 
 
 def test_scoring_by_a_vocoder_and_what_goes_with_scores_are_refused(

@@ -12,7 +12,7 @@ from training.settings.options import Options
 
 PLATEAU = "plateau"
 _FALLING = ("linear", "cosine")
-_LENGTH_OF_EPOCH = ("batch_size", "num_examples", "balanced_batches")
+_LENGTH_OF_EPOCH = ("batch_size", "num_examples", "balanced_batches", "pair_batches")
 _SETTINGS_OF_PLATEAU = ("scheduler", "lr", "lr_min", "plateau_patience", "plateau_factor", "warmup_steps")
 _COUNTED_AS_TORCH_DOES = 2
 """The `numerics` from which on a plateau is counted as today."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ UNKNOWN = "-"
 class Trial:
     """One line of a protocol file; `attack` is "-" for bona fide, `is_bona_fide` None where there is no key.
 
-    `speaker` and `codec` are "-" where they are not known, `subset` and `part` are "".
+    `speaker` and `codec` are "-" where they are not known, `subset` and `part` are "". `source` is the utterance that a
+    spoof was made of, "-" where that is not said.
 
     >>> Trial(speaker="LA_0079", utterance="LA_T_1138215", attack="-", is_bona_fide=True).label
     1
@@ -30,6 +32,7 @@ class Trial:
     codec: str = UNKNOWN
     subset: str = ""
     part: str = ""
+    source: str = UNKNOWN
 
     def __post_init__(self) -> None:
         if self.is_bona_fide and self.attack != NO_ATTACK:
@@ -39,6 +42,12 @@ class Trial:
     def label(self) -> int | None:
         """1 for bona fide, 0 for spoof, None where that is not known."""
         return None if self.is_bona_fide is None else int(self.is_bona_fide)
+
+
+def sources_of(trials: Sequence[Trial]) -> list[int | None]:
+    """Return of each trial the position of its source, a bona fide one; None for what has none among them."""
+    bona_fide = {trial.utterance: index for index, trial in enumerate(trials) if trial.is_bona_fide}
+    return [bona_fide.get(trial.source) if trial.is_bona_fide is False else None for trial in trials]
 
 
 @dataclass(frozen=True)
