@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +32,6 @@ IN_SMALL = {
     "--num_epochs 140": "--num_epochs 4",
     "--num_epochs 200": "--num_epochs 3",
 }
-TIMEOUT_S = 120.0
 LOOKS = ("--inspect_checkpoint", "--validate_checkpoints", "--list_checkpoints")
 BEGINS_NOTHING = ("--resume", "--eval", "--export", *LOOKS)
 SMALL = ["--num_epochs", "2", "--batch_size", "2", "--num_workers", "0", "--device", "cpu"]
@@ -76,7 +73,7 @@ class Story:
         """Run a command; what begins a training, and names no file that says how much, gets small numbers."""
         _, program, *arguments = shlex.split(self.in_small(translation.here))
         if program == "-c":
-            subprocess.run([sys.executable, "-c", *arguments], check=True, timeout=TIMEOUT_S)
+            exec(arguments[0], {})  # as it stands on the page, without another import of torch
             return
         small = [] if any(flag in arguments for flag in BEGINS_NOTHING) else SMALL
         small = small[2:] if "--num_epochs" in arguments else small
@@ -145,7 +142,7 @@ def test_the_vocoder(story: Story) -> None:
     assert (Path("models") / story.run / "checkpoint_2.pt").is_file()
 
 
-def test_a_generator_and_its_discriminator(story: Story, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_generator_and_its_discriminator(story: Story, capsys: pytest.CaptureFixture[str]) -> None:
     rows = section("A generator and its discriminator")
     assert len(rows) == 9
     with narrow_vocoder():
@@ -157,7 +154,7 @@ def test_a_generator_and_its_discriminator(story: Story, capfd: pytest.CaptureFi
         "hifigan_small_4_2_0.0001",
     ]
     held = load_payload(Path("models") / story.run / "best_checkpoint_mel.pth")
-    told = capfd.readouterr().out
+    told = capsys.readouterr().out
     assert f"{held['epoch']} {held['val_mel']} {held['best_val_mel']}\n" in told
     assert told.count("Target epochs already reached: 2 completed") == 2
 
