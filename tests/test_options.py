@@ -134,7 +134,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("contrastive", "triplet", "--contrastive must be one of margin, infonce"),
     ("plateau_factor", 0.0, "--plateau_factor must be above 0, found 0.0"),
     ("plateau_factor", 1.5, "--plateau_factor must be at most 1, found 1.5"),
-    ("precision", "fp16", "--precision must be one of fp32, bf16"),
+    ("precision", "fp8", "--precision must be one of fp32, bf16, fp16"),
     ("num_examples", 1, "--num_examples must be at least 2, found 1"),
     ("group_size", 0, "--group_size must be at least 1, found 0"),
     ("batch_size", 0, "--batch_size must be at least 1, found 0"),

@@ -101,8 +101,8 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
         "fp32",
         "machine",
         OnChange.BREAKS_EPOCH,
-        "fp32, or bf16: bfloat16 autocast with fp32 weights",
-        choices=("fp32", "bf16"),
+        "fp32, or with fp32 weights bf16 or fp16: autocast in bfloat16, or in float16 with a loss scale",
+        choices=("fp32", "bf16", "fp16"),
     )
     adam: str = setting(
         "fused",
