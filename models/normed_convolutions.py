@@ -41,7 +41,7 @@ class _WeightNormed(Norm):
 class _SpectralNormed(Norm):
     """`weight_orig` divided by its greatest singular value (arXiv 1802.05957).
 
-    That is estimated by one step of power iteration in each forward pass of training, from the vectors `weight_u` and
+    That is computed in float32, also under autocast. It is estimated by one step of power iteration in each forward pass of training, from the vectors `weight_u` and
     `weight_v`: how often, and on what, a discriminator was called is a part of its state.
     """
 
@@ -56,13 +56,14 @@ class _SpectralNormed(Norm):
             self.register_buffer(name, F.normalize(torch.randn(size), dim=0, eps=_SMALLEST_NORM))
 
     def weight(self) -> Tensor:
-        matrix = self.weight_orig.flatten(1)
-        if self.training:
-            with torch.no_grad():
-                self.weight_v.copy_(F.normalize(matrix.t() @ self.weight_u, dim=0, eps=_SMALLEST_NORM))
-                self.weight_u.copy_(F.normalize(matrix @ self.weight_v, dim=0, eps=_SMALLEST_NORM))
-        # Copies, since the next forward pass changes the vectors before this one has gone back.
-        return self.weight_orig / torch.dot(self.weight_u.clone(), matrix @ self.weight_v.clone())
+        with torch.autocast(self.weight_orig.device.type, enabled=False):
+            matrix = self.weight_orig.flatten(1)
+            if self.training:
+                with torch.no_grad():
+                    self.weight_v.copy_(F.normalize(matrix.t() @ self.weight_u, dim=0, eps=_SMALLEST_NORM))
+                    self.weight_u.copy_(F.normalize(matrix @ self.weight_v, dim=0, eps=_SMALLEST_NORM))
+            # Copies, since the next forward pass changes the vectors before this one has gone back.
+            return self.weight_orig / torch.dot(self.weight_u.clone(), matrix @ self.weight_v.clone())
 
 
 class WeightNormedConv1d(_WeightNormed):

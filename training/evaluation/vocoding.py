@@ -18,6 +18,7 @@ from typing import Any
 from training.checkpoints.verified_file import VerifiedFile
 from training.data.database import corpus_place
 from training.data.loading import read_waveforms
+from training.evaluation.subject import UNLESS_TYPED
 from training.settings.options import Options
 from training.settings.requests import Evaluate
 from training.tasks.vocoding import Vocoder, generator_in
@@ -79,7 +80,8 @@ def evaluate_vocoder(command: Evaluate, opened: VerifiedFile) -> Vocoded:
     options = _options(command, stored) if stored else command.options
     generator, _ = generator_in(opened, options)
     make_deterministic()
-    vocoder = Vocoder(generator, choose_device(options.device))
+    precision = command.options.precision if "precision" in command.typed else UNLESS_TYPED
+    vocoder = Vocoder(generator, choose_device(options.device), precision)
     database, protocols, label_1 = corpus_place(options)
     known = record.data if (record := opened.record()) else {}
     found = find_evaluation_part(database, protocols, options.track, command.subset or "all", known, label_1=label_1)

@@ -250,7 +250,7 @@ VOCODER = TaskDescription(
     trains="vocoder",
     begins="{model_type}_{vocoder_size}_{num_epochs}_{batch_size}_{lr}",
     unused=(
-        *("track", "crop", "precision", *(one.name for one in fields(RawBoostSettings))),
+        *("track", "crop", *(one.name for one in fields(RawBoostSettings))),
         *(one.name for one in fields(RecipeSettings) if one.name not in _USED_OF_RECIPE),
     ),
     refuses={"--score": "a vocoder makes speech and judges none: pass a detector"},

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from models.hifigan import (
     SHAPES,
     Generator,
+    Judged,
     MultiPeriodDiscriminator,
     MultiScaleDiscriminator,
     adversarial_loss,
@@ -22,6 +23,7 @@ from models.hifigan import (
     feature_loss,
 )
 from models.log_mel import HifiGanMel
+from models.precision import autocast
 from training.checkpoints.weights import Weights, load_into, taken_text
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.data.loading import Batch, read_waveforms
@@ -129,15 +131,19 @@ class VocoderTask(Task):
         mel = self._mel(real)
         made = self._made_of(state, batch, mel, step)
         if step.phase == _BY_DISCRIMINATORS:
-            judged = [networks[name](real, made.detach()) for name in _DISCRIMINATORS]
+            judged = self._judged(networks, real, made.detach())
             loss = torch.stack([discriminator_loss(*one) for one in judged]).sum()
             return Loss(share * loss, {"discriminator": _of_each(loss, batch)})
         with _fixed([networks[name] for name in _DISCRIMINATORS]):
-            judged = [networks[name](real, made) for name in _DISCRIMINATORS]
+            judged = self._judged(networks, real, made)
         distances = mel_distances(mel, self._mel(made))
         terms = [adversarial_loss(of_made) + feature_loss(of_real, of_made) for of_real, of_made in judged]
         loss = torch.stack(terms).sum() + MEL_WEIGHT * distances.mean()
         return Loss(share * loss, {"generator": _of_each(loss, batch), "mel": distances.detach().cpu()})
+
+    def _judged(self, networks: Networks, real: Tensor, made: Tensor) -> list[tuple[Judged, Judged]]:
+        with autocast(self.device, self.options.precision):
+            return [networks[name](real, made) for name in _DISCRIMINATORS]
 
     def _made_of(self, state: TrainState, batch: Batch, mel: Tensor, step: Step) -> Tensor:
         """Return what the generator makes of a batch; where a step has one batch, both phases have the same.
@@ -148,7 +154,8 @@ class VocoderTask(Task):
         kept, self._made = self._made, None
         if kept and kept[0] == position:
             return kept[1]
-        made: Tensor = state.networks["generator"](mel)
+        with autocast(self.device, self.options.precision):
+            made: Tensor = state.networks["generator"](mel)
         if step.phase == _BY_DISCRIMINATORS and len(batch) == step.num_utterances:
             self._made = position, made
         return made
