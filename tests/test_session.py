@@ -178,7 +178,7 @@ def test_audio_that_goes_away_in_mid_run_stops_it_with_all_that_was_trained_save
     assert "epoch 1 trained, not validated" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("left", ["temporary", "last", "best", "best weights", "log"])
+@pytest.mark.parametrize("left", ["temporary", "last", "best", "best weights", "log", "damage"])
 def test_what_a_kill_after_the_last_checkpoint_left_undone_is_done_at_the_next_start(
     left: str, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,6 +193,11 @@ def test_what_a_kill_after_the_last_checkpoint_left_undone_is_done_at_the_next_s
         (run / "best_checkpoint_eer.pth").unlink()
     if left == "best weights":
         (run / "best_model_eer.pth").unlink()
+    for name in ("last_checkpoint.pth", "best_checkpoint_eer.pth", "best_model_eer.pth") if left == "damage" else ():
+        content = bytearray(before[name])
+        content[len(content) // 3] ^= 1
+        (run / name).unlink()
+        (run / name).write_bytes(content)
     if left == "log":
         (run / "training_log.csv").write_text("\n".join(rows.splitlines()[:-1]) + "\n")
     if left == "temporary":
