@@ -41,8 +41,9 @@ class _WeightNormed(Norm):
 class _SpectralNormed(Norm):
     """`weight_orig` divided by its greatest singular value (arXiv 1802.05957).
 
-    That is computed in float32, also under autocast. It is estimated by one step of power iteration in each forward pass of training, from the vectors `weight_u` and
-    `weight_v`: how often, and on what, a discriminator was called is a part of its state.
+    That is computed in float32, also under autocast. It is estimated by one step of power iteration in each forward
+    pass of training, from the vectors `weight_u` and `weight_v`: how often, and on what, a discriminator was called is
+    a part of its state.
     """
 
     weight_u: Tensor
@@ -110,6 +111,31 @@ class SpectralNormedConv1d(_SpectralNormed):
     def forward(self, values: Tensor) -> Tensor:
         """Return (batch, outputs, samples) of (batch, inputs, samples)."""
         return F.conv1d(values, self.weight(), self.bias, *self._how)
+
+
+class SpectralNormedConv2d(_SpectralNormed):
+    """A two-dimensional convolution without offsets, whose kernel is `size` by `size`."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, size).weight)
+        self._stride, self._padding = stride, padding
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return (batch, outputs, rows / stride, columns / stride) of (batch, inputs, rows, columns)."""
+        return F.conv2d(values, self.weight(), None, self._stride, self._padding)
+
+
+class SpectralNormedLinear(_SpectralNormed):
+    """A linear layer that stretches nothing to more than its length."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        plain = nn.Linear(inputs, outputs)
+        super().__init__(plain.weight)
+        self.bias = plain.bias
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return (batch, outputs) of (batch, inputs)."""
+        return F.linear(values, self.weight(), self.bias)
 
 
 class WeightNormedConvTranspose1d(_WeightNormed):

@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "SNRmax": 40.0,
     "model_type": "g3_heatmap",
     "vocoder_size": "V1",
+    "metric_discriminator": False,
     "ssl_model": "compact",
     "group_size": 3,
     "temporal_bias": "centre",
@@ -230,6 +231,7 @@ OF_SOME_DETECTORS: list[tuple[str, Any, tuple[str, ...]]] = [
     ("use_contrastive", True, ("g3_heatmap",)),
     ("visualize_attention", True, ("g3_heatmap",)),
     ("vocoder_size", "small", VOCODER_TYPES),
+    ("metric_discriminator", True, VOCODER_TYPES),
 ]
 
 
