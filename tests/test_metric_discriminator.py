@@ -252,6 +252,9 @@ def test_all_parts_are_one_state_that_ends_with_the_same_bits_wherever_it_is_sto
 def _starts_other_runs_with_its_weights(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     best = str(the_run() / "best_model_mel.pth")
     capsys.readouterr()
+    for verb in (["--eval", "--database_path", str(corpus)], ["--export", "safetensors"]):
+        assert main([*verb, "--model_path", best]) == 0  # of its generator
+    assert "Copies of 4 utterances" in (told := capsys.readouterr().out) and "vocoder:     hifigan small" in told
     more = ["--num_epochs", "1", "--num_examples", "2", "--model_path"]
     assert train(corpus, FLAG, *more, best, "--comment", "all") == 0
     assert f"`{METRIC}_state_dict` of {best}" in capsys.readouterr().out

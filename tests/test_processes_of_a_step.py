@@ -233,6 +233,10 @@ def test_a_batch_that_overflows_skips_the_update_in_every_process() -> None:
         share = Share(ranks.index, ranks.count, 8)
         (given,) = steps(share, (8,))
         step.take_step(state, task, given, ranks, exchange.Exchange(ranks.group, share))
+        same_state.require_same_state(state, ranks)
+        state.scaler.load_state_dict({**state.scaler.state_dict(), "_growth_tracker": ranks.index})
+        with pytest.raises(UserError, match=r"scaler\._growth_tracker for one"):
+            same_state.require_same_state(state, ranks)
         return state.scaler.get_scale(), len(state.optimizers["optimizer"].state)
 
     assert on_processes(2, skipped) == [(SCALE / 2, 0)] * 2
