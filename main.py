@@ -24,6 +24,7 @@ from training.commands import (
     export,
     inspect_checkpoint,
     list_checkpoints,
+    make_spoofs,
     metrics,
     score,
     train,
@@ -103,6 +104,8 @@ def carry_out(request: requests.Request, launch: Launch) -> int:  # noqa: PLR091
             return export.run(request)
         case requests.CheckData():
             return check_data.run(request)
+        case requests.MakeSpoofs():
+            return make_spoofs.run(request)
         case requests.Metrics():
             return metrics.run(request)
 

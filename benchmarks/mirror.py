@@ -160,9 +160,14 @@ class Accidents:
             (folder / "disk").mkdir(parents=True)
             (folder / "models").mkdir()
             has_disk = _mount(folder / "models")
+            befell: list[str] = []
             try:
-                self._have_accidents(folder, has_disk)
+                self._have_accidents(folder, has_disk, befell)
                 self._compare(folder, theirs)
+            except AssertionError as error:
+                kept = Path(tempfile.mkdtemp(prefix="mirror_failed_")) / "run"
+                shutil.copytree(folder, kept, symlinks=True)
+                raise AssertionError(f"{error}\nfiles: {kept}\nafter: {'; '.join(befell)}") from error
             finally:
                 if has_disk:
                     subprocess.run(["umount", "--lazy", str(folder / "models")], check=True)
@@ -173,9 +178,10 @@ class Accidents:
     def _life(self, folder: Path, *more: str) -> Life:
         return Life(folder, (*RUN, "--database_path", str(self.corpus), *more))
 
-    def _have_accidents(self, folder: Path, has_disk: bool) -> None:
+    def _have_accidents(self, folder: Path, has_disk: bool, befell: list[str]) -> None:
         possible = [one for one in ACCIDENTS if has_disk or not one.needs_a_disk]
         for accident in self.draw.sample(possible, k=min(len(possible), self.wanted - self.counts.total())):
+            befell.append(accident.name)
             life = self._life(folder, "--mirror", "disk")
             life.wait_until_it_trains()
             accident.during(folder, life, self.draw)

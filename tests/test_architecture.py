@@ -32,6 +32,7 @@ ROOMS = (
     "training.evaluation",
     "training.loop",
     "training.export",
+    "training.spoofs",
     "training.commands",
     "main",
 )

@@ -27,6 +27,7 @@ from training.settings.requests import (
     Export,
     InspectCheckpoint,
     ListCheckpoints,
+    MakeSpoofs,
     Metrics,
     NewRun,
     Request,
@@ -42,6 +43,8 @@ LOOKS = ["--inspect_checkpoint", "--validate_checkpoints", "--metrics", "--check
 EVALUATION_FLAGS = ("--eval", "--eval_output", "--average_checkpoints", "--score", "--prior")
 METRICS_FLAGS = ["--keys", "--asv_scores", "--subset", "--plots"]
 OTHER_FLAGS = [
+    "--make_spoofs",
+    "--vocoders",
     "--export",
     "--export_path",
     "--json",
@@ -197,6 +200,32 @@ def test_a_flag_that_looks_at_files_is_refused_beside_any_of_the_others(first: s
 )
 def test_what_is_to_be_looked_at_is_named_behind_the_flag(typed: str, meant: Request) -> None:
     assert read_command(typed.split()) == meant
+
+
+def test_spoofs_are_made_by_vocoders_of_which_a_model_path_is_one() -> None:
+    typed = ["--make_spoofs", "out", "--vocoders", "lpc", "a.pth", "--model_path", "b", "--vocoders", "world"]
+    request = asked(MakeSpoofs, *typed, "--load_checkpoint_type", "best", "--database_path", "LA")
+    assert (request.folder, request.load_checkpoint_type) == (Path("out"), "best")
+    assert request.options.database_path == "LA"
+    assert request.named == (
+        *(("lpc", "--vocoders"), ("a.pth", "--vocoders"), ("world", "--vocoders")),
+        ("b", "--model_path"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["--make_spoofs", "out"], "--make_spoofs needs vocoders: pass --vocoders NAME..."),
+        (["--vocoders", "lpc"], "--vocoders goes with --make_spoofs FOLDER"),
+        (["--eval", "--vocoders", "lpc"], "--vocoders goes with --make_spoofs FOLDER"),
+        (["--make_spoofs", "out", "--vocoders", "lpc", "--eval"], "--make_spoofs contradict each other"),
+        (["--make_spoofs", "out", "--vocoders", "lpc", "--json"], "--json goes with"),
+    ],
+    ids=str,
+)
+def test_flags_of_spoofs_go_together(typed: list[str], words: str) -> None:
+    assert words in refusal(*typed)
 
 
 def test_a_corpus_that_is_named_twice_is_refused() -> None:
@@ -569,6 +598,7 @@ SHORTEST: list[tuple[str, type[Request]]] = [
     ("--validate_checkpoints", ValidateCheckpoints),
     ("--export onnx --model_path a.pth", Export),
     ("--check_data", CheckData),
+    ("--make_spoofs o --vocoders lpc", MakeSpoofs),
     ("--metrics s.txt", Metrics),
     ("--eval", Evaluate),
     ("--score a.wav", Score),

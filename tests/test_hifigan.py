@@ -20,9 +20,10 @@ from models.hifigan import (
     discriminator_loss,
     feature_loss,
 )
-from models.log_mel import HifiGanMel, mirrored, slaney_filters
+from models.log_mel import HifiGanMel, mirrored
 from models.names import VOCODER_SIZES
 from models.normed_convolutions import SpectralNormedConv1d, WeightNormedConv1d
+from utils.audio.mel_filters import slaney_filters
 
 # Tensors and values as the published code (jik876/hifi-gan models.py) has them, which weight norm's lengths add to.
 PUBLISHED = [("V1", 234, 13_936_130), ("V2", 234, 928_514), ("V3", 69, 1_464_322)]

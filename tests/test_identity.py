@@ -38,6 +38,7 @@ NAMES: list[tuple[str, dict[str, Any], str]] = [
     ("the front-end of the demo, for other data", {**LA, "ssl_model": "compact"}, f"{DOCUMENTED}_ssl_modelcompact"),
     ("the front-end that it has anyway", {"ssl_model": "compact"}, DOCUMENTED),
     ("weights that the loss has anyway", {"balanced_batches": True}, f"{DOCUMENTED}_balanced_batchesTrue"),
+    ("spoofs beside their sources", {"pair_batches": True}, f"{DOCUMENTED}_pair_batchesTrue"),
     ("no setting of results", {"num_workers": 0, "save_interval": 5, "patience": 3, **LA}, DOCUMENTED),
     ("one batch a step, typed or not", {"accumulate_steps": 1}, DOCUMENTED),
     ("more batches a step", {"accumulate_steps": 4}, f"{DOCUMENTED}_accumulate_steps4"),

@@ -53,6 +53,7 @@ DEFAULTS: dict[str, Any] = {
     "supcon_weight": 0.1,
     "batch_size": 16,
     "balanced_batches": False,
+    "pair_batches": False,
     "accumulate_steps": 1,
     "num_epochs": 100,
     "patience": 0,

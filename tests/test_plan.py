@@ -314,6 +314,8 @@ CHANGES = [
     ("patience", 7, True, None),
     ("scheduler", "plateau", True, None),
     ("balanced_batches", True, True, "in the middle of epoch"),
+    ("pair_batches", True, True, "in the middle of epoch"),
+    ("pair_batches", True, False, None),
     ("ssl_model", "facebook/hubert-base", False, "drop --ssl_model"),
     ("use_contrastive", True, False, "--use_contrastive is False"),
     ("contrastive", "infonce", True, None),

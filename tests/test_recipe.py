@@ -21,6 +21,7 @@ RECIPES = {
         (1, 3),
     ),
     "one class": (["--loss", "oc_softmax", "--balanced_batches", "--crop", "random", "--scheduler", "cosine"], 4, (6,)),
+    "paired": (["--pair_batches", "--accumulate_steps", "2", "--database_path", "{corpus}/tables"], 2, (1, 3)),
     "focal": (["--loss", "focal", "--focal_gamma", "1.5"], 3, (3,)),
     "infonce": (
         ["--use_contrastive", "--contrastive", "infonce", "--scheduler", "cosine", "--lr_min", "5e-4"],
@@ -32,12 +33,18 @@ RECIPES = {
 
 @pytest.fixture(scope="module")
 def uneven_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight bona fide and four spoofed training utterances."""
+    """Eight bona fide and four spoofed training utterances; in tables each spoof has the one before as its source."""
     folder = write_corpus(tmp_path_factory.mktemp("uneven"), train=16)
     protocol = folder / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.train.trn.txt"
     lines = protocol.read_text().splitlines()
     spoofed = [line for line in lines if line.endswith("spoof")]
     protocol.write_text("\n".join(line for line in lines if line not in spoofed[:4]) + "\n")
+    (folder / "tables").mkdir()
+    for part, letter, count in (("train", "T", 16), ("dev", "D", 8)):
+        audio = [f"{folder}/ASVspoof2019_LA_{part}/flac/LA_{letter}_{number:07d}" for number in range(count)]
+        rows = ["path,label,source", *(f"{path},bonafide," for path in audio[0::2])]
+        rows += [f"{spoof},spoof,{source}" for source, spoof in zip(audio[0::2], audio[1::2], strict=True)][-4:]
+        (folder / "tables" / f"{part}.csv").write_text("\n".join(rows) + "\n")
     return folder
 
 
@@ -62,6 +69,7 @@ def test_a_recipe_is_exact_across_stops(
     name: str, uneven_corpus: Path, tmp_path: Path, during_step: DuringStep
 ) -> None:
     recipe, steps_per_epoch, stops = RECIPES[name]
+    recipe = [word.format(corpus=uneven_corpus) for word in recipe]
     assert train(tmp_path / "undisturbed", uneven_corpus, *recipe) == 0
     undisturbed = run_folder(tmp_path / "undisturbed")
     assert bits(undisturbed / "checkpoint_epoch_2.pth")["step"] == 2 * steps_per_epoch

@@ -109,6 +109,20 @@ def test_a_start_that_was_killed_after_it_had_figures_and_before_its_first_save_
     assert not [name for name in names(RUN, Path("logs", RUN.name)) if name.startswith("version_")]
 
 
+def test_a_start_from_another_folder_that_was_killed_before_its_first_step_leaves_no_version_of_logs_behind(
+    corpus: Path,
+) -> None:
+    assert train(corpus) == 0
+    elsewhere = ("--num_epochs", "2", "--comment", "second", "--resume")
+    source = ("--model_path", str(RUN / "checkpoint_epoch_1.pth"))
+    for _ in range(2):
+        kill_a_start(corpus, *elsewhere, *source)
+    assert train(corpus, *elsewhere, *source) == 0
+    (second,) = Path("models").glob("*_second")
+    assert not [name for name in names(second, Path("logs", second.name)) if name.startswith("version_")]
+    assert sum(name == "events.out" for name in names(Path("logs", second.name))) == 1
+
+
 def test_figures_of_a_new_run_are_told_once_its_first_save_has_ended() -> None:
     told: list[Moment] = []
     reports = Reports([Listening(told)], lambda: Story(Options(), small_state().history), is_new=True)

@@ -14,12 +14,13 @@ from typing import Literal
 import torch
 
 from training.data.loading import NO_LABEL, Batch, BatchDataset, BatchKey, BatchReader, View
+from training.data.pairs import PairedOrder, in_batches
 from training.data.shares import Share, StepBatches
 from utils.audio.rawboost import RawBoost
 from utils.audio.waveforms import CROP_SAMPLES, Waveform, fit_length
 from utils.corpora import CorpusPart
 from utils.interruption import StopRequest
-from utils.seeding import balanced_order, epoch_order, generator_at
+from utils.seeding import Visit, balanced_order, epoch_order, generator_at
 from utils.waiting import NEVER
 
 __all__ = ["Batch", "Crop", "TrainingBatches", "TrainingView", "ValidationBatches", "validation_view"]
@@ -65,9 +66,10 @@ class TrainingBatches:
 
     Balanced batches have as many utterances of each class (an even `batch_size` given), in the order of
     `balanced_order`, which takes those of the smaller class again and again: an epoch is twice the larger class long.
-    What is seen of an utterance is said by `view`, for a detector by `crop` and `augmentation`. The last batch of an
-    epoch may be smaller. Workers start at the first use and stay until `close`, or the end of the
-    program. One iteration at a time: starting another one ends the one before.
+    Paired ones have each spoof in one batch with its source, see `PairedOrder`. What is seen of an utterance is said by
+    `view`, for a detector by `crop` and `augmentation`. The last batch of an epoch may be smaller, of paired ones any.
+    Workers start at the first use and stay until `close`, or the end of the program. One iteration at a time: starting
+    another one ends the one before. Raises UserError where there are no pairs, or none that fit.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class TrainingBatches:
         batch_size: int,
         seed: int,
         balanced: bool = False,
+        paired: bool = False,
         crop: Crop = "start",
         augmentation: RawBoost = NO_AUGMENTATION,
         view: View | None = None,
@@ -89,11 +92,19 @@ class TrainingBatches:
         self._balanced = balanced
         self._batch_size = batch_size
         self._seed = seed
+        self._pairs = PairedOrder(part, batch_size, balanced=balanced) if paired else None
         self._reader = BatchReader(BatchDataset(part, view), num_workers, pin_memory)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be told of how utterances are put together, a line each."""
+        return (self._pairs.told,) if self._pairs else ()
 
     @property
     def num_batches_per_epoch(self) -> int:
         """How many batches an epoch has, the smaller last one included."""
+        if self._pairs:
+            return self._pairs.num_batches
         num_bona_fide, size = sum(self._are_bona_fide), len(self._are_bona_fide)
         utterances = 2 * max(num_bona_fide, size - num_bona_fide) if self._balanced else size
         return -(-utterances // self._batch_size)
@@ -123,10 +134,12 @@ class TrainingBatches:
         return self._keys_of_epoch(epoch)[first_batch:]
 
     def _keys_of_epoch(self, epoch: int) -> list[BatchKey]:
+        if self._pairs:
+            return [_batch_key(epoch, batch) for batch in self._pairs.batches(self._seed, epoch)]
         if not self._balanced:
             return _batch_keys(epoch, epoch_order(self._seed, epoch, len(self._are_bona_fide)), self._batch_size)
-        indices, visits = zip(*balanced_order(self._seed, epoch, self._are_bona_fide), strict=True)
-        return _batch_keys(epoch, indices, self._batch_size, visits)
+        order = balanced_order(self._seed, epoch, self._are_bona_fide)
+        return [_batch_key(epoch, batch) for batch in in_batches(order, self._batch_size)]
 
     def close(self) -> None:
         """Stop the workers; the next iteration starts new ones."""
@@ -183,6 +196,9 @@ def _steps(
         yield StepBatches(list(islice(coming, len(numbers))), numbers.start, len(group), of_step)
 
 
-def _batch_keys(epoch: int, order: Sequence[int], batch_size: int, visits: Sequence[int] = ()) -> list[BatchKey]:
-    batches = [slice(first, first + batch_size) for first in range(0, len(order), batch_size)]
-    return [BatchKey(epoch, tuple(order[batch]), tuple(visits[batch])) for batch in batches]
+def _batch_keys(epoch: int, order: Sequence[int], batch_size: int) -> list[BatchKey]:
+    return [BatchKey(epoch, tuple(batch)) for batch in in_batches(order, batch_size)]
+
+
+def _batch_key(epoch: int, visits: Sequence[Visit]) -> BatchKey:
+    return BatchKey(epoch, *zip(*visits, strict=True))

@@ -74,10 +74,19 @@ def open_data(options: Options, task: Task, ranks: Ranks) -> OpenedData:
     corpus = replace(corpus, train=task.heard(corpus.train), dev=task.heard(corpus.dev))
     train = corpus.train
     if options.num_examples:
-        train = limit_examples(train, options.num_examples, options.seed)
+        train = limit_examples(train, options.num_examples, options.seed, with_sources=options.pair_batches)
     training, validation = task.batches(corpus, train)
     names = TrainedNames.of(trial.utterance for trial in train.protocol.trials)
-    say(data_text(len(train), len(corpus.dev), corpus.folder, corpus.layout, corpus.division, notes=corpus.notes))
+    say(
+        data_text(
+            len(train),
+            len(corpus.dev),
+            corpus.folder,
+            corpus.layout,
+            corpus.division,
+            notes=(*corpus.notes, *training.notes),
+        )
+    )
     return OpenedData(training, validation, corpus.dev, identity, names)
 
 
@@ -88,7 +97,7 @@ def open_corpus(options: Options, ranks: Ranks) -> Corpus:
     def find() -> None:
         if location := demo_to_make(options.database_path):
             say(f"Making the demo corpus in {location} (once, some seconds)")
-        found.append(find_corpus(*corpus_place(options)))
+        found.append(find_corpus(*corpus_place(options), needs_spoofs=options.task.needs_spoofs))
 
     ranks.broadcast(find)
     if not found:

@@ -17,36 +17,39 @@ from utils.regular_files import is_regular
 _NAMES_SHOWN = 12
 
 
-def find_source(path: Path, which: str) -> VerifiedFile:
-    """Return what --model_path names, a checkpoint or weights; raises UserError that lists what is there instead."""
+def find_source(path: Path, which: str, flag: str = "--model_path") -> VerifiedFile:
+    """Return what --model_path names, a checkpoint or weights; raises UserError that lists what is there instead.
+
+    `flag` is the one behind which the path was typed.
+    """
     if is_folder(path):
-        return _find_in_folder(path, which)
+        return _find_in_folder(path, which, flag)
     if not is_regular(path):
         fault = "is no regular file" if os.path.lexists(path) else "does not exist"
-        raise UserError(f"--model_path {path} {fault}: {what_is_in(path.parent)}")
-    found = _opened(path)
+        raise UserError(f"{flag} {path} {fault}: {what_is_in(path.parent)}")
+    found = _opened(path, flag)
     if isinstance(found.facts, FrozenFile):
         raise UserError(
-            f"--model_path {path} holds the frozen weights that checkpoints refer to, and no detector: pass a "
+            f"{flag} {path} holds the frozen weights that checkpoints refer to, and no detector: pass a "
             f"checkpoint; {what_is_in(path.parent)}"
         )
     return found
 
 
-def _find_in_folder(folder: Path, which: str) -> VerifiedFile:
+def _find_in_folder(folder: Path, which: str, flag: str) -> VerifiedFile:
     run = survey_folder(folder)
     found = run.best if which == "best" else run.latest
     if found is None:
-        raise UserError(f"--model_path {folder} holds no {which} checkpoint: {what_is_in(folder)}")
-    return _opened(found.path)
+        raise UserError(f"{flag} {folder} holds no {which} checkpoint: {what_is_in(folder)}")
+    return _opened(found.path, flag)
 
 
-def _opened(path: Path) -> VerifiedFile:
+def _opened(path: Path, flag: str) -> VerifiedFile:
     try:
         return verify(path)
     except BadCheckpointFileError as error:
         fault = "is damaged" if isinstance(error, BrokenFileError) else "cannot be used"
-        raise UserError(f"--model_path {path} {fault}: {error}; {what_is_in(path.parent)}") from error
+        raise UserError(f"{flag} {path} {fault}: {error}; {what_is_in(path.parent)}") from error
 
 
 def what_is_in(folder: Path) -> str:

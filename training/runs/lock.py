@@ -19,7 +19,7 @@ from utils.regular_files import open_regular, open_to_append
 from utils.terminal_text import printable
 
 _MOST_BYTES = 1000
-_LOCKS_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+LOCKS_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 class FileLock:
@@ -60,7 +60,7 @@ class FileLock:
             file.close()
             raise UserError(f"{self._busy} ({holder}): {self._advice}") from error
         except OSError as error:
-            if error.errno not in _LOCKS_UNSUPPORTED:
+            if error.errno not in LOCKS_UNSUPPORTED:
                 file.close()
                 raise
             say(

@@ -19,6 +19,7 @@ from training.settings.requests import (
     Export,
     InspectCheckpoint,
     ListCheckpoints,
+    MakeSpoofs,
     Metrics,
     NewRun,
     Request,
@@ -44,7 +45,7 @@ _GOES_WITH = (
     _Beside("export_path", ("export",), "--export_path goes with --export: pass --export checkpoint, or drop it"),
     _Beside(
         "model_path",
-        (*_TRAINING, "list_checkpoints", "export", "eval", "score"),
+        (*_TRAINING, "list_checkpoints", "export", "eval", "score", "make_spoofs"),
         "{verb} does not use --model_path: write the path behind it, {verb} {value}",
     ),
     _Beside(
@@ -70,6 +71,7 @@ _GOES_WITH = (
     _Beside("asv_scores", ("metrics", "eval"), "--asv_scores goes with --metrics SCORES: pass that, too"),
     _Beside("subset", ("metrics", "eval"), "--subset goes with --metrics SCORES: pass that, too"),
     _Beside("plots", ("metrics", "eval"), "--plots goes with --metrics SCORES: pass that, too"),
+    _Beside("vocoders", ("make_spoofs",), "--vocoders goes with --make_spoofs FOLDER: pass that, too, or drop it"),
     _Beside("prior", ("eval", "score"), "--prior goes with {verbs}: pass one of them, or drop it"),
     _Beside("eval_output", ("eval",), "--eval_output goes with --eval: pass that, too, or drop it"),
     _Beside(
@@ -179,6 +181,11 @@ def _check_data(line: _Line) -> CheckData:
     return CheckData(corpus=path, protocols=protocols, num_threads=threads, label_1=options.label_1, **line.beside)
 
 
+def _make_spoofs(line: _Line) -> MakeSpoofs:
+    beside = dict(line.beside)
+    return MakeSpoofs(folder=line.behind, vocoders=tuple(beside.pop("vocoders", ())), **line.settings, **beside)
+
+
 # The flags of which one may be typed, in the order in which a refusal names two of them, and what each asks for.
 _REQUESTS: Mapping[str, Callable[[_Line], Request]] = {
     "": lambda line: NewRun(**line.training, **line.beside),
@@ -195,4 +202,5 @@ _REQUESTS: Mapping[str, Callable[[_Line], Request]] = {
     "eval": lambda line: Evaluate(**line.settings, **line.beside),
     "score": lambda line: Score(own_audio=tuple(line.behind), **line.settings, **line.beside),
     "check_data": _check_data,
+    "make_spoofs": _make_spoofs,
 }

@@ -22,6 +22,10 @@ examples:
   # is the data complete and readable? before a long run
   python main.py --check_data /data/LA
 
+  # spoofs of bona fide speech, and a detector that hears each with its source
+  python main.py --make_spoofs OUT --database_path /data/LA --vocoders lpc
+  python main.py --database_path OUT --pair_batches
+
   # what is there, and going on from one file, or from the best of a folder
   python main.py --list_checkpoints --comment xlsr
   python main.py --validate_checkpoints models/RUN
@@ -85,6 +89,21 @@ def build_parser() -> Parser:
         help="read all protocols and audio, say what is there, missing or broken, and exit, with 1 if training would "
         "fail (default: --database_path)",
     )
+    groups["data"].add_argument(
+        "--make_spoofs",
+        type=Path,
+        metavar="FOLDER",
+        help="copy the bona fide speech of --database_path, each part that is there, through --vocoders into FOLDER, a "
+        "corpus of its own, and exit, with 1 if any could not be copied; goes on where it was stopped (default: none)",
+    )
+    groups["data"].add_argument(
+        "--vocoders",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="with --make_spoofs: griffin_lim, world (pip install pyworld), lpc, sinusoidal, and checkpoints or run "
+        "folders of --model_type hifigan",
+    )
     for option in dataclasses.fields(Options):
         add_setting(groups[SETTINGS[option.name].group], option)
     groups["wandb"].add_argument(
@@ -108,8 +127,8 @@ def build_parser() -> Parser:
 def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "checkpoints",
-        "At most one of the first seven, --check_data, --eval, --score or --metrics. Without any of them a fresh run "
-        "starts at epoch 1; an earlier run of the same name is moved aside, never deleted.",
+        "At most one of the first seven, --check_data, --make_spoofs, --eval, --score or --metrics. Without any of "
+        "them a fresh run starts at epoch 1; an earlier run of the same name is moved aside, never deleted.",
     )
     group.add_argument("--resume", action="store_true", help="continue from --model_path, to the same bits")
     group.add_argument(

@@ -60,6 +60,13 @@ class RecipeSettings:
         "as many bona fide as spoof utterances in every batch: in an epoch each of the larger class comes once, those "
         "of the smaller one again and again",
     )
+    pair_batches: bool = setting(
+        False,
+        "training",
+        OnChange.BREAKS_EPOCH,
+        "every spoof in one batch with the utterance that it was made of, which the column `source` of train.csv "
+        "names, as --make_spoofs writes it; a batch that no more of them fit into stays smaller",
+    )
     accumulate_steps: int = setting(
         1,
         "training",

@@ -203,6 +203,43 @@ class Score(Scoring):
     own_audio: tuple[Path, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class MakeSpoofs(_WithSettings):
+    """Copy the bona fide speech of the corpus of the settings through vocoders, into the folder `folder`.
+
+    `vocoders` are names as typed, `model_path` is one more. `load_checkpoint_type` says which checkpoint of a run
+    folder is meant, "last" or "best".
+    """
+
+    folder: Path
+    vocoders: tuple[str, ...] = ()
+    model_path: Path | None = None
+    load_checkpoint_type: str = "last"
+
+    def __post_init__(self) -> None:
+        if not self.named:
+            raise UserError(
+                "--make_spoofs needs vocoders: pass --vocoders NAME..., such as griffin_lim, or a checkpoint of "
+                "--model_type hifigan",
+                EXIT_USAGE,
+            )
+
+    @property
+    def named(self) -> tuple[tuple[str, str], ...]:
+        """All names, each with the flag behind which it was typed."""
+        more = ((str(self.model_path), "--model_path"),) if self.model_path else ()
+        return (*((name, "--vocoders") for name in self.vocoders), *more)
+
+
 Request: TypeAlias = (
-    Train | ListCheckpoints | InspectCheckpoint | ValidateCheckpoints | Export | CheckData | Metrics | Evaluate | Score
+    Train
+    | ListCheckpoints
+    | InspectCheckpoint
+    | ValidateCheckpoints
+    | Export
+    | CheckData
+    | MakeSpoofs
+    | Metrics
+    | Evaluate
+    | Score
 )

@@ -84,6 +84,7 @@ class DetectionTask(Task):
             batch_size=options.batch_size,
             seed=options.seed,
             balanced=options.balanced_batches,
+            paired=options.pair_batches,
             crop=cast(Crop, options.crop),
             augmentation=rawboost_of(options),
             num_workers=workers,

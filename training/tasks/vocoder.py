@@ -155,7 +155,7 @@ class VocoderTask(Task):
             return [networks[name](real, made) for name in _DISCRIMINATORS]
 
     def _made_of(self, state: TrainState, batch: Batch, mel: Tensor, step: Step) -> Tensor:
-        """Return what the generator makes of a batch; where a step has one batch, its phases have the same.
+        """Return what the generator makes of a batch; of the only one of a process, all phases have the same.
 
         Between them the generator does not change, so that this is faster and no other number.
         """
@@ -167,7 +167,7 @@ class VocoderTask(Task):
             return kept[1]
         with autocast(self.device, self.options.precision):
             made: Tensor = state.networks["generator"](mel)
-        if not is_last and len(batch) == step.num_utterances:
+        if not is_last and step.own == 1:
             self._made = position, made
         return made
 

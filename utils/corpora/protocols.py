@@ -207,6 +207,7 @@ class _Reader:
             codec=_cell(row, self._codec, UNKNOWN),
             subset=SUBSET_NAMES.get(subset, subset),
             part=_cell(row, columns.part, "").lower(),
+            source=bare_name(_cell(row, columns.source, UNKNOWN)),
         )
 
     def _refuse_label(self, key: str, utterance: str, row: list[str], refuse: _Refuse) -> None:

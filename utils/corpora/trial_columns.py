@@ -22,7 +22,8 @@ HEADER_NAMES = (*ID_NAMES, *LABEL_NAMES)
 class TrialColumns:
     """Which column, from 0, holds what; None for what is not there; `factors` beside the attack, by title.
 
-    `key` may be None in a bare list of trials only. `part` says which part of a corpus a trial belongs to.
+    `key` may be None in a bare list of trials only. `part` says which part of a corpus a trial belongs to, `source`
+    which utterance a spoof was made of.
     """
 
     title: str
@@ -32,6 +33,7 @@ class TrialColumns:
     subset: int | None = None
     speaker: int | None = None
     part: int | None = None
+    source: int | None = None
     factors: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -98,6 +100,7 @@ def headed_columns(header: Sequence[str]) -> TrialColumns | None:
         subset=_named(header, ("subset",)),
         speaker=_named(header, _SPEAKER_NAMES),
         part=_named(header, PART_NAMES),
+        source=_named(header, ("source",)),
         factors={} if codec is None else {"codec": codec},
     )
 

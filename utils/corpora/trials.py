@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.errors import UserError
 
+ONLY_SPEECH = "; a vocoder (--model_type hifigan) is trained on bona fide speech alone"
 NO_ATTACK = "-"
 UNKNOWN = "-"
 
@@ -16,7 +18,8 @@ UNKNOWN = "-"
 class Trial:
     """One line of a protocol file; `attack` is "-" for bona fide, `is_bona_fide` None where there is no key.
 
-    `speaker` and `codec` are "-" where they are not known, `subset` and `part` are "".
+    `speaker` and `codec` are "-" where they are not known, `subset` and `part` are "". `source` is the utterance that a
+    spoof was made of, "-" where that is not said.
 
     >>> Trial(speaker="LA_0079", utterance="LA_T_1138215", attack="-", is_bona_fide=True).label
     1
@@ -29,6 +32,7 @@ class Trial:
     codec: str = UNKNOWN
     subset: str = ""
     part: str = ""
+    source: str = UNKNOWN
 
     def __post_init__(self) -> None:
         if self.is_bona_fide and self.attack != NO_ATTACK:
@@ -38,6 +42,12 @@ class Trial:
     def label(self) -> int | None:
         """1 for bona fide, 0 for spoof, None where that is not known."""
         return None if self.is_bona_fide is None else int(self.is_bona_fide)
+
+
+def sources_of(trials: Sequence[Trial]) -> list[int | None]:
+    """Return of each trial the position of its source, a bona fide one; None for what has none among them."""
+    bona_fide = {trial.utterance: index for index, trial in enumerate(trials) if trial.is_bona_fide}
+    return [bona_fide.get(trial.source) if trial.is_bona_fide is False else None for trial in trials]
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,10 @@ class ScannedProtocol:
             raise UserError(self.faults[0].message)
         return Protocol(self.path, self.trials, self.content_sha256, self.notes)
 
+    def heard_for_speech(self) -> ScannedProtocol:
+        """Return this for those who hear bona fide speech alone: without the faults that are about classes."""
+        return replace(self, faults=tuple(fault for fault in self.faults if fault.kind is not FaultKind.CLASS))
+
     def class_faults(self) -> tuple[Fault, ...]:
         """Return what keeps this from training: a class without a trial, or nothing at all."""
         counts = [sum(trial.is_bona_fide is wanted for trial in self.trials) for wanted in (True, False)]
@@ -127,5 +141,6 @@ class ScannedProtocol:
         message = (
             f"{self.path}: a protocol needs both bonafide and spoof lines, found {counts[0]} bonafide "
             f"and {counts[1]} spoof in its {len(self.trials)} lines: an EER is not defined for one class"
+            f"{ONLY_SPEECH if counts[0] else ''}"
         )
         return (Fault(FaultKind.CLASS, message, f"{counts[0]} bona fide, {counts[1]} spoof"),)
