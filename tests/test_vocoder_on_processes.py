@@ -17,13 +17,11 @@ from models.running_statistics import OfBatch, SetAsideStatistics
 from tests.comparing import bits, differences
 from tests.loading import load_payload
 from tests.several import on_processes
-from tests.test_metric_discriminator import likeness
 from tests.test_vocoder import narrow_vocoder
 from training.commands import train
 from training.loop import step
 from training.settings.command_line import read_command
 from training.settings.requests import AutoResume
-from training.tasks import judged_vocoder
 from training.tasks.vocoder import VocoderTask
 from utils.ranks import Ranks
 
@@ -41,9 +39,7 @@ def narrow() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def trained_by(
-    count: int, folder: Path, corpus: Path, *flags: str, stop_at: tuple[int, str] | None = None
-) -> list[int]:
+def trained_by(count: int, folder: Path, corpus: Path, *, stop_at: tuple[int, str] | None = None) -> list[int]:
     """Train by so many processes and return their exit codes; `stop_at` is a step, from 0, and its phase.
 
     The last process is told to stop there, before it computes what that phase updates by.
@@ -52,7 +48,7 @@ def trained_by(
     def work(ranks: Ranks) -> int:
         if stop_at and ranks.index == ranks.count - 1:
             be_stopped_at(*stop_at)  # of this fork alone
-        request = read_command([*FLAGS, *STEPS, *flags, "--database_path", str(corpus)])
+        request = read_command([*FLAGS, *STEPS, "--database_path", str(corpus)])
         assert isinstance(request, AutoResume)
         return train.run(request, ranks)
 
@@ -113,17 +109,6 @@ def test_two_processes_that_are_stopped_between_the_updates_finish_both_and_one_
     assert trained_by(4, tmp_path, corpus, stop_at=(2, FIRST)) == [143] * 4
     assert trained_by(1, tmp_path, corpus) == [0]
     assert_same(tmp_path, alone)
-
-
-def test_a_metric_discriminator_and_a_loss_scale_have_the_bits_of_one_process_too(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three networks of spectral norms and one scale; some utterances have no figure that it can learn from."""
-    monkeypatch.setattr(judged_vocoder, "required_pesq", lambda: likeness)
-    flags = ["--metric_discriminator", "--precision", "fp16", "--num_epochs", "1"]
-    for count in (1, 2):
-        assert trained_by(count, tmp_path / str(count), corpus, *flags) == [0] * count
-    assert_same(tmp_path / "2", tmp_path / "1")
 
 
 def vectors_that_each_batch_moves_further(patched: pytest.MonkeyPatch) -> None:
