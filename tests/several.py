@@ -17,6 +17,7 @@ from utils.ranks import Alone, Ranks
 
 Result = TypeVar("Result")
 AT_MOST_S = 120.0
+_STORES: list[object] = []  # for good: a fork that frees one waits for a thread that it has not
 
 
 def on_processes(count: int, work: Callable[[Ranks], Result]) -> list[Result]:
@@ -24,6 +25,7 @@ def on_processes(count: int, work: Callable[[Ranks], Result]) -> list[Result]:
     if count == 1:
         return [work(Alone())]
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    _STORES.append(store)
     forking = multiprocessing.get_context("fork")
     started = []
     for index in range(count):
