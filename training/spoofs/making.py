@@ -7,6 +7,7 @@ moment leaves nothing to undo: the same command goes on. An utterance belongs to
 from __future__ import annotations
 
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -67,8 +68,9 @@ def make_spoofs(request: MakeSpoofs) -> int:
             finish(request.folder, claims, sources.utterances, names)
         except KeyboardInterrupt as stopped:
             stop = stop_of(stopped)
+            by = "Ctrl-C" if stop is signal.SIGINT else stop.name
             raise UserError(
-                f"--make_spoofs was stopped by {stop.name} after {maker.told.made:,} files: the same command goes on",
+                f"--make_spoofs was stopped by {by} after {maker.told.made:,} files: the same command goes on",
                 128 + stop,
             ) from None
         except OSError as error:
@@ -76,6 +78,8 @@ def make_spoofs(request: MakeSpoofs) -> int:
                 f"--make_spoofs {request.folder} cannot be written ({error.strerror or error}): what is made stays, "
                 "and the same command goes on"
             ) from error
+        finally:
+            maker.close()
     for line in _tail(request.folder, sources, maker.told):
         say(line)
     return EXIT_FAILURE if maker.told.faults else 0
@@ -111,6 +115,10 @@ class _Maker:
         self._vocoders = vocoders
         self._folders_made: set[Path] = set()
         self._reading = Helpers(1, "reading")
+
+    def close(self) -> None:
+        """Let go of the thread that reads."""
+        self._reading.close()
 
     def is_made(self, utterance: Utterance) -> bool:
         """Whether all files of an utterance are there."""
