@@ -1,7 +1,7 @@
 """Kills real trainings, evaluations and exports at drawn moments; they must end like undisturbed ones.
 
     python -m benchmarks.kills [KILLS] [--seed N] [--only SCENARIO ...] [--first N]
-                              [--two_networks | --mutants]
+                              [--two_networks | --vocoder | --mutants]
 
 Each scenario (benchmarks/killing/scenarios.py) is a few commands in one folder, which together use every feature that
 writes. Each command is started, ended by SIGKILL or SIGTERM, sent to it alone or to its process group, and repeated as
@@ -14,6 +14,8 @@ empty version may be left. KILLS counts SIGKILLs. What fails is kept and printed
 moments again (which the machine meets at other instructions: repeat it some times).
 
 --two_networks kills trainings of a small task instead (tests/toy_task.py): a second for a kill, forks alone.
+--vocoder kills those of a vocoder, narrow enough for a tenth of a second a step, also between the updates of its
+discriminators and of its generator, and its evaluation and export.
 --mutants puts faults into the program, one after the other, lets it train that task, and kills until it is noticed that
 something is wrong.
 """
@@ -37,12 +39,13 @@ from benchmarks.killing import ends
 from benchmarks.killing.ends import end_processes_in
 from benchmarks.killing.mutants import MUTANTS, mutated
 from benchmarks.killing.phases import import_phases
-from benchmarks.killing.scenarios import SCENARIOS, TWO_NETWORKS
+from benchmarks.killing.scenarios import SCENARIOS, TWO_NETWORKS, VOCODER
 from benchmarks.killing.trying import Kills, Undisturbed
 from benchmarks.measuring import machine_text
 from main import main as run_program
 from tests.conftest import write_corpus
 from tests.crash_states.scenarios import warm_up
+from tests.test_vocoder import narrow_vocoder
 from tests.toy_task import registered
 
 SEED = 20261126
@@ -92,10 +95,12 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="SCENARIO")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--two_networks", action="store_true")
+    parser.add_argument("--vocoder", action="store_true")
     parser.add_argument("--mutants", action="store_true")
     asked = parser.parse_args()
-    small = asked.two_networks or asked.mutants
-    chosen = [one for one in (TWO_NETWORKS if small else SCENARIOS) if asked.only is None or one.name in asked.only]
+    flag = "--vocoder" if asked.vocoder else "--two_networks" if asked.two_networks or asked.mutants else ""
+    scenarios = {"": SCENARIOS, "--vocoder": VOCODER, "--two_networks": TWO_NETWORKS}[flag]
+    chosen = [one for one in scenarios if asked.only is None or one.name in asked.only]
     if not chosen:
         parser.error(f"--only: no scenario of these is called so: {', '.join(asked.only)}")
     print(machine_text(), flush=True)
@@ -111,13 +116,14 @@ def main() -> int:
     kept_in = Path(tempfile.gettempdir())
     with (
         tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None, ignore_cleanup_errors=True) as folder,
-        registered() if small else nullcontext(),
+        registered() if flag else nullcontext(),
+        narrow_vocoder() if flag == "--vocoder" else nullcontext(),
     ):
         place = Path(folder)
         tempfile.tempdir = os.environ["TMPDIR"] = str(place / "temporary")  # where W&B leaves what was killed
         Path(tempfile.tempdir).mkdir()
-        kills = Kills(place, _corpus(place), asked.seed, kept_in, one_fresh_in=0 if small else ONE_FRESH_IN)
-        if small:
+        kills = Kills(place, _corpus(place), asked.seed, kept_in, 0 if flag else ONE_FRESH_IN, flag=flag)
+        if flag:
             (place / "warm").mkdir()
             warm_up(place / "warm", kills.corpus)
         try:

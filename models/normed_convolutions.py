@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.running_statistics import OfCall, Rule, SetsAside
+
 _SMALLEST_NORM = 1e-12
 
 
@@ -38,11 +40,13 @@ class _WeightNormed(Norm):
         return torch._weight_norm(self.weight_v, self.weight_g, 0)
 
 
-class _SpectralNormed(Norm):
+class _SpectralNormed(Norm, SetsAside):
     """`weight_orig` divided by its greatest singular value (arXiv 1802.05957).
 
     That is estimated by one step of power iteration in each forward pass of training, from the vectors `weight_u` and
-    `weight_v`: how often, and on what, a discriminator was called is a part of its state.
+    `weight_v`. So how often a discriminator was called is a part of its state. It does not depend on what it was called
+    with: batches of a step that set their vectors aside all set out from the same ones and come to the same ones, as
+    one large batch would.
     """
 
     weight_u: Tensor
@@ -57,12 +61,38 @@ class _SpectralNormed(Norm):
 
     def weight(self) -> Tensor:
         matrix = self.weight_orig.flatten(1)
-        if self.training:
-            with torch.no_grad():
-                self.weight_v.copy_(F.normalize(matrix.t() @ self.weight_u, dim=0, eps=_SMALLEST_NORM))
-                self.weight_u.copy_(F.normalize(matrix @ self.weight_v, dim=0, eps=_SMALLEST_NORM))
-        # Copies, since the next forward pass changes the vectors before this one has gone back.
-        return self.weight_orig / torch.dot(self.weight_u.clone(), matrix @ self.weight_v.clone())
+        left, right = self._one_step_further(matrix) if self.training else self._vectors(None)
+        return self.weight_orig / torch.dot(left, matrix @ right)
+
+    @property
+    def numbers_a_call(self) -> int:
+        """Both vectors."""
+        return self.weight_u.numel() + self.weight_v.numel()
+
+    @torch.no_grad()
+    def move(self, found: OfCall) -> None:
+        """Put the vectors of a forward pass in the place of those before it."""
+        for vector, new in zip((self.weight_u, self.weight_v), self._vectors(found), strict=True):
+            vector.copy_(new)
+
+    @torch.no_grad()
+    def _one_step_further(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        left, _ = self._vectors(self.set_aside[-1] if self.set_aside else None)
+        right = F.normalize(matrix.t() @ left, dim=0, eps=_SMALLEST_NORM)
+        left = F.normalize(matrix @ right, dim=0, eps=_SMALLEST_NORM)
+        found = OfCall(Rule.REPLACED, torch.cat([left, right]).double())
+        if self.set_aside is None:
+            self.move(found)
+        else:
+            self.set_aside[:] = [found]  # the last one says it all
+        return left, right
+
+    def _vectors(self, found: OfCall | None) -> tuple[Tensor, Tensor]:
+        """Return copies, since the next forward pass changes the vectors before this one has gone back."""
+        if found is None:
+            return self.weight_u.clone(), self.weight_v.clone()
+        numbers, rows = found.numbers.to(self.weight_u), self.weight_u.numel()
+        return numbers[:rows].clone(), numbers[rows:].clone()
 
 
 class WeightNormedConv1d(_WeightNormed):

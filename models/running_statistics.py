@@ -1,4 +1,6 @@
-"""Running statistics of batch norm that are moved in the order of a step's batches, whoever computed which of them.
+"""Buffers that batches move, moved in the order of a step's batches, whoever computed which of them.
+
+They are the running statistics of batch norm, and the vectors of spectral norm (`models/normed_convolutions.py`).
 
     statistics = Statistics(networks)
     with statistics.set_aside():
@@ -8,11 +10,12 @@
     for of_batch in found:                        # or those of all processes, in the order of the batches
         statistics.move(of_batch)
 
-Outside such a block a norm moves its statistics at once, by the same arithmetic (tests/test_running_statistics.py).
+Outside such a block a norm moves its buffers at once, by the same arithmetic (tests/test_running_statistics.py).
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class Rule(IntEnum):
-    """How the mean of old and new is rounded. The first two are torch's own on a CPU."""
+    """How the mean of old and new is rounded, the first two as torch does on a CPU; or that nothing old is left."""
 
     VARIANCE_IN_FLOAT64 = 0
     """The variance of maps that have the type of the statistics; the mean is rounded after each operation."""
@@ -33,14 +36,16 @@ class Rule(IntEnum):
     """Of maps of less precision: after each operation."""
     IN_FLOAT64 = 2
     """Once, at the end."""
+    REPLACED = 3
+    """The new is taken as it is."""
 
 
 @dataclass(frozen=True, eq=False)
 class OfCall:
-    """Mean and variance of one batch at one norm, (2, channels) in float64, and the rule by which they count."""
+    """What one batch moves the buffers of one norm by, `norm.numbers_a_call` in float64, and by which rule."""
 
     rule: Rule
-    statistics: Tensor
+    numbers: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +56,28 @@ class OfBatch:
     numbers: Tensor
 
 
-class SetAsideStatistics(_BatchNorm):
-    """A batch norm that can keep the statistics of its batches apart instead of moving its running ones."""
+class SetsAside(nn.Module):
+    """A norm that can set aside what batches move its buffers by: while `set_aside` is a list, into that."""
 
     set_aside: list[OfCall] | None = None
+
+    @property
+    @abstractmethod
+    def numbers_a_call(self) -> int:
+        """How many numbers a call sets aside."""
+
+    @abstractmethod
+    def move(self, found: OfCall) -> None:
+        """Move the buffers by what one call set aside, on their device."""
+
+
+class SetAsideStatistics(_BatchNorm, SetsAside):
+    """A batch norm that can keep the statistics of its batches apart instead of moving its running ones."""
+
+    @property
+    def numbers_a_call(self) -> int:
+        """A mean and a variance for each channel."""
+        return 2 * self.num_features
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
         """Return `input` (batch, channels, ...) normalised."""
@@ -74,7 +97,7 @@ class SetAsideStatistics(_BatchNorm):
         """
         if self.running_mean is None:
             return
-        found = OfCall(rule, torch.stack([mean.double(), variance.double()]))
+        found = OfCall(rule, torch.cat([mean.double(), variance.double()]))
         if self.set_aside is None:
             self.move(found)
         else:
@@ -87,7 +110,8 @@ class SetAsideStatistics(_BatchNorm):
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        for running, new in zip((self.running_mean, self.running_var), found.statistics, strict=True):
+        moved = (self.running_mean, self.running_var)
+        for running, new in zip(moved, found.numbers.to(self.running_mean.device).view(2, -1), strict=True):
             if found.rule is Rule.IN_FLOAT64:
                 running.copy_((1 - share) * running.double() + share * new)
                 continue
@@ -98,16 +122,14 @@ class SetAsideStatistics(_BatchNorm):
 
 
 class Statistics:
-    """What batch norms of some networks set aside, in a fixed order: that of the modules, then that of the calls."""
+    """What the norms of some networks set aside, in a fixed order: that of the modules, then that of the calls."""
 
     def __init__(self, networks: Iterable[nn.Module]) -> None:
-        self._norms = [
-            module for network in networks for module in network.modules() if isinstance(module, SetAsideStatistics)
-        ]
+        self._norms = [module for network in networks for module in network.modules() if isinstance(module, SetsAside)]
 
     @contextmanager
     def set_aside(self) -> Iterator[None]:
-        """Let the norms set their statistics aside within the block."""
+        """Let the norms leave their buffers as they are within the block."""
         for norm in self._norms:
             norm.set_aside = []
         try:
@@ -122,16 +144,14 @@ class Statistics:
         for norm in self._norms:
             calls = norm.set_aside or []
             rules.append(tuple(call.rule for call in calls))
-            parts += [call.statistics.flatten() for call in calls]
+            parts += [call.numbers for call in calls]
             calls.clear()
         return OfBatch(tuple(rules), torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64))
 
     def move(self, of_batch: OfBatch) -> None:
-        """Move the running statistics by what `taken` returned, here or in another process."""
+        """Move the buffers by what `taken` returned, here or in another process."""
         at = 0
         for norm, rules in zip(self._norms, of_batch.rules, strict=True):
             for rule in rules:
-                assert norm.running_mean is not None
-                found = of_batch.numbers[at : at + 2 * norm.num_features].view(2, -1)
-                norm.move(OfCall(rule, found.to(norm.running_mean.device)))
-                at += found.numel()
+                norm.move(OfCall(rule, of_batch.numbers[at : at + norm.numbers_a_call]))
+                at += norm.numbers_a_call

@@ -129,6 +129,24 @@ def in_epoch_2(happens: Callable[[], object]) -> Callable[[], None]:
     return at_step(4, happens, after=False)
 
 
+def after_update(number: int, happens: Callable[[], object]) -> Callable[[], None]:
+    """Return what lets something happen right after this update, from 1, of which each step has two."""
+
+    def arrange() -> None:
+        update, seen = torch.optim.AdamW.step, [0]
+
+        def watched(optimizer: torch.optim.AdamW, *given: Any, **named: Any) -> Any:
+            result = update(optimizer, *given, **named)
+            seen[0] += 1
+            if seen[0] == number:
+                happens()
+            return result
+
+        torch.optim.AdamW.step = watched  # type: ignore[method-assign,assignment]
+
+    return arrange
+
+
 @dataclass(frozen=True)
 class Row:
     why: str
@@ -171,6 +189,19 @@ def test_all_end_with_one_sentence_and_the_state_of_one_process_is_saved(
     saved = survey_folder(run_of(tmp_path / "run")).checkpoints[-1].path.name
     assert re.fullmatch(f"checkpoint_{row.saved}.pth", saved), said
     assert differences(bits(run_of(tmp_path / "run") / saved), bits(undisturbed / saved)) == []
+
+
+@pytest.mark.parametrize(("whom", "step"), [(0, 2), (1, 4)])
+def test_a_kill_between_two_updates_costs_that_step_alone(
+    whom: int, step: int, corpus: Path, tmp_path: Path, undisturbed: Path
+) -> None:
+    """The first one's update is taken back, with its moments and its schedule, and what was before it is saved."""
+    command = [*FLAGS, "--save_interval", "0", "--database_path", corpus]
+    lives = training(tmp_path / "run", command, 2, {whom: after_update(2 * step - 1, die)})
+    assert lives.codes() == ([-9, 1] if whom == 0 else [1, -9]), lives.all_said()
+    saved = survey_folder(run_of(tmp_path / "run")).checkpoints[-1].path.name
+    assert differences(bits(run_of(tmp_path / "run") / saved), bits(undisturbed / saved)) == []
+    assert saved == f"checkpoint_step_{step - 1}.pth"
 
 
 @pytest.mark.parametrize("whom", [0, 1])

@@ -57,6 +57,7 @@ def test_a_killed_training_passes_and_it_is_told_in_which_phase_it_died(corpus: 
 MUTANTS = [
     ("loses the newest checkpoint", "(2, 0), None"),
     ("goes on without its optimizers", "best_checkpoint"),
+    ("tears a pair", "of two steps"),
     ("leaves a temporary", "not removed at the next start"),
     ("is locked for ever", ".lock is there"),
     ("leaves a process", "processes are left"),

@@ -20,6 +20,9 @@ ROWS: list[tuple[int, dict[str, Any], list[str], str]] = [
     (1, {}, ["resampled by soxr"], "what its audio is, is not known here"),
     (1, {"model_type": "aasist"}, ["resampled by soxr", "batch norm summed"], "aasist on a CPU"),
     (1, {"scheduler": "plateau"}, ["resampled by soxr", "--scheduler plateau"], "it counts otherwise"),
+    (4, {"model_type": "hifigan", "accumulate_steps": 2}, ["spectral norm"], "a vocoder, several batches a step"),
+    (4, {"model_type": "hifigan"}, [], "a vocoder, one batch a step"),
+    (4, {"accumulate_steps": 2}, [], "a detector"),
     (NUMERICS + 1, {}, ["a later version"], "nobody knows what differs"),
 ]
 

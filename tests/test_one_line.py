@@ -1,26 +1,23 @@
-"""Every log of a run that was stopped five times holds each epoch and each validation exactly once."""
+"""Every log of a run that was stopped five times, and went on by another number of processes, has each point once."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
 from collections import Counter
 from collections.abc import Iterator
-from itertools import count
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from main import main
 from tests.conftest import SMALL_RUN, write_corpus
 from tests.html_pages import read
+from tests.launched import at_step, be_told_to_stop, training
 from tests.loading import load_payload
 from training.checkpoints.record import CheckpointRecord, examine
-from training.loop.step import take_step
 from training.reports.points import TIME_SCALARS
 from training.reports.wandb_files import next_point, note_first_point, points_in_file, records_in
 from training.runs.directory import RunDirectory
@@ -31,6 +28,15 @@ from training.tasks.heatmap_figures import layer_importance_figure
 EPOCHS, VAL_INTERVAL = 3, 3
 FIGURES = DETECTION.figures
 STEP_TAGS = [f"val_step/{one.scalar}" for one in FIGURES.of_validation]
+IMPORTED_ONCE = (
+    "matplotlib.figure",
+    "wandb",
+    "wandb.apis.public",
+    "wandb.sdk.launch",
+    "torch._dynamo",
+)  # for all forks
+PROCESSES = (1, 2, 1, 2, 1, 2)  # of each start
+BATCHES = ["--batch_size", "2", "--accumulate_steps", "2"]
 STOPS = (1, 2, 3, 4, 5)  # of 6 steps: after the last of an epoch too, and where a validation is due
 VALIDATED = [3, 6]
 DRAWN = [2]
@@ -41,26 +47,21 @@ DRAWING = ["--visualize_attention", "--viz_samples", "2", "--viz_frequency", "2"
 
 @pytest.fixture(scope="module")
 def stopped_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunDirectory]:
-    """A run that SIGTERM stopped after each of STOPS and that was resumed each time, in its own folder."""
+    """A run that SIGTERM to its last process stopped after each of STOPS, and that went on by other processes."""
     folder = tmp_path_factory.mktemp("stopped")
     corpus = write_corpus(folder / "corpus", train=8, dev=4)
     with pytest.MonkeyPatch.context() as patched:
-        patched.chdir(folder)
         patched.setenv("HOME", str(folder))  # W&B keeps notes there
-        steps, original = count(1), take_step
-
-        def step_and_stop(*arguments: object) -> object:
-            result = original(*arguments)  # type: ignore[arg-type]
-            if next(steps) in STOPS:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return result
-
-        patched.setattr("training.loop.trainer.take_step", step_and_stop)
         patched.setattr(heatmaps, "_CLASS_FIGURES", {"layer_importance": layer_importance_figure})  # the quickest
         patched.setattr(heatmaps, "DOTS_PER_INCH", 40)
-        typed = [*SMALL_RUN, "--database_path", str(corpus), *FLAGS, *DRAWING, *WANDB]
-        codes = [main(typed) for _ in range(len(STOPS) + 1)]
-        assert codes == [143] * len(STOPS) + [0]
+        typed = [*SMALL_RUN, *BATCHES, "--database_path", str(corpus), *FLAGS, *DRAWING, *WANDB]
+        for module in IMPORTED_ONCE:
+            import_module(module)
+        for number, processes in enumerate(PROCESSES):
+            befalls = {processes - 1: at_step(1, be_told_to_stop)} if number < len(STOPS) else {}
+            running = training(folder / "run", typed, processes, befalls, said_as=f"start_{number}")
+            assert running.codes() == [143 if befalls else 0] * processes, running.all_said()
+        patched.chdir(folder / "run")
         (run_folder,) = Path("models").iterdir()
         yield RunDirectory(run_folder)
 

@@ -265,6 +265,33 @@ def test_no_number_is_sent_more_often_than_by_the_ring_of_an_all_reduce() -> Non
         assert found == pytest.approx(2 * 3 / 4 * 8 * 1000 * 4, rel=0.01)
 
 
+def test_the_buckets_of_a_step_lie_in_the_memory_of_those_before_and_the_gradients_are_what_they_were() -> None:
+    """Three buckets a step of two sizes; a gradient lies in the memory of its bucket until the next step begins."""
+
+    def found(ranks: Ranks) -> tuple[list[int], list[list[float]]]:
+        exchanging = exchange.Exchange(ranks.group, Share(ranks.index, ranks.count, 2))
+        parameters = [torch.zeros(size, requires_grad=True) for size in (900, 100, 700)]
+        taken: list[int] = []
+        first_of_each: list[list[float]] = []
+        for number in range(3):
+            adding = gradients.Gradients(parameters, range(ranks.index, ranks.index + 1), 2, exchanging)
+            with adding.of_batch(ranks.index):
+                (torch.cat(parameters).sum() * (1 + number + 10 * ranks.index)).backward()  # type: ignore[no-untyped-call]
+            adding.complete()
+            assert exchanging._free
+            taken.append(sum(one.numel() for one in [*exchanging._free, *exchanging._lent]))
+            first_of_each.append([float(parameter.grad[-1]) for parameter in parameters])  # type: ignore[index]
+            for parameter in parameters:
+                parameter.grad = None
+        return taken, first_of_each
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exchange, "BUCKET_BYTES", 1200)
+        for taken, gradient in on_processes(2, found):
+            assert taken[0] == taken[1] == taken[2] > 0
+            assert gradient == [[12.0] * 3, [14.0] * 3, [16.0] * 3]
+
+
 @pytest.mark.parametrize("num_batches", range(1, 18))
 def test_the_tree_is_the_same_however_neighbouring_batches_are_shared_out(num_batches: int) -> None:
     def whole(parts: list[range]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from main import main
 from tests.conftest import SMALL_RUN, write_corpus
 from training.inference import load_detector
 from training.loop.step import take_step
+from training.tasks import heatmaps
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +97,14 @@ def test_weights_of_another_front_end_are_refused_and_never_taken_for_the_one_as
     assert "--ssl_model" in capsys.readouterr().err
 
 
+@pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw two small figures, those of the utterances."""
+    monkeypatch.setattr(heatmaps, "_CLASS_FIGURES", {})
+    monkeypatch.setattr(heatmaps, "DOTS_PER_INCH", 40)
+
+
+@pytest.mark.usefixtures("quick_figures")
 def test_heatmaps_of_any_checkpoint_are_drawn_beside_it(corpus: Path) -> None:
     assert train(corpus, epochs=2) == 0
     first = the_run() / "checkpoint_epoch_1.pth"
@@ -101,15 +112,37 @@ def test_heatmaps_of_any_checkpoint_are_drawn_beside_it(corpus: Path) -> None:
     before = {path.name for path in the_run().iterdir()}
     assert main(flags) == 0
     assert {path.name for path in the_run().iterdir()} - before == {"attention_epoch_1"}
-    assert len(list((the_run() / "attention_epoch_1").glob("*.png"))) > 2
+    assert len(list((the_run() / "attention_epoch_1").glob("*.png"))) == 2
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_heatmaps_of_the_end_that_a_kill_prevented_are_drawn_by_the_next_start(corpus: Path) -> None:
     drawing = ("--visualize_attention", "--viz_samples", "2")
     assert train(corpus, *drawing) == 0
     shutil.rmtree(the_run() / "final_attention_analysis")
     assert train(corpus, "--auto_resume", *drawing) == 0
-    assert len(list((the_run() / "final_attention_analysis").glob("*.png"))) > 2
+    assert len(list((the_run() / "final_attention_analysis").glob("*.png"))) == 2
+
+
+@pytest.mark.usefixtures("quick_figures")
+@pytest.mark.parametrize(("epochs", "due"), [(1, "final_attention_analysis"), (2, "attention_epoch_1")])
+def test_a_stop_while_heatmaps_are_drawn_leaves_them_to_the_next_start(
+    epochs: int, due: str, corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawing = ("--visualize_attention", "--viz_samples", "2", *(("--viz_frequency", "1") if epochs == 2 else ()))
+    original = heatmaps.draw_part
+
+    def stopped(*arguments: Any, **named: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        original(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(heatmaps, "draw_part", stopped)
+        assert train(corpus, *drawing, epochs=epochs) == 143
+    assert "pictures of this epoch were drawn: the same command with --auto_resume" in capsys.readouterr().out
+    assert not (the_run() / due).exists()
+    assert train(corpus, "--auto_resume", *drawing, epochs=epochs) == 0
+    assert len(list((the_run() / due).glob("*.png"))) == 2
 
 
 def test_a_trained_detector_loads_for_inference_with_its_settings_and_figures(corpus: Path) -> None:
@@ -178,7 +211,7 @@ def test_audio_that_goes_away_in_mid_run_stops_it_with_all_that_was_trained_save
     assert "epoch 1 trained, not validated" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("left", ["temporary", "last", "best", "best weights", "log"])
+@pytest.mark.parametrize("left", ["temporary", "last", "best", "best weights", "log", "damage"])
 def test_what_a_kill_after_the_last_checkpoint_left_undone_is_done_at_the_next_start(
     left: str, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,6 +226,11 @@ def test_what_a_kill_after_the_last_checkpoint_left_undone_is_done_at_the_next_s
         (run / "best_checkpoint_eer.pth").unlink()
     if left == "best weights":
         (run / "best_model_eer.pth").unlink()
+    for name in ("last_checkpoint.pth", "best_checkpoint_eer.pth", "best_model_eer.pth") if left == "damage" else ():
+        content = bytearray(before[name])
+        content[len(content) // 3] ^= 1
+        (run / name).unlink()
+        (run / name).write_bytes(content)
     if left == "log":
         (run / "training_log.csv").write_text("\n".join(rows.splitlines()[:-1]) + "\n")
     if left == "temporary":

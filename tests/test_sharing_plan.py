@@ -78,7 +78,7 @@ REFUSED = [
     (3, 4, "--auto_resume", "3 processes cannot share 4 batches a step (--accumulate_steps) equally: start 1, 2 or 4"),
     (8, 4, "--auto_resume", "8 processes cannot share 4 batches a step"),
     (2, 1, "--auto_resume", "2 processes cannot share 1 batch a step (--accumulate_steps) equally: start 1 of them"),
-    (2, None, "--model_type hifigan", "a vocoder is trained by one process"),
+    (2, None, "--model_type hifigan --accumulate_steps 3", "2 processes cannot share 3 batches a step"),
     (4, None, "--accumulate_steps 6", "4 processes cannot share 6 batches a step (--accumulate_steps) equally"),
 ]
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from main import main
-from models.hifigan import SHAPES, VocoderShape
 from tests.conftest import REPOSITORY, write_corpus
-from tests.test_vocoder import NARROW
+from tests.loading import load_payload
+from tests.test_vocoder import narrow_vocoder, published
 
 PAGE = (REPOSITORY / "docs" / "translated_commands.md").read_text(encoding="utf-8")
 # What stands in the page and what is run: a thousand steps become two, fifty epochs one.
@@ -25,10 +26,17 @@ IN_SMALL = {
     "--save_interval 10000 --val_interval 10000": "--save_interval 2 --val_interval 2",
     "checkpoint_5k.pt": "checkpoint_4.pt",
     "checkpoint_10k.pt": "checkpoint_1.pt",
-    "--save_interval 1000": "--save_interval 1",
     "--vocoder_size V1": "--vocoder_size small",
+    "vocoder_size: V1": "vocoder_size: small",
     "checkpoint_epoch_050.pth": "checkpoint_epoch_001.pth",
+    "--batch_size 32": "--batch_size 3",
+    "--num_epochs 120": "--num_epochs 2",
+    "--num_epochs 140": "--num_epochs 4",
+    "--num_epochs 200": "--num_epochs 3",
 }
+TIMEOUT_S = 120.0
+LOOKS = ("--inspect_checkpoint", "--validate_checkpoints", "--list_checkpoints")
+BEGINS_NOTHING = ("--resume", "--eval", "--export", *LOOKS)
 SMALL = ["--num_epochs", "2", "--batch_size", "2", "--num_workers", "0", "--device", "cpu"]
 ROW = re.compile(r"^\| (?P<there>.+) \| `(?P<here>(?:python|tensorboard) [^`]+)` \|$", re.MULTILINE)
 
@@ -46,8 +54,8 @@ def section(title: str) -> list[Translation]:
     return [Translation(found["there"], found["here"]) for found in ROW.finditer(text)]
 
 
-def yaml_of_the_page() -> str:
-    return PAGE.partition("```yaml\n")[2].partition("```")[0]
+def yaml_of(title: str) -> str:
+    return PAGE.partition(f"## {title}")[2].partition("```yaml\n")[2].partition("```")[0]
 
 
 @dataclass
@@ -66,9 +74,12 @@ class Story:
 
     def type(self, translation: Translation) -> None:
         """Run a command; what begins a training, and names no file that says how much, gets small numbers."""
-        arguments = shlex.split(self.in_small(translation.here))[2:]
-        begins = not any(flag in arguments for flag in ("--resume", "--eval", "--export", "--inspect_checkpoint"))
-        small = SMALL if begins and "--validate_checkpoints" not in arguments else []
+        _, program, *arguments = shlex.split(self.in_small(translation.here))
+        if program == "-c":
+            subprocess.run([sys.executable, "-c", *arguments], check=True, timeout=TIMEOUT_S)
+            return
+        small = [] if any(flag in arguments for flag in BEGINS_NOTHING) else SMALL
+        small = small[2:] if "--num_epochs" in arguments else small
         assert main([*arguments, *small]) == 0, translation
         self.run = self.run or next(Path("models").iterdir()).name if Path("models").is_dir() else ""
 
@@ -82,7 +93,7 @@ def story(workplace: Path) -> Story:
     return Story(corpus)
 
 
-def test_the_page_has_a_row_for_every_command_of_the_three_documents() -> None:
+def test_the_page_has_a_row_for_every_command_of_the_four_documents() -> None:
     there = " ".join(found["there"] for found in ROW.finditer(PAGE))
     for command in (
         "uv run cmd/train_adapter.py`",
@@ -91,6 +102,13 @@ def test_the_page_has_a_row_for_every_command_of_the_three_documents() -> None:
         "uv run cmd/train_vocoder.py`",
         "cmd/train_vocoder.py checkpoint.resume_from=",
         "auto_resume_hifigan.sh",
+        "`python train.py`, `epochs = 120`, `resume_from_checkpoint = None`",
+        "`load_checkpoint_type = 'best'`, `epochs = 200`",
+        "`load_checkpoint_type = 'last'`",
+        "`'last'`, `epochs = 120`",
+        "`init_lr = 1e-4`, `epochs = 140`",
+        "ls -lh checkpoint_*.pt",
+        "torch.load('checkpoint_best.pt')",
         "src/train.py --resume .../checkpoints/last_model.pth",
         "src/train.py --resume .../checkpoints/checkpoint_epoch_050.pth",
         "scripts/test_model.py --checkpoint",
@@ -104,7 +122,7 @@ def test_the_page_has_a_row_for_every_command_of_the_three_documents() -> None:
 
 
 def test_steps_a_settings_file_and_wandb(story: Story) -> None:
-    Path("run.yaml").write_text(story.in_small(yaml_of_the_page()), encoding="utf-8")
+    Path("run.yaml").write_text(story.in_small(yaml_of("Steps, a settings file and W&B")), encoding="utf-8")
     rows = section("Steps, a settings file and W&B")
     assert len(rows) == 6
     for row in rows:
@@ -112,14 +130,36 @@ def test_steps_a_settings_file_and_wandb(story: Story) -> None:
     assert (Path("models") / story.run / "checkpoint_4.pt").is_file()
 
 
-def test_the_vocoder(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cast(dict[str, VocoderShape], SHAPES), "small", NARROW)
-    rows = section("The vocoder (HiFi-GAN)")
-    assert len(rows) == 3
-    for row in rows:
-        story.type(row)
+def test_the_vocoder(story: Story) -> None:
+    title = "The vocoder (HiFi-GAN, beside that adapter)"
+    written = story.in_small(yaml_of(title)).replace("save_interval: 2", "save_interval: 1")
+    Path("vocoder.yaml").write_text(written, encoding="utf-8")
+    rows = section(title)
+    assert len(rows) == 8
+    with narrow_vocoder():
+        for row in rows:
+            if "g_02500000" in row.here:
+                published(Path("models") / story.run, 2_500_000, 2_500_000, into=Path())
+            story.type(row)
     assert story.run == "hifigan_small_2_2_0.0002"
     assert (Path("models") / story.run / "checkpoint_2.pt").is_file()
+
+
+def test_a_generator_and_its_discriminator(story: Story, capfd: pytest.CaptureFixture[str]) -> None:
+    rows = section("A generator and its discriminator")
+    assert len(rows) == 9
+    with narrow_vocoder():
+        for row in rows:
+            story.type(row)
+    assert sorted(path.name for path in Path("models").iterdir()) == [
+        "hifigan_small_2_2_0.0002",
+        "hifigan_small_3_2_0.0002",
+        "hifigan_small_4_2_0.0001",
+    ]
+    held = load_payload(Path("models") / story.run / "best_checkpoint_mel.pth")
+    told = capfd.readouterr().out
+    assert f"{held['epoch']} {held['val_mel']} {held['best_val_mel']}\n" in told
+    assert told.count("Target epochs already reached: 2 completed") == 2
 
 
 def test_epochs_the_best_and_the_last(story: Story, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from main import main
+from tests.small_state import small_state
 from tests.toy_task import registered
+from training.reports.reporting import Reports
+from training.reports.story import Moment, Story
 from training.runs.survey import survey_folder
 from training.runs.untrained import is_untrained
+from training.settings.options import Options
 
 RUN = Path("models/echo_DF_CCE_1_4_1e-06_group3_contrastiveFalse")
 VERSIONS = Path("outputs/x/checkpoints")
@@ -23,6 +28,22 @@ EXPERIMENT = ("--experiment", "x")
 def known(workplace: Path) -> Iterator[None]:
     with registered():
         yield
+
+
+@dataclass
+class Listening:
+    """A report that notes when it was asked."""
+
+    told: list[Moment]
+    place: object = "a list"
+    moments: frozenset[Moment] = frozenset(Moment)
+
+    def tell(self, story: Story) -> None:
+        assert story.moment
+        self.told.append(story.moment)
+
+    def close(self) -> None:
+        pass
 
 
 def train(corpus: Path, *more: str) -> int:
@@ -67,6 +88,52 @@ def test_starts_that_were_killed_before_their_first_save_leave_no_version_behind
     logs = Path("logs", RUN.name)
     assert not [name for name in names(RUN, logs) if name.startswith("version_")]
     assert sum(path.name.startswith("events") for path in logs.iterdir()) == 1
+
+
+def test_a_start_that_was_killed_after_it_had_figures_and_before_its_first_save_leaves_no_version_behind(
+    corpus: Path,
+) -> None:
+    figures = ("--val_interval", "1")
+    process = os.fork()
+    if process == 0:
+        try:
+            from training.saving.background_saving import BackgroundSaver  # noqa: PLC0415
+
+            BackgroundSaver.begin = lambda *_: None  # type: ignore[method-assign]  # a disk that takes its time
+            BackgroundSaver.wait = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, method-assign]
+            train(corpus, "--auto_resume", *figures)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+    assert train(corpus, "--auto_resume", *figures) == 0
+    assert not [name for name in names(RUN, Path("logs", RUN.name)) if name.startswith("version_")]
+
+
+def test_a_start_from_another_folder_that_was_killed_before_its_first_step_leaves_no_version_of_logs_behind(
+    corpus: Path,
+) -> None:
+    assert train(corpus) == 0
+    elsewhere = ("--num_epochs", "2", "--comment", "second", "--resume")
+    source = ("--model_path", str(RUN / "checkpoint_epoch_1.pth"))
+    for _ in range(2):
+        kill_a_start(corpus, *elsewhere, *source)
+    assert train(corpus, *elsewhere, *source) == 0
+    (second,) = Path("models").glob("*_second")
+    assert not [name for name in names(second, Path("logs", second.name)) if name.startswith("version_")]
+    assert sum(name == "events.out" for name in names(Path("logs", second.name))) == 1
+
+
+def test_figures_of_a_new_run_are_told_once_its_first_save_has_ended() -> None:
+    told: list[Moment] = []
+    reports = Reports([Listening(told)], lambda: Story(Options(), small_state().history), is_new=True)
+    reports.tell(Moment.BEGUN)
+    reports.tell(Moment.STEP_VALIDATED)
+    reports.tell(Moment.EPOCH_COMPLETED)
+    assert told == [Moment.BEGUN]
+    reports.hold_no_more()
+    assert told == [Moment.BEGUN, Moment.STEP_VALIDATED, Moment.EPOCH_COMPLETED]
+    reports.tell(Moment.STEP_VALIDATED)
+    assert len(told) == 4
 
 
 def test_what_was_trained_is_moved_aside_though_a_killed_start_came_after_it(corpus: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -51,9 +52,18 @@ NARROW = VocoderShape(
 LAST = "checkpoint_epoch_2.pth"
 
 
+@contextmanager
+def narrow_vocoder() -> Iterator[None]:
+    """Let `--vocoder_size small` be so narrow."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(cast(dict[str, VocoderShape], SHAPES), "small", NARROW)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cast(dict[str, VocoderShape], SHAPES), "small", NARROW)
+def narrow() -> Iterator[None]:
+    with narrow_vocoder():
+        yield
 
 
 def train(corpus: Path, *arguments: str) -> int:
@@ -70,9 +80,7 @@ def the_run() -> Path:
 def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a finished run of two epochs of three steps, which no test changes."""
     place = tmp_path_factory.mktemp("vocoder")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(cast(dict[str, VocoderShape], SHAPES), "small", NARROW)
-        patched.chdir(place)
+    with narrow_vocoder(), chdir(place):
         assert train(corpus) == 0
     yield place
 
@@ -106,6 +114,19 @@ def test_the_rate_falls_by_a_thousandth_an_epoch_for_both(trained: Path) -> None
         (group,) = payload[f"{name}_state_dict"]["param_groups"]
         assert group["lr"] == pytest.approx(2e-4 * 0.999**2)
         assert (tuple(group["betas"]), group["weight_decay"]) == ((0.8, 0.99), 0.01)
+
+
+def test_a_run_that_goes_on_at_another_rate_says_so_and_has_it(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--lr", "1e-4", "--num_epochs", "3", "--num_workers", "0"]
+    assert main(["--resume", "--model_path", str(trained), "--load_checkpoint_type", "best", *arguments]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"Learning rate: +9.98001e-05 \(", told) and re.search(r"Best val mel distance: \d", told)
+    (group,) = load_payload(Path("models/hifigan_small_3_2_0.0001") / "checkpoint_epoch_3.pth")[
+        "generator_optimizer_state_dict"
+    ]["param_groups"]
+    assert group["lr"] == pytest.approx(1e-4 * 0.999**3)
 
 
 def test_stopped_in_either_phase_of_a_step_it_ends_with_the_bits_of_never_stopping(
@@ -143,7 +164,7 @@ def test_several_batches_a_step_are_one_large_batch(corpus: Path, workplace: Pat
         assert train(corpus, *flags, "--comment", size) == 0
     found = sorted(Path("models").iterdir())
     one, other = (load_payload(next(folder.glob("checkpoint_epoch_1_*.pth"))) for folder in found)
-    for name in ("generator", "mpd"):  # the vectors of the spectral norm move at each forward pass
+    for name in NETWORKS:  # the vectors of the spectral norm, too, which move once for all batches
         for key, tensor in one[f"{name}_state_dict"].items():
             torch.testing.assert_close(tensor, other[f"{name}_state_dict"][key], rtol=1e-3, atol=1e-4)
 
@@ -226,9 +247,11 @@ def test_a_run_starts_from_the_best_weights_of_another(
     assert "--vocoder_size is small in" in (told := refusal(capsys)) and "that is another vocoder" in told
 
 
-def published(trained: Path, step: int, of_discriminators: int, name: int | None = None) -> Path:
+def published(
+    trained: Path, step: int, of_discriminators: int, name: int | None = None, into: Path = Path("public")
+) -> Path:
     """Write a run as jik876/hifi-gan does; values are of our making, names and places theirs."""
-    payload, folder = load_payload(trained / LAST), Path("public")
+    payload, folder = load_payload(trained / "best_checkpoint_mel.pth"), into
     folder.mkdir(exist_ok=True)
     torch.save({"generator": payload["generator_state_dict"]}, folder / f"g_{step:08d}")
     parts = {part: payload[f"{part}_state_dict"] for part in ("mpd", "msd")}

@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-NUMERICS = 4
+NUMERICS = 5
 SCORES_AS_OF = 2
 """The last number that changed what the same weights score: with later ones no finished score is computed again."""
 
@@ -31,7 +31,7 @@ class Difference:
 
 
 _BF16 = {"precision": ("bf16",)}
-_FOUR_OR_MORE = range(4, 1 << 62)
+_TWO_OR_MORE, _FOUR_OR_MORE = range(2, 1 << 62), range(4, 1 << 62)
 CHANGES: dict[int, tuple[Difference, ...]] = {
     2: (
         Difference("audio of other rates than 16,000 Hz is resampled by soxr, where it aliased at up to -9 dB before"),
@@ -68,6 +68,13 @@ CHANGES: dict[int, tuple[Difference, ...]] = {
             "with four batches a step and more (--accumulate_steps) gradients are added in pairs, so that any number "
             "of processes has the same bits: the last bits differ from those of adding one after the other",
             {"accumulate_steps": _FOUR_OR_MORE},
+        ),
+    ),
+    5: (
+        Difference(
+            "with two batches a step and more (--accumulate_steps) a vocoder's spectral norm moves its vectors once for"
+            " all of them, as for one large batch, where each batch moved them further before",
+            {"model_type": ("hifigan",), "accumulate_steps": _TWO_OR_MORE},
         ),
     ),
 }

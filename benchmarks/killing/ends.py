@@ -20,10 +20,13 @@ import yaml
 
 from tests.comparing import bits, differences, log_rows
 from tests.killing import files_in, temporaries
+from tests.loading import load_payload
+from training.checkpoints.record import CheckpointRecord, examine
 from training.runs.directory import MOVE_JOURNAL_NAME
 from training.runs.survey import survey_folder
 from training.settings.name_template import CHECKPOINT_SUFFIXES, FROZEN
 
+_OF_OPTIMIZER = "optimizer_state_dict"
 SECONDS_TO_LEAVE = 30.0
 FREE = ("num_workers", "sync_save")  # what the kills draw anew at each start
 _STOPPED_IN = re.compile(r"saved in (\S+)$", re.MULTILINE)
@@ -39,6 +42,22 @@ def progress(folder: Path) -> dict[Path, tuple[int, int]]:
 def contents(folder: Path) -> set[str]:
     """Return a digest of every checkpoint, whatever it is called."""
     return {hashlib.sha256(path.read_bytes()).hexdigest() for path in _checkpoints(folder)}
+
+
+def torn_pairs(folder: Path) -> dict[str, set[int]]:
+    """Return the checkpoints whose optimizers have not all made the steps that their record says, and what they made.
+
+    There are none: what trains networks in turn saves them together or not at all.
+    """
+    found = {}
+    for path in _checkpoints(folder):
+        record = examine(path)
+        if isinstance(record, CheckpointRecord):
+            states = [held["state"] for name, held in load_payload(path).items() if name.endswith(_OF_OPTIMIZER)]
+            steps = {max(int(of_one["step"]) for of_one in state.values()) for state in states if state}
+            if steps - {record.step}:
+                found[path.name] = steps
+    return found
 
 
 def saved_when_stopped(said: str) -> list[str]:

@@ -62,6 +62,15 @@ def _goes_on_without_its_optimizers(restore: Call) -> Call:
     return forgetful
 
 
+def _tears_a_pair(restore: Call) -> Call:
+    def careless(state: TrainState, *arguments: Any) -> None:
+        restore(state, *arguments)
+        for of_one in next(iter(state.optimizers.values())).state.values():
+            of_one["step"] += 1
+
+    return careless
+
+
 def _leaves_a_temporary(prepare: Call) -> Call:
     def untidy(plan: Plan, *arguments: Any) -> None:
         prepare(plan, *arguments)
@@ -104,6 +113,7 @@ MUTANTS: Mapping[str, tuple[str, Callable[[Call], Call]]] = {
         "training.state.train_state:TrainState.restore",
         _goes_on_without_its_optimizers,
     ),
+    "tears a pair": ("training.state.train_state:TrainState.restore", _tears_a_pair),
     "leaves a temporary": (_PREPARE, _leaves_a_temporary),
     "never clears up": ("training.loop.preparation:remove_stray_temporaries", _does_nothing),
     "never deletes": ("training.saving.commit:prune", _does_nothing),

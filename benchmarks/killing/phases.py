@@ -24,14 +24,21 @@ from typing import Any
 class Phase:
     """A name, and the functions that run in it, as `module:name` where they are looked up.
 
-    Calls whose first argument is empty are not part of it if it `needs_work`. One that is `once` comes at the first
-    start of a command only.
+    Only calls whose arguments `count` are part of it. One that is `once` comes at the first start of a command only.
     """
 
     name: str
     calls: tuple[str, ...] = ()
-    needs_work: bool = False
+    count: Callable[..., bool] = lambda *_: True
     once: bool = False
+
+
+def _has_work(first: Any, *_: Any) -> bool:
+    return bool(first)
+
+
+def _is_of_generator(_task: Any, _state: Any, _batch: Any, step: Any) -> bool:
+    return bool(step.phase == "generator_optimizer")
 
 
 STARTING, BETWEEN, ENDING = Phase("starting, elsewhere"), Phase("training, elsewhere"), Phase("ending, elsewhere")
@@ -42,11 +49,12 @@ PHASES = (
     Phase("opening the corpus", ("training.loop.session:open_data",)),
     Phase("loading the state", ("training.loop.session:build", "training.loop.session:starting_state")),
     Phase("making the folder ready", ("training.loop.saving:prepare_folder",)),
-    Phase("moving aside", ("training.runs.moving_aside:move_durably",), needs_work=True, once=True),
+    Phase("moving aside", ("training.runs.moving_aside:move_durably",), _has_work, once=True),
     Phase("bringing along", ("training.saving.store:CheckpointStore.bring_along",), once=True),
     Phase("making up what was undone", ("training.loop.finishing:finish",)),
     BETWEEN,
     STEP,
+    Phase("between the two updates", ("training.tasks.vocoder:VocoderTask.loss",), _is_of_generator),
     Phase("validation", ("training.loop.trainer:Trainer._validate",)),
     Phase("last pass of SWA", ("training.tasks.swa:StatisticsAnew.take",)),
     Phase("copying the state", ("training.loop.saves:take_snapshot",)),
@@ -55,7 +63,7 @@ PHASES = (
         "naming best and last",
         ("training.saving.store:CheckpointStore.mark_best", "training.saving.store:CheckpointStore.mark_last"),
     ),
-    Phase("retention", ("training.saving.commit:prune",), needs_work=True),
+    Phase("retention", ("training.saving.commit:prune",), _has_work),
     Phase("compression", ("training.saving.commit:compress_file",)),
     Phase("reports", ("training.reports.reporting:Reports.tell",)),
     Phase("heatmaps", ("training.tasks.heatmaps:write_attention_heatmaps",)),
@@ -155,7 +163,7 @@ def tell_phases(board: Board, aims: tuple[Aim, ...], number: signal.Signals) -> 
     def told(phase: Phase, call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
         def wrapper(*arguments: Any, **named: Any) -> Any:
-            if phase.needs_work and not arguments[0]:
+            if not phase.count(*arguments):
                 return call(*arguments, **named)
             with board.within(phase) as occurrence:
                 entered(phase, occurrence)

@@ -187,3 +187,25 @@ TWO_NETWORKS = (
         (_repeats("--compress_after", "1", "--keep_last_n", "2", "--val_interval", "1", "--num_epochs", "3"),),
     ),
 )
+_VOCODER = ("--model_type", "hifigan", "--vocoder_size", "small", "--num_epochs", "2", *EVERY_STEP)
+
+
+def _vocodes(*words: str) -> Command:
+    return Command((*_VOCODER, "--comment", "first", *words, "--auto_resume"))
+
+
+VOCODER = (
+    Scenario("vocoder, retention", (_vocodes("--batch_size", "2", "--keep_last_n", "2"),)),
+    Scenario(
+        "vocoder, several batches",
+        (_vocodes("--batch_size", "1", "--accumulate_steps", "2", "--compress_after", "1", "--val_interval", "1"),),
+    ),
+    Scenario(
+        "vocoder, evaluated",
+        (
+            _vocodes("--batch_size", "2", "--save_best_only"),
+            Command(("--eval", "--model_path", RUN, "--eval_output", "copies.tsv")),
+            _exports("safetensors", "generator.safetensors"),
+        ),
+    ),
+)

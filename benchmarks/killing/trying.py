@@ -19,6 +19,7 @@ from benchmarks.killing.ends import (
     end_processes_in,
     progress,
     saved_when_stopped,
+    torn_pairs,
 )
 from benchmarks.killing.life import FRESH_START, FRESH_TRAINING, TRAINING_BEGAN, Death, Life, Program
 from benchmarks.killing.phases import NAMES, PHASES, STARTING, STEP, Aim
@@ -51,7 +52,8 @@ class Undisturbed:
 class Kills:
     """Kills scenarios in `root` and counts what the kills hit. `kept_in` gets the files of what failed.
 
-    One life in `one_fresh_in` is `python main.py`, none where that is 0; the others are forks that run `program`.
+    One life in `one_fresh_in` is `python main.py`, none where that is 0; the others are forks that run `program`. The
+    `flag` of `benchmarks.kills` is that of these scenarios.
     """
 
     root: Path
@@ -61,6 +63,7 @@ class Kills:
     one_fresh_in: int = 10
     program: Program = run_program
     honest: Program = run_program
+    flag: str = ""
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     phases: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
@@ -98,8 +101,9 @@ class Kills:
             end_processes_in(folder)
             self.counts[scenario.name, "failed"] += 1
             self._keep(f"{scenario.name}, run {number}: {type(error).__name__}: {error}", folder)
-            small = "" if self.one_fresh_in else " --two_networks"
-            again = f"python -m benchmarks.kills 1{small} --seed {self.seed} --only {scenario.name!r} --first {number}"
+            again = (
+                f"python -m benchmarks.kills 1 {self.flag} --seed {self.seed} --only {scenario.name!r} --first {number}"
+            )
             print(f"{self.failures[-1]}\n  again: {again}", flush=True)
         self.counts[scenario.name, "runs"] += 1
         seconds = time.monotonic() - began
@@ -156,6 +160,7 @@ class Kills:
             context = f"{' '.join(words)}\n{life.death.value} in: {life.where}\n{life.said}"
             assert not (began and strays & remains), f"not removed at the next start: {strays & remains}\n{context}"
             assert not (found := damaged_checkpoints(folder)), f"{found}\n{context}"
+            assert not (torn := torn_pairs(folder)), f"of two steps: {torn}\n{context}"
             assert not (lost := kept - contents(folder)), f"{len(lost)} checkpoints of before are gone\n{context}"
             now = progress(folder)
             back = {run for run in reached if now.get(run, (-1, -1)) < reached[run]}

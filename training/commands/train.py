@@ -113,7 +113,7 @@ def _other_data(plan: Plan) -> list[str]:
     if demo_to_make(options.database_path):
         return []
     try:
-        identity = find_corpus(*corpus_place(options)).identity
+        identity = find_corpus(*corpus_place(options), needs_spoofs=options.task.needs_spoofs).identity
     except UserError as error:
         if not is_its_own:
             raise

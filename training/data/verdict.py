@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from training.data.check import CheckedCorpus, CheckedPart
 from utils.audio.checking import AudioFault
 from utils.audio.waveforms import SAMPLE_RATE_HZ
 from utils.corpora.parts import Published
-from utils.corpora.trials import UNKNOWN, Fault, Trial
+from utils.corpora.trials import ONLY_SPEECH, UNKNOWN, Fault, FaultKind, Trial
 
 
 def faults_of(part: CheckedPart) -> dict[str, list[str]]:
@@ -72,9 +72,17 @@ def summary(corpora: Sequence[CheckedCorpus]) -> str:
     counts = " and ".join(f"{len(part.scanned.trials):,} {name}" for name, part in needed.items())
     verdict = f"Nothing stands in the way of {what}: {counts} utterances."
     if broken:
-        verdict = f"{what.capitalize()} would fail: {broken}."
+        verdict = f"{what.capitalize()} would fail: {broken}{ONLY_SPEECH if _is_speech(needed.values()) else ''}."
     others = _broken({name: part for name, part in _all_parts(corpora).items() if part not in needed.values()})
     return f"{verdict} Evaluation would fail: {others}." if others else verdict
+
+
+def _is_speech(parts: Iterable[CheckedPart]) -> bool:
+    """Whether nothing is wrong but that spoofs are missing."""
+    return all(
+        set(faults_of(part)) <= {FaultKind.CLASS.value} and any(trial.is_bona_fide for trial in part.scanned.trials)
+        for part in parts
+    )
 
 
 def _needed(corpora: Sequence[CheckedCorpus]) -> dict[str, CheckedPart]:

@@ -82,7 +82,9 @@ def evaluate_vocoder(command: Evaluate, opened: VerifiedFile) -> Vocoded:
     vocoder = Vocoder(generator, choose_device(options.device))
     database, protocols, label_1 = corpus_place(options)
     known = record.data if (record := opened.record()) else {}
-    found = find_evaluation_part(database, protocols, options.track, command.subset or "all", known, label_1=label_1)
+    found = find_evaluation_part(
+        database, protocols, options.track, command.subset or "all", known, label_1=label_1, needs_spoofs=False
+    )
     part = bona_fide_of(found)
     measures = {name: measure for name in _PACKAGES if (measure := _measure(name))}
     missing = tuple(package for name, package in _PACKAGES.items() if name not in measures)

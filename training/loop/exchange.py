@@ -35,16 +35,40 @@ _NOTHING = -0.0  # x + -0.0 has the bits of x for every x, and x + 0.0 has not f
 class Exchange:
     """What processes of a group, of which this is number `share.index`, exchange gradients by; kept while a run trains.
 
-    `bytes_sent` counts what left this process so far.
+    `bytes_sent` counts what left this process so far. Memory that a bucket is done with is that of the next one, in
+    this step or a later one: new memory comes from the system page by page, which costs more than the sum.
     """
 
     group: Any
     share: Share
     bytes_sent: int = 0
+    _free: list[Tensor] = field(default_factory=list)
+    _lent: list[Tensor] = field(default_factory=list)
 
     def begin(self, parameters: Sequence[Tensor], num_batches: int) -> Exchanged:
-        """Return what takes the gradients of one step over `num_batches`."""
+        """Return what takes the gradients of one step over `num_batches`; those of the step before are gone by now."""
+        self.give_back(*self._lent)
+        self._lent = []
         return Exchanged(self, parameters, num_batches)
+
+    def taken(self, like: Tensor, *shape: int) -> Tensor:
+        """Return memory of the type and device of `like`, which somebody may have written to."""
+        numbers = math.prod(shape)
+        fitting = (one for one in self._free if _kind(one) == _kind(like) and one.numel() >= numbers)
+        found = min(fitting, key=Tensor.numel, default=None)
+        if found is None:
+            found = like.new_empty(numbers)
+        else:
+            self._free = [one for one in self._free if one is not found]
+        return found[:numbers].view(shape)
+
+    def give_back(self, *memory: Tensor) -> None:
+        """Take back whole what `taken` gave; nothing may read it any more."""
+        self._free += [one if one._base is None else one._base for one in memory]
+
+    def lend(self, memory: Tensor) -> None:
+        """Let gradients lie in what `taken` gave until the next step begins."""
+        self._lent.append(memory)
 
 
 @dataclass
@@ -79,7 +103,10 @@ class Exchanged:
 
     @torch.no_grad()
     def put(self, index: int, sums: Sequence[Tensor | None]) -> None:
-        """Take over a parameter's gradient in each of this process's nodes; None where no batch reached it."""
+        """Take over a parameter's gradient in each of this process's nodes; None where no batch reached it.
+
+        It is copied: its memory can go.
+        """
         bucket = self._bucket_of[index]
         room = self._room_of(bucket).flatten(1)
         place, begin = next((place, at) for place, (found, at) in enumerate(bucket.places) if found == index)
@@ -95,7 +122,10 @@ class Exchanged:
 
     @torch.no_grad()
     def complete(self) -> None:
-        """Give every parameter the gradient of the whole step, None where no batch of any process reached it."""
+        """Give every parameter the gradient of the whole step, None where no batch of any process reached it.
+
+        It lies in the memory that it came in, until the next step begins.
+        """
         if not self._nodes[self._exchange.share.index]:
             for index in range(len(self._parameters)):
                 self.put(index, [])
@@ -108,7 +138,8 @@ class Exchanged:
         if bucket.room is None:
             first = self._parameters[bucket.places[0][0]]
             own, count = len(self._nodes[self._exchange.share.index]), self._exchange.share.count
-            bucket.room = first.new_empty(own, count, math.ceil((bucket.numbers + len(bucket.places)) / count))
+            size = math.ceil((bucket.numbers + len(bucket.places)) / count)
+            bucket.room = self._exchange.taken(first, own, count, size)
             bucket.present = [[0.0] * len(bucket.places) for _ in range(own)]
         return bucket.room
 
@@ -121,21 +152,22 @@ class Exchanged:
             rows[:, bucket.numbers : bucket.numbers + len(bucket.places)] = room.new_tensor(bucket.present)
             rows[:, bucket.numbers + len(bucket.places) :] = _NOTHING
         parts = [len(nodes) * size for nodes in self._nodes]
-        received, sent = room.new_empty(sum(parts)), room.transpose(0, 1).contiguous().flatten()
+        received, sent = self._exchange.taken(room, sum(parts)), room.transpose(0, 1).contiguous().flatten()
         work = dist.all_to_all_single(received, sent, parts, [own * size] * count, self._exchange.group, async_op=True)
         self._count(own * size * (count - 1) * room.element_size())
         bucket.room = None
-        self._sent.append((bucket, received.view(-1, size), (work, sent)))
+        self._sent.append((bucket, received.view(-1, size), (work, sent, room)))
         if len(self._sent) > MOST_UNDER_WAY:
             self._add_up()
 
     def _add_up(self) -> None:
         """Add up this process's slice of the bucket that left first, and send it to all."""
-        bucket, received, (work, _) = self._sent.popleft()
+        bucket, received, (work, _, room) = self._sent.popleft()
         work.wait()
+        self._exchange.give_back(room)
         nodes = [node for of_process in self._nodes for node in of_process]
         own = sum_of(zip(nodes, received, strict=True), self._num_batches, lambda left, right: left.add_(right))
-        whole = own.new_empty(len(own) * self._exchange.share.count)
+        whole = self._exchange.taken(own, len(own) * self._exchange.share.count)
         gathering = _all_gather()(whole, own, self._exchange.group, async_op=True)
         self._count(own.numel() * (self._exchange.share.count - 1) * own.element_size())
         self._gathered.append((bucket, whole, (gathering, own)))
@@ -144,21 +176,23 @@ class Exchanged:
 
     def _hand_out(self) -> None:
         """Give the parameters of the bucket that was gathered first their gradients."""
-        bucket, whole, (work, _) = self._gathered.popleft()
+        bucket, whole, (work, own) = self._gathered.popleft()
         work.wait()
         is_certain = [self._is_certain[index] for index, _ in bucket.places]
         counts = whole[bucket.numbers :].tolist() if not all(is_certain) else []
         for place, (index, begin) in enumerate(bucket.places):
             parameter = self._parameters[index]
-            if not is_certain[place] and not counts[place]:
-                parameter.grad = None
-                continue
-            if parameter.grad is None:
-                parameter.grad = torch.empty_like(parameter)
-            parameter.grad.copy_(whole[begin : begin + parameter.numel()].view(parameter.shape))
+            found = whole[begin : begin + parameter.numel()].view(parameter.shape)
+            parameter.grad = found if is_certain[place] or counts[place] else None
+        self._exchange.give_back(own)
+        self._exchange.lend(whole)
 
     def _count(self, num_bytes: int) -> None:
         self._exchange.bytes_sent += num_bytes
+
+
+def _kind(tensor: Tensor) -> tuple[torch.dtype, torch.device]:
+    return tensor.dtype, tensor.device
 
 
 def _buckets_of(parameters: Sequence[Tensor]) -> list[_Bucket]:
@@ -168,9 +202,9 @@ def _buckets_of(parameters: Sequence[Tensor]) -> list[_Bucket]:
     for index in reversed(range(len(parameters))):
         parameter = parameters[index]
         is_full = not buckets or buckets[-1].numbers * parameter.element_size() >= BUCKET_BYTES
-        if is_full or kind != (parameter.dtype, parameter.device):
+        if is_full or kind != _kind(parameter):
             buckets.append(_Bucket([], 0, 0))
-            kind = parameter.dtype, parameter.device
+            kind = _kind(parameter)
         bucket = buckets[-1]
         bucket.places.append((index, bucket.numbers))
         bucket.numbers += parameter.numel()

@@ -97,6 +97,7 @@ def _sent_when_ready(
         sent.add(index)
         take_in(index)
         exchanged.put(index, [*(sums[index] for _, sums in waiting), parameters[index].grad])
+        parameters[index].grad = None
         for _, sums in waiting:
             sums[index] = None
 

@@ -97,7 +97,7 @@ def open_corpus(options: Options, ranks: Ranks) -> Corpus:
     def find() -> None:
         if location := demo_to_make(options.database_path):
             say(f"Making the demo corpus in {location} (once, some seconds)")
-        found.append(find_corpus(*corpus_place(options)))
+        found.append(find_corpus(*corpus_place(options), needs_spoofs=options.task.needs_spoofs))
 
     ranks.broadcast(find)
     if not found:

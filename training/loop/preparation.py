@@ -58,7 +58,8 @@ def prepare_folder(plan: Plan, store: CheckpointStore, payload: Mapping[str, Any
     found = survey_folder(plan.run.folder)
     if set(found.entries) != set(plan.seen):
         raise UserError(f"{plan.run.folder} was changed by another process since this one looked: start again")
-    if plan.move_aside or (not plan.continues_here and not plan.takes_over and _has_logs(plan)):
+    is_own = plan.continues_here or plan.takes_over or found.all_checkpoints  # nothing here lies past the source then
+    if plan.move_aside or (not is_own and _has_logs(plan)):
         move_aside(plan.run, plan.move_aside, found.next_version)
     in_place = plan.checkpoint.path if plan.checkpoint else None
     if plan.checkpoint and plan.bring_along:

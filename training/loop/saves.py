@@ -180,6 +180,7 @@ class Saves:
             self.reports.saved(outcome.record)
         elif outcome.record.kind is Kind.EPOCH:
             self.state.history.lost_epochs.append(outcome.record.epoch)
+        self.reports.hold_no_more()
         self._warn(outcome)
 
     def _measure(self, outcome: Outcome) -> None:

@@ -98,6 +98,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             saves.leave_dead_disk(error, stop.exit_code)
         if stop.signal is not None and not trainer.is_done:
             reports.interrupted = f"by {stop.signal.name}"
+        left_to_draw = trainer.is_done and ranks.broadcast(lambda: trainer.left_to_draw)
         if trainer.is_done and not saves.not_saved:
             reports.tell(Moment.COMPLETED)
             if mirror:
@@ -112,7 +113,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
     if history.epoch < options.num_epochs:
         say(stalled_text(history, history.figures.first, options.patience))
     say(ended_text(history, plan.run.best_checkpoint))
-    return 0
+    return stop.exit_code if left_to_draw else 0
 
 
 def _changed_data(plan: Plan, found: Mapping[str, str]) -> tuple[Change, ...]:

@@ -62,7 +62,7 @@ def take_step(
             for number, batch in given.numbered():
                 _seed(task, state.step, number, phase)
                 with gradients.of_batch(number):
-                    part = task.loss(state, batch.to(task.device), Step(given.labels, phase))
+                    part = task.loss(state, batch.to(task.device), Step(given.labels, phase, len(given.batches)))
                     part.value.backward()  # type: ignore[no-untyped-call]
                 own.append(_Part(part.value.detach(), part.observed, statistics.taken()))
         gradients.complete()

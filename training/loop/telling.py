@@ -84,7 +84,7 @@ def told(
         return [text for text in (times.state(time.monotonic()), f"Mirror: {mirror.state}." if mirror else "") if text]
 
     mirroring = [MirrorReport(mirror)] if mirror else []
-    reports = Reports([*reporters(plan, wandb), *mirroring], story)
+    reports = Reports([*reporters(plan, wandb), *mirroring], story, is_new=plan.checkpoint is None)
     reports.tell(Moment.BEGUN)
     if wandb and wandb.is_logging:
         state.wandb = wandb.identity

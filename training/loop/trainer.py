@@ -9,7 +9,6 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,8 +48,8 @@ from utils.waiting import StopAskedError
 class Trainer:
     """Everything one run needs while it trains.
 
-    `draw` is called at the end of each epoch, and told whether it is the last one; `take_over` lets another process
-    save once the first is dead, or raises UserError.
+    `draw` is called at the end of each epoch, and told whether it is the last one; `left_to_draw` says that a stop came
+    meanwhile. `take_over` lets another process save once the first is dead, or raises UserError.
     """
 
     state: TrainState
@@ -64,6 +63,7 @@ class Trainer:
     draw: Callable[[bool], None]
     ranks: Ranks = field(default_factory=Alone)
     take_over: Callable[[], TakenOver] | None = None
+    left_to_draw: bool = False
     _began_at: int = 0
     _validation_seconds: float = math.inf
 
@@ -81,6 +81,11 @@ class Trainer:
         return self.is_done
 
     @property
+    def _outlives_a_process(self) -> bool:
+        """Whether what was trained can be saved after another process died: not from a GPU, which waits for it."""
+        return self.ranks.count > 1 and self.task.device.type != "cuda"
+
+    @property
     def _is_to_stop(self) -> bool:
         return stop_asked(self.ranks, self.stop)
 
@@ -94,7 +99,7 @@ class Trainer:
         self._began_at = self.state.step
         self._share = Share(self.ranks.index, self.ranks.count, self.facts.options.accumulate_steps)
         self._exchange = Exchange(self.ranks.group, self._share) if self.ranks.count > 1 else None
-        self._undo = StepUndo(self.state.networks.values(), self.state.optimizers.values())
+        self._undo = StepUndo.of(self.state, self.task.phases, is_kept=self._outlives_a_process)
         cause: UserError | None = None
         shortage = ""
         try:
@@ -120,6 +125,8 @@ class Trainer:
         try:
             if self._was_stopped_before_validation():
                 self._after_step()
+            if self._is_right_after_an_epoch():  # what was to be drawn then may not be there
+                self._draw(is_last=False)
             while not self._is_done_for_all() and not self._is_to_stop:
                 if not self.state.history.under_way.is_trained:
                     self._train_epoch()
@@ -150,7 +157,7 @@ class Trainer:
 
         Nothing is saved from a GPU that waits for a dead process.
         """
-        if not is_whole or (failure.is_lost and self.task.device.type == "cuda"):
+        if not is_whole or (failure.is_lost and not self._outlives_a_process):
             self.saves.settle()
             return self.saves.last_saved, self.saves.not_saved
         try:
@@ -250,6 +257,11 @@ class Trainer:
         due = history.under_way.batches_done > 0 and _is_due(history.step, self.facts.options.val_interval)
         return due and history.validated is None
 
+    def _is_right_after_an_epoch(self) -> bool:
+        """Whether an earlier process completed an epoch and nothing was trained since."""
+        history = self.state.history
+        return history.epoch > 0 and history.step == self._began_at and not history.under_way.batches_done
+
     def _validate_and_commit(self) -> None:
         history = self.state.history
         if history.validated is None:
@@ -276,10 +288,13 @@ class Trainer:
         self.reports.tell(Moment.EPOCH_DRAWN)
 
     def _draw(self, is_last: bool) -> None:
-        """Draw what is due; a stop that comes meanwhile is one between two epochs."""
+        """Draw what is due; a stop that comes meanwhile is one between two epochs, and the next process draws."""
         if self.ranks.is_first:
-            with suppress(StopAskedError):
+            try:
                 self.draw(is_last)
+            except StopAskedError:
+                self.left_to_draw = True
+                say("Stopped while pictures of this epoch were drawn: the same command with --auto_resume draws them.")
 
     def _validate(self) -> StepMetrics | None:
         """Score the validation part; None if a stop was asked for before its end."""

@@ -52,12 +52,6 @@ def refuse_differences(ranks: Ranks, own: Mapping[str, Any], exit_code: int = EX
 
 def refuse_number_of_ranks(options: Options, num_ranks: int) -> None:
     """Raise UserError where so many processes cannot have the same number of the batches of a step each."""
-    if num_ranks > 1 and (why := options.task.needs_one_process):
-        raise UserError(
-            f"a {options.task.trains} is trained by one process, since {why}: start `python main.py` without torchrun "
-            "or srun, or with one process",
-            EXIT_USAGE,
-        )
     batches = options.accumulate_steps
     if batches % num_ranks == 0:
         return

@@ -133,7 +133,8 @@ def resume_summary(plan: Plan) -> str:
         *((f"Last {one.label}", _in_full(one, record.last)) for one in record.figures.ranking[1:]),
         ("Learning rate", rate_text(record, plan.options)),
     ]
-    return lines_text([RULE, "RESUME SUMMARY", *(f"  {name + ':':<18}{value}" for name, value in rows), RULE])
+    width = max(18, *(len(f"{name}: ") for name, _ in rows))
+    return lines_text([RULE, "RESUME SUMMARY", *(f"  {name + ':':<{width}}{value}" for name, value in rows), RULE])
 
 
 def _resuming_from(record: CheckpointRecord) -> str:

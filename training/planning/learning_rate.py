@@ -109,7 +109,8 @@ def rate_ahead(record: CheckpointRecord, options: Options) -> float | None:
     Epochs are taken to be as long as they were, but for another --batch_size.
     """
     if options.task.own_schedule:
-        return record.learning_rate
+        is_kept = options.lr == record.options.lr
+        return record.learning_rate if is_kept else record.learning_rate / record.options.lr * options.lr
     if options.scheduler == PLATEAU:
         kept = all(getattr(record.options, name) == getattr(options, name) for name in _SETTINGS_OF_PLATEAU)
         return record.learning_rate if kept and record.numerics >= _COUNTED_AS_TORCH_DOES else None

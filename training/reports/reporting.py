@@ -1,6 +1,8 @@
 """All that tells of a run in one list, always made from its history, so that no report can disagree with it.
 
-One rule holds for all of them: a report that cannot be written costs one warning, and is tried again at the next epoch.
+Two rules hold for all of them. A report that cannot be written costs one warning, and is tried again at the next epoch.
+And a new run tells no figures before its first save has ended: until then a kill leaves nothing that can go on, and its
+figures would stay behind as those of another run.
 """
 
 from __future__ import annotations
@@ -41,13 +43,14 @@ class Reporter(Protocol):
 class Reports:
     """The reporters of one run, and the story that they are told; `story` gives it as it is now.
 
-    `interrupted` says in words why this process trains no more although the run is not complete, "" while it does.
-    `stop` is the request that ends what is read for the reports.
+    `is_new` is whether nothing of the run was ever saved. `interrupted` says in words why this process trains no more
+    although the run is not complete, "" while it does. `stop` is the request that ends what is read for the reports.
     """
 
-    def __init__(self, reporters: Sequence[Reporter], story: Callable[[], Story]) -> None:
+    def __init__(self, reporters: Sequence[Reporter], story: Callable[[], Story], *, is_new: bool = False) -> None:
         self._reporters = reporters
         self._story = story
+        self._held_back: list[Moment] | None = [] if is_new else None
         self._saved: CheckpointRecord | None = None
         self._lacking: list[Reporter] = []
         self.interrupted = ""
@@ -55,6 +58,9 @@ class Reports:
 
     def tell(self, moment: Moment) -> None:
         """Let everybody tell who wants to at this moment, and after an epoch who could not before."""
+        if self._held_back is not None and moment is not Moment.BEGUN:
+            self._held_back.append(moment)
+            return
         wanting = [reporter for reporter in self._reporters if moment in reporter.moments]
         if moment in (Moment.EPOCH_COMPLETED, Moment.ENDED):
             wanting += [reporter for reporter in self._lacking if reporter not in wanting]
@@ -65,10 +71,18 @@ class Reports:
     def saved(self, record: CheckpointRecord) -> None:
         """Take in that this checkpoint is on disk."""
         self._saved = record
+        self.hold_no_more()
         self.tell(Moment.SAVED)
+
+    def hold_no_more(self) -> None:
+        """Tell what a new run held back, since its first save has ended, well or not."""
+        held_back, self._held_back = self._held_back or [], None
+        for moment in dict.fromkeys(held_back):
+            self.tell(moment)
 
     def end(self) -> None:
         """Let all of them tell for the last time, and close them."""
+        self.hold_no_more()
         self.tell(Moment.ENDED)
         for reporter in self._reporters:
             try:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from training.checkpoints.record import CheckpointRecord
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.sealed_file import broken_seal
 from training.runs.retention import left_to_prune
 from training.runs.survey import RunFolder
 from training.settings.options import Options
@@ -14,7 +18,8 @@ def left_undone(run: RunFolder, newest: CheckpointRecord, asked_for: Options) ->
     `asked_for` are the settings of now, which may keep more checkpoints than those that it was saved with.
 
     A checkpoint is durable before its second names are given and the log has its row. A run that goes on makes up for
-    that when it starts; one that has reached its target must be looked at.
+    that when it starts; one that has reached its target must be looked at. Every bit of the last and the best files is
+    read, unless they are the newest checkpoint by another name, which was read before.
     """
     if newest.path.parent != run.folder or run.latest is None or run.latest.position != newest.position:
         return ()
@@ -27,7 +32,17 @@ def left_undone(run: RunFolder, newest: CheckpointRecord, asked_for: Options) ->
         (best is not None and (run.best is None or run.best.last != best), "the best checkpoint is not the best epoch"),
         (best is not None and all(file.epoch != best.epoch for file in best_weights), "the best weights are not its"),
         (bool(surplus), f"{', '.join(surplus)} is there, which was to be deleted"),
+        *((True, f"{name} is damaged") for name in _damaged(newest, run, best_weights)),
         (run.logged_epochs != newest.epoch, f"training_log.csv has {run.logged_epochs} of {newest.epoch} epochs"),
         (run.reported_epochs != newest.epoch, f"report.html tells {run.reported_epochs or 0} of {newest.epoch} epochs"),
     )
     return tuple(text for is_so, text in complaints if is_so)
+
+
+def _damaged(newest: CheckpointRecord, run: RunFolder, best_weights: Sequence[WeightsFile]) -> list[str]:
+    paths = [file.path for file in (run.last, run.best, *best_weights) if file]
+    return [path.name for path in paths if not _is_read(path, newest) and broken_seal(path)]
+
+
+def _is_read(path: Path, newest: CheckpointRecord) -> bool:
+    return path.exists() and path.samefile(newest.path)

@@ -178,8 +178,8 @@ class TaskDescription:
     `trains` is what it trains, in a word. `begins` says how the name of a run's folder begins: a format string with
     names of settings. `refuses` says of a verb's flag why it makes no sense for what this task trains, and `unused` are
     the settings that it has no use for. With `own_schedule` its learning rate follows other rules than those of
-    --scheduler, which planning does not know. `needs_one_process` says why several would not give the same bits, ""
-    where they do.
+    --scheduler, in proportion to --lr, which planning does not know. Unless it `needs_spoofs` it hears bona fide speech
+    alone.
     """
 
     name: str
@@ -189,7 +189,7 @@ class TaskDescription:
     unused: tuple[str, ...] = ()
     refuses: Mapping[str, str] = field(default_factory=dict)
     own_schedule: bool = False
-    needs_one_process: str = ""
+    needs_spoofs: bool = True
 
     @property
     def best_checkpoint_name(self) -> str:
@@ -255,7 +255,7 @@ VOCODER = TaskDescription(
     ),
     refuses={"--score": "a vocoder makes speech and judges none: pass a detector"},
     own_schedule=True,
-    needs_one_process="spectral norm moves its vectors at each batch, in the order in which one process takes them",
+    needs_spoofs=False,
 )
 """A HiFi-GAN vocoder. The mel distance is the mean absolute difference of the natural logarithms in 80 mel bands."""
 

@@ -51,10 +51,8 @@ def make_spoofs(request: MakeSpoofs) -> int:
     sources = open_sources(request.options, request.folder)
     names = [vocoder.name for vocoder in vocoders]
     is_trained = any(vocoder.is_trained for vocoder in vocoders)
-    with begun(request.folder, Made.of(sources.identity, vocoders, _own_threads() if is_trained else 1)) as (
-        claims,
-        made,
-    ):
+    now = Made.of(sources.identity, vocoders, _own_threads() if is_trained else 1)
+    with begun(request.folder, now) as (claims, made):
         if is_trained:
             _prepare_torch(made.num_threads)
         maker = _Maker(request.folder, vocoders, Told())

@@ -53,11 +53,13 @@ class Built:
 class Step:
     """What the losses of one step must know of all its batches together, on the CPU.
 
-    `labels` (utterances,) are in the order of training; `phase` is the name of the optimizer that steps next.
+    `labels` (utterances,) are in the order of training; `phase` is the name of the optimizer that steps next. `own` is
+    how many of its batches this process has: that may decide what is kept, but no number.
     """
 
     labels: Tensor
     phase: str
+    own: int = 1
 
     @property
     def num_utterances(self) -> int:

@@ -140,7 +140,7 @@ class VocoderTask(Task):
         return Loss(share * loss, {"generator": _of_each(loss, batch), "mel": distances.detach().cpu()})
 
     def _made_of(self, state: TrainState, batch: Batch, mel: Tensor, step: Step) -> Tensor:
-        """Return what the generator makes of a batch; where a step has one batch, both phases have the same.
+        """Return what the generator makes of a batch; of the only one of a process, both phases have the same.
 
         Between them the generator does not change, so that this is faster and no other number.
         """
@@ -149,7 +149,7 @@ class VocoderTask(Task):
         if kept and kept[0] == position:
             return kept[1]
         made: Tensor = state.networks["generator"](mel)
-        if step.phase == _BY_DISCRIMINATORS and len(batch) == step.num_utterances:
+        if step.phase == _BY_DISCRIMINATORS and step.own == 1:
             self._made = position, made
         return made
 

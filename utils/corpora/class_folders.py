@@ -1,7 +1,8 @@
 """Any corpus with a folder for each class, `bonafide/` and `spoof/`, at the top or in `train/`, `dev/` and `eval/`.
 
 Other words of the field for the classes will do (`real/`, `Fake/`). All audio below them counts, that behind links to
-folders too. The first folder below `spoof/` names the attack: `spoof/tacotron/a.wav`.
+folders too. The first folder below `spoof/` names the attack: `spoof/tacotron/a.wav`. Where only bona fide speech is
+needed, its folder alone will do.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from utils.folder_walk import FolderWalk
 from utils.labels import LABEL_WORDS, LABELS, told_words
 from utils.text_tables import few
 
-_Classes = Callable[[Path], dict[Path, bool]]
+_IsEnough = Callable[[Path], bool]
 LAYOUT = "class-folder"
 LOOKED_FOR = "bonafide/ and spoof/"
 _DIVIDED = "a fifth of the files of each class is the development part, chosen by a hash of their names"
@@ -30,27 +31,38 @@ _DIVIDED = "a fifth of the files of each class is the development part, chosen b
 
 def find(place: CorpusPlace) -> FoundCorpus | None:
     """Return the corpus in `place`; None where it has not both folders, at the top or in one of its parts."""
-    return _find(place.database, _by_words_of_the_challenges)
+    return _find(place.database, lambda top: _are_both(_by_words_of_the_challenges(top)))
 
 
 def find_others(place: CorpusPlace) -> FoundCorpus | None:
     """Return the corpus whose folders have other words for the classes, in any case; None where tables lie beside them,
     which would say more than names of folders."""
+    return None if find(place) else _find_beside_no_table(place, lambda top: _are_both(class_folders(top)))
+
+
+def find_speech(place: CorpusPlace) -> FoundCorpus | None:
+    """Return the corpus whose folders are named by a class, of which bona fide is one; None where tables lie beside."""
+    return _find_beside_no_table(place, lambda top: any(class_folders(top).values()))
+
+
+def _find_beside_no_table(place: CorpusPlace, is_enough: _IsEnough) -> FoundCorpus | None:
     has_tables = any(map(is_table, files_named_as_tables(place.database)))
-    return None if find(place) or has_tables else _find(place.database, class_folders)
+    return None if has_tables else _find(place.database, is_enough)
 
 
-def _find(database: Path, classes: _Classes) -> FoundCorpus | None:
+def _find(database: Path, is_enough: _IsEnough) -> FoundCorpus | None:
+    """Return the corpus of which one part at least has the classes that make it one; others may lack one of them."""
     tops = {name: first_folder(database / word for word in words) for name, words in PART_WORDS.items()}
+    has_parts = any(is_enough(top) for top in tops.values() if top)
     parts = [
         PartSource(name, partial(scan_folders, database, top), (database,))
         for name, top in tops.items()
-        if top and classes(top)
+        if has_parts and top and class_folders(top)
     ]
     found = FoundCorpus(LAYOUT, database, tuple(parts), "one folder for each part")
     if found.can_train:
         return found
-    alone = next((top for top in (database, tops["train"]) if top and classes(top)), None)
+    alone = next((top for top in (database, tops["train"]) if top and is_enough(top)), None)
     if alone is None:
         return found if parts else None
     scan_all = cache(partial(scan_folders, database, alone))
@@ -108,19 +120,20 @@ def _notes(folders: Mapping[Path, bool], walk: FolderWalk, unread: Sequence[str]
 
 
 def class_folders(top: Path) -> dict[Path, bool]:
-    """Return the folders in `top` that are named by a class, and whether that is bona fide; {} without both classes.
+    """Return the folders in `top` that are named by a class, and whether that is bona fide; {} where none is.
 
-    The names of the challenges go first; where these are not there, any word of the field counts, in any case.
+    The names of the challenges go first; where these are not both there, any word of the field counts, in any case.
     """
-    return _by_words_of_the_challenges(top) or _both(named_by_class(top))
+    first = _by_words_of_the_challenges(top)
+    return first if _are_both(first) else named_by_class(top)
 
 
 def _by_words_of_the_challenges(top: Path) -> dict[Path, bool]:
-    return _both({top / word: is_bona_fide for word, is_bona_fide in LABELS.items() if (top / word).is_dir()})
+    return {top / word: is_bona_fide for word, is_bona_fide in LABELS.items() if (top / word).is_dir()}
 
 
-def _both(folders: dict[Path, bool]) -> dict[Path, bool]:
-    return folders if len(set(folders.values())) == 2 else {}
+def _are_both(folders: Mapping[Path, bool]) -> bool:
+    return len(set(folders.values())) == 2
 
 
 def named_by_class(top: Path) -> dict[Path, bool]:

@@ -16,15 +16,18 @@ def development_positions(trials: Sequence[Trial]) -> list[int]:
     """Return the positions of the trials that make the development part: whole speakers, a fifth of each class.
 
     A spoof whose source is among the trials, and whose speaker is not known, goes with that source. Speakers are taken
-    in the order of the SHA-256 of their names until a fifth of the bona fide and a fifth of the
-    spoof trials are there; a trial without a known speaker counts as one of its own. A speaker whose taking would leave
-    nothing of a class to train on stays. No seed takes part, so that runs with different seeds have the same parts.
+    in the order of the SHA-256 of their names until a fifth of the bona fide and a fifth of the spoof trials are there;
+    a trial without a known speaker counts as one of its own, and so do those of bona fide speech of a single speaker. A
+    speaker whose taking would leave nothing of a class to train on stays. No seed takes part, so that runs with
+    different seeds have the same parts.
     """
+    has_one_voice = len({trial.speaker for trial in trials}) == 1 and all(trial.is_bona_fide for trial in trials)
     of_speaker: dict[str, list[int]] = defaultdict(list)
     utterances = {trial.utterance for trial in trials}
     for position, trial in enumerate(trials):
         own = trial.source if trial.source in utterances else trial.utterance
-        of_speaker[f"utterance {own}" if trial.speaker == UNKNOWN else trial.speaker].append(position)
+        is_alone = has_one_voice or trial.speaker == UNKNOWN
+        of_speaker[f"utterance {own}" if is_alone else trial.speaker].append(position)
     order = sorted(of_speaker, key=lambda speaker: hashlib.sha256(bytes_on_disk(speaker)).digest())
     counts = {
         speaker: Counter(trials[at].is_bona_fide for at in positions) for speaker, positions in of_speaker.items()
@@ -37,8 +40,8 @@ def development_positions(trials: Sequence[Trial]) -> list[int]:
             if taken[wanted] >= DEV_SHARE * all_counts[wanted]:
                 break
             after = taken + counts[speaker]
-            leaves_both = all(after[label] < all_counts[label] for label in (True, False))
-            if speaker not in chosen and counts[speaker][wanted] and leaves_both:
+            leaves_all = all(after[label] < all_counts[label] for label in (True, False) if all_counts[label])
+            if speaker not in chosen and counts[speaker][wanted] and leaves_all:
                 chosen.add(speaker)
                 taken = after
     return sorted(position for speaker in chosen for position in of_speaker[speaker])

@@ -33,6 +33,8 @@ TRAINING_LAYOUTS: tuple[_Find, ...] = (
     asvspoof_5.find,
     *_OWN_LAYOUTS,
 )
+_SPEECH_LAYOUTS: tuple[_Find, ...] = (class_folders.find_speech,)
+"""Those, after all others, that have bona fide speech alone."""
 _EVALUATION_SETS: Mapping[str, _Find] = {
     "LA": partial(asvspoof_2021.find, track="LA"),
     "DF": partial(asvspoof_2021.find, track="DF"),
@@ -74,30 +76,34 @@ class Corpus:
         return tuple(dict.fromkeys((*self.train.protocol.notes, *self.dev.protocol.notes)))
 
 
-def find_corpus(database_path: Path, protocols_path: Path | None = None, label_1: str | None = None) -> Corpus:
+def find_corpus(
+    database_path: Path, protocols_path: Path | None = None, label_1: str | None = None, *, needs_spoofs: bool = True
+) -> Corpus:
     """Open the training and development parts of a corpus and check that all their audio is there.
 
     `database_path` is the folder of the corpus, or its parent for a published one; `protocols_path` the folder that
     holds the protocol files, or a table `path,label`; `label_1` the class that labels of 0 and 1 write as 1, "spoof" or
-    "bonafide", None where nobody said it. Raises UserError where no layout is recognised, where the set is
-    for evaluation only, and where a protocol or any of the audio files is missing.
+    "bonafide", None where nobody said it. Unless it `needs_spoofs`, a part may have bona fide speech alone. Raises
+    UserError where no layout is recognised, where the set is for evaluation only, and where a protocol or any of the
+    audio files is missing.
     """
-    found = find_training_layout(CorpusPlace(database_path, protocols_path, label_1))
+    found = find_training_layout(CorpusPlace(database_path, protocols_path, label_1), needs_spoofs=needs_spoofs)
     train, dev = found.part("train"), found.part("dev")
     assert train is not None and dev is not None
     return Corpus(
         layout=found.layout,
         folder=found.folder,
-        train=open_training_part(train, found.layout),
-        dev=open_training_part(dev, found.layout),
+        train=open_training_part(train, found.layout, needs_spoofs=needs_spoofs),
+        dev=open_training_part(dev, found.layout, needs_spoofs=needs_spoofs),
         division=found.division,
     )
 
 
-def find_training_layout(place: CorpusPlace) -> FoundCorpus:
+def find_training_layout(place: CorpusPlace, *, needs_spoofs: bool = True) -> FoundCorpus:
     """Recognise a corpus that has a training and a development part; raises UserError where there is none."""
     _check_protocols(place.protocols)
-    for find in (tables.find,) if _is_file(place.protocols) else TRAINING_LAYOUTS:
+    layouts = TRAINING_LAYOUTS if needs_spoofs else (*TRAINING_LAYOUTS, *_SPEECH_LAYOUTS)
+    for find in (tables.find,) if _is_file(place.protocols) else layouts:
         found = find(place)
         if found and found.can_train:
             return found
@@ -119,6 +125,7 @@ def find_evaluation_part(
     trained_on: Mapping[str, str] = MappingProxyType({}),
     *,
     label_1: str | None = None,
+    needs_spoofs: bool = True,
 ) -> CorpusPart:
     """Open the part of a corpus that a detector is to be evaluated on, and check that all its audio is there.
 
@@ -130,7 +137,8 @@ def find_evaluation_part(
     is looked for beside it and in every audio folder of the database. `subset` is eval, progress, hidden or all, of
     keys that have subsets; None means eval where there are some (official figures are those of eval), else all.
 
-    Trials without a known key have the label None. Raises UserError as `find_corpus` does.
+    Trials without a known key have the label None. Any part may lack a class; unless it `needs_spoofs`, so may class
+    folders. Raises UserError as `find_corpus` does.
     """
     place = CorpusPlace(database_path, protocols_path, label_1)
     _check_protocols(protocols_path)
@@ -138,27 +146,28 @@ def find_evaluation_part(
         table = _table_with_parts(place)
         found = table if table and _was_trained_on(table, trained_on) else _trials_of_file(place, protocols_path)
     else:
-        found = _find_evaluation_layout(place, track)
+        found = _find_evaluation_layout(place, track, () if needs_spoofs else _SPEECH_LAYOUTS)
     source = found.part("eval")
     if source is None:
         source = (None if _was_trained_on(found, trained_on) else found.whole) or found.part("dev")
     assert source is not None
-    scanned = source.scan()
+    scanned = source.scan() if needs_spoofs else source.scan().heard_for_speech()
     scanned.protocol()
     name, chosen = chosen_subset(scanned, subset)
     return replace(open_part(source, found.layout, chosen), subset=name)
 
 
-def _find_evaluation_layout(place: CorpusPlace, track: str) -> FoundCorpus:
+def _find_evaluation_layout(place: CorpusPlace, track: str, more: tuple[_Find, ...] = ()) -> FoundCorpus:
     """Recognise the set that a detector for `track` is evaluated on: of the published ones that have an evaluation
-    part, else the own corpus that training would use, else a published one by its development part.
+    part, else the own corpus that training would use (in `more` layouts too), else a published one by its development
+    part.
 
     Raises UserError where there is none.
     """
     without = None
-    for find in _evaluation_order(track):
+    for find in (*_evaluation_order(track), *more):
         found = find(place)
-        if found and (found.part("eval") or found.whole or (find in _OWN_LAYOUTS and found.part("dev"))):
+        if found and (found.part("eval") or found.whole or (find in (*_OWN_LAYOUTS, *more) and found.part("dev"))):
             return found
         without = without or (found if found and found.part("dev") else None)
     if without:

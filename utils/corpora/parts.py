@@ -120,11 +120,11 @@ def _refuse_what_needs_ffmpeg(protocol: Protocol, paths: Sequence[Path]) -> None
         )
 
 
-def open_training_part(source: PartSource, layout: str) -> CorpusPart:
-    """Open a part that training needs: one with both classes; raises UserError like `open_part`."""
-    scanned = source.scan()
+def open_training_part(source: PartSource, layout: str, *, needs_spoofs: bool = True) -> CorpusPart:
+    """Open a part to train or validate on, with both classes if it `needs_spoofs`; raises UserError as `open_part`."""
+    scanned = source.scan() if needs_spoofs else source.scan().heard_for_speech()
     protocol = scanned.protocol()
-    for fault in scanned.class_faults():
+    for fault in scanned.class_faults() if needs_spoofs else ():
         raise UserError(fault.message)
     assert all(trial.is_bona_fide is not None for trial in protocol.trials)
     return open_part(source, layout, scanned)

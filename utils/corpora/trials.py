@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.errors import UserError
 
+ONLY_SPEECH = "; a vocoder (--model_type hifigan) is trained on bona fide speech alone"
 NO_ATTACK = "-"
 UNKNOWN = "-"
 
@@ -128,6 +129,10 @@ class ScannedProtocol:
             raise UserError(self.faults[0].message)
         return Protocol(self.path, self.trials, self.content_sha256, self.notes)
 
+    def heard_for_speech(self) -> ScannedProtocol:
+        """Return this for those who hear bona fide speech alone: without the faults that are about classes."""
+        return replace(self, faults=tuple(fault for fault in self.faults if fault.kind is not FaultKind.CLASS))
+
     def class_faults(self) -> tuple[Fault, ...]:
         """Return what keeps this from training: a class without a trial, or nothing at all."""
         counts = [sum(trial.is_bona_fide is wanted for trial in self.trials) for wanted in (True, False)]
@@ -136,5 +141,6 @@ class ScannedProtocol:
         message = (
             f"{self.path}: a protocol needs both bonafide and spoof lines, found {counts[0]} bonafide "
             f"and {counts[1]} spoof in its {len(self.trials)} lines: an EER is not defined for one class"
+            f"{ONLY_SPEECH if counts[0] else ''}"
         )
         return (Fault(FaultKind.CLASS, message, f"{counts[0]} bona fide, {counts[1]} spoof"),)
