@@ -271,6 +271,16 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_made(
     assert contents(folder) == contents(made)
 
 
+def test_where_nothing_can_be_read_there_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus, folder = tmp_path / "corpus", tmp_path / "spoofs"
+    corpus.mkdir()
+    (corpus / "eval.csv").write_text("path,label\nb.wav,bonafide\n")
+    (corpus / "b.wav").write_bytes(b"RIFF")
+    assert make(folder, corpus) == EXIT_FAILURE
+    assert f"0 files made; {folder} holds nothing that could be read" in capsys.readouterr().out
+    assert not list(folder.glob("*.csv"))
+
+
 def test_a_source_that_was_replaced_is_noticed(
     sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,7 +63,7 @@ def make_spoofs(request: MakeSpoofs) -> int:
         try:
             with progress("spoofs", total, unit="files") as shown:
                 _make_all(maker, sources.utterances, claims, shown)
-            finish(request.folder, claims, sources.utterances, names)
+            tables = finish(request.folder, claims, sources.utterances, names)
         except KeyboardInterrupt as stopped:
             stop = stop_of(stopped)
             by = "Ctrl-C" if stop is signal.SIGINT else stop.name
@@ -78,7 +78,7 @@ def make_spoofs(request: MakeSpoofs) -> int:
             ) from error
         finally:
             maker.close()
-    for line in _tail(request.folder, sources, maker.told):
+    for line in _tail(request.folder, tables, maker.told):
         say(line)
     return EXIT_FAILURE if maker.told.faults else 0
 
@@ -96,7 +96,7 @@ def _make_all(maker: _Maker, utterances: Sequence[Utterance], claims: Claims, sh
             others.append(number)
     for number in others:
         if not maker.is_made(utterances[number - 1]):
-            claims.wait_for(number)
+            claims.wait_for(number, str(utterances[number - 1].path))
             maker.make(utterances[number - 1], shown)
             claims.give_back(number)
         else:
@@ -218,7 +218,7 @@ def _head(sources: SourceCorpus, names: Sequence[str], folder: Path, total: int)
     )
 
 
-def _tail(folder: Path, sources: SourceCorpus, told: Told) -> list[str]:
+def _tail(folder: Path, tables: Sequence[str], told: Told) -> list[str]:
     lines = []
     for change, count in told.other_formats.items():
         lines.append(
@@ -231,6 +231,6 @@ def _tail(folder: Path, sources: SourceCorpus, told: Told) -> list[str]:
         )
     if told.faults:
         lines.append(f"Not made, as told above: {len(told.faults):,}; the tables name all others")
-    tables = ", ".join(f"{part}.csv" for part in dict.fromkeys(one.part for one in sources.utterances))
-    lines.append(f"{told.made:,} files made; {folder} is a corpus: {tables}")
+    is_one = f"is a corpus: {', '.join(tables)}" if tables else "holds nothing that could be read"
+    lines.append(f"{told.made:,} files made; {folder} {is_one}")
     return lines
