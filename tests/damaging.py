@@ -24,8 +24,8 @@ from tests.loading import load_payload, load_weights
 from tests.warm_start import WarmProgram
 from training.checkpoints.record import CheckpointRecord, Kind, UnusableFile, examine
 from training.checkpoints.sealed_file import read_record
+from training.planning.decide import decide
 from training.planning.facts import collect_facts
-from training.planning.plan import decide
 from utils.errors import UserError
 
 BLOCK_SIZES = (512, 1024, 2048, 4096)

@@ -60,6 +60,7 @@ WITHOUT_TORCH = (
     "training.commands.list_checkpoints",
     "training.commands.train",
     "training.settings.options",
+    "training.planning.decide",
     "training.planning.plan",
     "training.runs.config_file",
     "training.runs.directory",

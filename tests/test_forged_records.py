@@ -17,8 +17,8 @@ from tests.forging import ODD, Place, changed, is_harmless, places_in, write_for
 from tests.records import record, validated, write_checkpoint
 from training.checkpoints.record import CheckpointRecord, examine
 from training.commands import train
+from training.planning.decide import decide
 from training.planning.facts import collect_facts
-from training.planning.plan import decide
 from training.runs.directory import RunDirectory
 from training.settings.options import Options
 from utils.errors import UserError
