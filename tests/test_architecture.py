@@ -52,6 +52,7 @@ WITHOUT_TORCH = (
     "training.settings.changes",
     "training.saving.compression",
     "training.runs.names",
+    "training.checkpoints.examined",
     "training.checkpoints.record",
     "training.runs.retention",
     "training.checkpoints.sealed_file",

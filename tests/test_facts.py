@@ -8,7 +8,8 @@ import pytest
 
 from tests.asking import asked_training
 from tests.records import cut, flip_a_bit, record, write_checkpoint, write_foreign_weights
-from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.examined import WeightsFile
+from training.checkpoints.record import CheckpointRecord
 from training.planning.decide import decide
 from training.planning.facts import Facts, collect_facts
 from training.planning.plan import Start

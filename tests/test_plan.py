@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.records import record
-from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
+from training.checkpoints.examined import UnusableFile, WeightsFile
+from training.checkpoints.record import CheckpointRecord
 from training.planning.decide import decide, entries_past
 from training.planning.facts import Facts
 from training.planning.plan import Start

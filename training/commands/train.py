@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from training.checkpoints.record import UnusableFile
+from training.checkpoints.examined import UnusableFile
 from training.checkpoints.verified_file import NoLongerReadableError
 from training.planning.agreement import refuse_other_commands
 from training.planning.announcements import changes_text, plan_text, reached_text, resume_summary, untrained_text

@@ -6,8 +6,9 @@ from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from training.checkpoints.examined import UnusableFile, WeightsFile
 from training.checkpoints.history import is_stalled
-from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
+from training.checkpoints.record import CheckpointRecord
 from training.planning.agreement import refuse_number_of_ranks
 from training.planning.facts import Facts
 from training.planning.learning_rate import patience_notes, rate_notes

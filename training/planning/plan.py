@@ -6,7 +6,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any
 
-from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.examined import WeightsFile
+from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.verified_file import VerifiedFile
 from training.runs.config_file import RunConfig
 from training.runs.directory import RunDirectory
