@@ -251,8 +251,8 @@ def main() -> None:
         print(f"  {number:3} {name}")
     print(
         f"{tried.counts.total()} accidents in {tried.ends} trainings, {tried.restored} starts from the mirror: "
-        f"{tried.ends} of {tried.ends} ended with the bits of the undisturbed one, {tried.without_best} of them without "
-        "the best epoch's checkpoint"
+        f"{tried.ends} of {tried.ends} ended with the bits of the undisturbed one, {tried.without_best} of them "
+        "without the checkpoint of the best epoch"
     )
 
 
