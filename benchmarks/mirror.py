@@ -9,7 +9,8 @@ the mirror; the mirror is deleted; the first disk, a small tmpfs, is full for a 
 
 At each end weights, optimizer and history must be those of a training that nobody disturbed, in the run folder and in
 the mirror; the best and the last checkpoint must be whole, and every file in the mirror. Where both places were taken
-away, the mirror first, before it was complete again, the best epoch may be on no disk: then it must be said.
+away, the mirror first, before it was complete again, the best epoch may be on no disk: then it must be said. So must be
+that no checkpoint is left, where the first one was damaged before it was mirrored.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ LONGEST_LIFE_S = 12.0
 POLL_S = 0.005
 LAST = f"checkpoint_epoch_{EPOCHS}_mirrored.pth"
 REFUSED = "could not be saved"
+NONE_USABLE = "can be used: "
 BEST_IS_GONE = "and its checkpoint is not there any more"
 MIRROR_DELETED = "mirror deleted"
 FROM_MIRROR = "Going on from the mirror"
@@ -150,6 +152,7 @@ class Accidents:
     ends: int = 0
     restored: int = 0
     without_best: int = 0
+    lost_before_mirrored: int = 0
 
     def run(self) -> None:
         """Raise AssertionError where a training does not end as the undisturbed one."""
@@ -191,6 +194,10 @@ class Accidents:
             accident.during(folder, life, self.draw)
             if life.is_running:
                 life.end(kill_after_s=0.0)
+            if NONE_USABLE in life.said and not _has_whole(folder / "disk"):  # damaged before it was mirrored
+                _empty(folder / "models")
+                self.lost_before_mirrored += 1
+                continue
             is_refused = accident.needs_a_disk and life.exit_code == 1 and REFUSED in life.said  # at its end
             assert life.exit_code in (0, -9) or is_refused, f"{accident.name}: {life.exit_code}\n{life.said}"
             self.restored += FROM_MIRROR in life.said
@@ -228,6 +235,11 @@ def _run_in(place: Path) -> Path:
     return found
 
 
+def _has_whole(place: Path) -> bool:
+    """Whether a run folder in `place` has a checkpoint that is whole."""
+    return any(not broken_seal(path) for run in place.glob("*_mirrored") for path in checkpoint_files(run))
+
+
 def _empty(folder: Path) -> None:
     for path in folder.iterdir():
         shutil.rmtree(path, ignore_errors=True)
@@ -252,7 +264,8 @@ def main() -> None:
     print(
         f"{tried.counts.total()} accidents in {tried.ends} trainings, {tried.restored} starts from the mirror: "
         f"{tried.ends} of {tried.ends} ended with the bits of the undisturbed one, {tried.without_best} of them "
-        "without the checkpoint of the best epoch"
+        f"without the checkpoint of the best epoch; {tried.lost_before_mirrored} times the only checkpoint was damaged "
+        "before it was mirrored, and the training began anew"
     )
 
 
