@@ -129,7 +129,10 @@ class Generator(nn.Module):
         self._blocks_a_step = len(shape.kernels)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Return waveforms (batch, 256 * frames) in (-1, 1) of `mel` (batch, 80, frames)."""
+        """Return waveforms (batch, 256 * frames) in (-1, 1) of `mel` (batch, 80, frames).
+
+        Under autocast the last layer stays in float32: a waveform needs more digits than half of them.
+        """
         values = self.conv_pre(mel)
         for number, upsampling in enumerate(self.ups):
             values = upsampling(F.leaky_relu(values, _SLOPE))
@@ -138,7 +141,9 @@ class Generator(nn.Module):
             for block in self.resblocks[first + 1 : first + self._blocks_a_step]:
                 total = total + block(values)
             values = total / self._blocks_a_step
-        return torch.tanh(self.conv_post(F.leaky_relu(values))).squeeze(1)
+        with torch.autocast(values.device.type, enabled=False):
+            values = F.leaky_relu(_precise(values))
+            return torch.tanh(self.conv_post(values)).squeeze(1)
 
 
 class _PeriodDiscriminator(nn.Module):
@@ -232,22 +237,27 @@ def _sorted_out(
     return first, second
 
 
+def _precise(values: Tensor) -> Tensor:
+    """Return values of autocast in float32, all others as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def discriminator_loss(real: Judged, made: Judged) -> Tensor:
     """Return the least-squares loss of discriminators, which say 1 of real waveforms and 0 of made ones."""
-    pairs = zip(real[0], made[0], strict=True)
+    pairs = zip(map(_precise, real[0]), map(_precise, made[0]), strict=True)
     return torch.stack([(1 - of_real).square().mean() + of_made.square().mean() for of_real, of_made in pairs]).sum()
 
 
 def adversarial_loss(made: Judged) -> Tensor:
     """Return the least-squares loss of a generator whose waveforms discriminators shall take for real."""
-    return torch.stack([(1 - said).square().mean() for said in made[0]]).sum()
+    return torch.stack([(1 - _precise(said)).square().mean() for said in made[0]]).sum()
 
 
 def feature_loss(real: Judged, made: Judged) -> Tensor:
     """Return twice the sum over all maps of the mean absolute difference between real and made ones."""
     pairs = zip(real[1], made[1], strict=True)
     distances = [
-        (of_real - of_made).abs().mean()
+        (_precise(of_real) - _precise(of_made)).abs().mean()
         for real_maps, made_maps in pairs
         for of_real, of_made in zip(real_maps, made_maps, strict=True)
     ]

@@ -22,6 +22,7 @@ TYPES_WITH_SETTING: Mapping[str, tuple[str, ...]] = {
     "use_contrastive": ("g3_heatmap",),
     "visualize_attention": ("g3_heatmap",),
     "vocoder_size": VOCODER_TYPES,
+    "metric_discriminator": VOCODER_TYPES,
 }
 """The types for which a setting means something; settings that are not named here are for all of them."""
 

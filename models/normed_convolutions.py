@@ -44,9 +44,9 @@ class _SpectralNormed(Norm, SetsAside):
     """`weight_orig` divided by its greatest singular value (arXiv 1802.05957).
 
     That is estimated by one step of power iteration in each forward pass of training, from the vectors `weight_u` and
-    `weight_v`. So how often a discriminator was called is a part of its state. It does not depend on what it was called
-    with: batches of a step that set their vectors aside all set out from the same ones and come to the same ones, as
-    one large batch would.
+    `weight_v`, in float32 also under autocast. So how often a discriminator was called is a part of its state. It does
+    not depend on what it was called with: batches of a step that set their vectors aside all set out from the same ones
+    and come to the same ones, as one large batch would.
     """
 
     weight_u: Tensor
@@ -60,9 +60,10 @@ class _SpectralNormed(Norm, SetsAside):
             self.register_buffer(name, F.normalize(torch.randn(size), dim=0, eps=_SMALLEST_NORM))
 
     def weight(self) -> Tensor:
-        matrix = self.weight_orig.flatten(1)
-        left, right = self._one_step_further(matrix) if self.training else self._vectors(None)
-        return self.weight_orig / torch.dot(left, matrix @ right)
+        with torch.autocast(self.weight_orig.device.type, enabled=False):
+            matrix = self.weight_orig.flatten(1)
+            left, right = self._one_step_further(matrix) if self.training else self._vectors(None)
+            return self.weight_orig / torch.dot(left, matrix @ right)
 
     @property
     def numbers_a_call(self) -> int:
@@ -139,6 +140,31 @@ class SpectralNormedConv1d(_SpectralNormed):
     def forward(self, values: Tensor) -> Tensor:
         """Return (batch, outputs, samples) of (batch, inputs, samples)."""
         return F.conv1d(values, self.weight(), self.bias, *self._how)
+
+
+class SpectralNormedConv2d(_SpectralNormed):
+    """A two-dimensional convolution without offsets, whose kernel is `size` by `size`."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, size).weight)
+        self._stride, self._padding = stride, padding
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return (batch, outputs, rows / stride, columns / stride) of (batch, inputs, rows, columns)."""
+        return F.conv2d(values, self.weight(), None, self._stride, self._padding)
+
+
+class SpectralNormedLinear(_SpectralNormed):
+    """A linear layer that stretches nothing to more than its length."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        plain = nn.Linear(inputs, outputs)
+        super().__init__(plain.weight)
+        self.bias = plain.bias
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return (batch, outputs) of (batch, inputs)."""
+        return F.linear(values, self.weight(), self.bias)
 
 
 class WeightNormedConvTranspose1d(_WeightNormed):

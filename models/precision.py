@@ -1,4 +1,4 @@
-"""What --precision means wherever a detector runs: the context of its forward pass, and scores that are float32."""
+"""What --precision means wherever a network runs: the context of its forward pass, and scores that are float32."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from torch import Tensor
 
 from models.detector import DetectorOutput, scores
 
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context for a forward pass: bfloat16 where weights stay float32 for `bf16`, nothing for `fp32`."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    """Return the context for a forward pass: `bf16` bfloat16 and `fp16` float16, where weights stay float32.
+
+    Nothing for `fp32`.
+    """
+    return torch.autocast(device.type, dtype=_TYPES.get(precision, torch.bfloat16), enabled=precision in _TYPES)
 
 
 def log_odds(output: DetectorOutput) -> Tensor:

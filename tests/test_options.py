@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "SNRmax": 40.0,
     "model_type": "g3_heatmap",
     "vocoder_size": "V1",
+    "metric_discriminator": False,
     "ssl_model": "compact",
     "group_size": 3,
     "temporal_bias": "centre",
@@ -135,7 +136,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("contrastive", "triplet", "--contrastive must be one of margin, infonce"),
     ("plateau_factor", 0.0, "--plateau_factor must be above 0, found 0.0"),
     ("plateau_factor", 1.5, "--plateau_factor must be at most 1, found 1.5"),
-    ("precision", "fp16", "--precision must be one of fp32, bf16"),
+    ("precision", "fp8", "--precision must be one of fp32, bf16, fp16"),
     ("num_examples", 1, "--num_examples must be at least 2, found 1"),
     ("group_size", 0, "--group_size must be at least 1, found 0"),
     ("batch_size", 0, "--batch_size must be at least 1, found 0"),
@@ -231,6 +232,7 @@ OF_SOME_DETECTORS: list[tuple[str, Any, tuple[str, ...]]] = [
     ("use_contrastive", True, ("g3_heatmap",)),
     ("visualize_attention", True, ("g3_heatmap",)),
     ("vocoder_size", "small", VOCODER_TYPES),
+    ("metric_discriminator", True, VOCODER_TYPES),
 ]
 
 

@@ -27,6 +27,7 @@ from training.loop import exchange, gradients, same_state, step
 from training.loop.batch_tree import Node, joined, nodes_of, sum_of
 from training.settings.options import Options
 from training.settings.tasks import DETECTION
+from training.state.loss_scaler import LossScaler
 from training.state.train_state import TrainState
 from training.tasks.detection import DetectionTask
 from training.tasks.schedule import make_schedule
@@ -35,11 +36,14 @@ from utils.ranks import Alone, Ranks
 
 SAMPLES = 24
 EIGHT = "eight batches, the last step of three"
+OVERFLOWING = "eight in fp16, of whose first step one batch overflows"
+SCALE = 2.0**18
 CASES = {
     "four batches": (4, (4, 4, 3), "fp32"),
     "six, of which two or three are no subtree": (6, (6, 5), "fp32"),
     EIGHT: (8, (8, 3), "fp32"),
     "eight in bf16": (8, (8, 5), "bf16"),
+    OVERFLOWING: (8, (8, 5), "fp16"),
 }
 
 
@@ -81,9 +85,16 @@ def new_state(options: Options) -> TrainState:
         detector = SeveralNorms().train()
     optimizer = torch.optim.Adam(detector.parameters(), lr=options.lr)
     history = History(DETECTION.figures, UnfinishedEpoch(100), (("a", 0),))
-    return TrainState(
-        {"model": detector}, {"optimizer": optimizer}, {"scheduler": make_schedule(optimizer, options, 100)}, history
+    state = TrainState(
+        {"model": detector},
+        {"optimizer": optimizer},
+        {"scheduler": make_schedule(optimizer, options, 100)},
+        history,
+        scaler=LossScaler(enabled=options.precision == "fp16"),
     )
+    if state.scaler.is_enabled():
+        state.scaler.load_state_dict({**state.scaler.state_dict(), "scale": SCALE})
+    return state
 
 
 def batch(number: int) -> Batch:
@@ -118,6 +129,7 @@ def trained(ranks: Ranks, case: str) -> str:
             update(digest, observed)
     update(digest, state.networks["model"].state_dict())
     update(digest, state.optimizers["optimizer"].state_dict())
+    update(digest, state.scaler.state_dict())
     update(digest, torch.get_rng_state())
     return digest.hexdigest()
 
@@ -212,6 +224,22 @@ def test_it_shows_when_something_depends_on_the_process(
         mutant(patched)
         (found, *_) = on_processes(4, lambda ranks: trained(ranks, EIGHT))
     assert found != alone[EIGHT]
+
+
+def test_a_batch_that_overflows_skips_the_update_in_every_process() -> None:
+    def skipped(ranks: Ranks) -> tuple[float, int]:
+        options = Options(lr=1e-2, precision="fp16", use_contrastive=True, accumulate_steps=8)
+        state, task = new_state(options), DetectionTask(options, torch.device("cpu"))
+        share = Share(ranks.index, ranks.count, 8)
+        (given,) = steps(share, (8,))
+        step.take_step(state, task, given, ranks, exchange.Exchange(ranks.group, share))
+        same_state.require_same_state(state, ranks)
+        state.scaler.load_state_dict({**state.scaler.state_dict(), "_growth_tracker": ranks.index})
+        with pytest.raises(UserError, match=r"scaler\._growth_tracker for one"):
+            same_state.require_same_state(state, ranks)
+        return state.scaler.get_scale(), len(state.optimizers["optimizer"].state)
+
+    assert on_processes(2, skipped) == [(SCALE / 2, 0)] * 2
 
 
 def test_a_loss_that_is_not_finite_in_one_process_stops_all_before_anything_changes() -> None:

@@ -24,14 +24,15 @@ class Trained:
         self.schedules = [StepLR(optimizer, 1, 0.5) for optimizer in self.optimizers]
         self.undo = StepUndo(self.networks, self.optimizers, self.schedules, keeps_updates=keeps_updates)
 
-    def step(self, *, ends_after: int = 2) -> None:
-        """Take a step; raise KeyboardInterrupt after so many updates if there are two."""
+    def step(self, *, ends_after: int = 2, skips: bool = False) -> None:
+        """Take a step; raise KeyboardInterrupt after so many updates if there are two. `skips` leaves the first out."""
         with self.undo.step():
             for number, (optimizer, schedule) in enumerate(zip(self.optimizers, self.schedules, strict=True)):
                 if number == ends_after:
                     raise KeyboardInterrupt
                 self.networks[1](self.networks[0](torch.randn(6, 3))).square().sum().backward()
-                optimizer.step()
+                if number or not skips:
+                    optimizer.step()
                 schedule.step()
                 for each in self.optimizers:
                     each.zero_grad()
@@ -55,6 +56,18 @@ def test_it_is_taken_back_to_the_bits_of_before_it(steps_before: int, ends_after
     assert trained.undo.undo()
     assert differences(trained.content, before) == []
     trained.step()
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of")
+@pytest.mark.parametrize("keeps_updates", [False, True])
+def test_a_step_whose_first_update_was_skipped_is_taken_back_with_its_schedule(keeps_updates: bool) -> None:
+    trained = Trained(keeps_updates=keeps_updates)
+    before = copy.deepcopy(trained.content)
+    with pytest.raises(KeyboardInterrupt):
+        trained.step(ends_after=1, skips=True)
+    assert differences(trained.content, before)
+    assert trained.undo.undo()
+    assert differences(trained.content, before) == []
 
 
 def test_it_is_not_once_the_last_update_or_one_that_is_not_kept_was_made() -> None:

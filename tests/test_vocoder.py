@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,8 +26,11 @@ from tests.loading import load_payload
 from training.checkpoints.verified_file import open_verified
 from training.data.segments import SegmentView, at_peak
 from training.evaluation import vocoding
+from training.loop import trainer
+from training.loop.step import take_step
 from training.settings.identity import run_name
 from training.settings.options import Options, options_from_record
+from training.state import loss_scaler
 from training.tasks.vocoder import VocoderTask
 from training.tasks.vocoder_weights import NETWORKS
 from training.tasks.vocoding import Vocoder, generator_in
@@ -152,6 +156,57 @@ def test_stopped_in_either_phase_of_a_step_it_ends_with_the_bits_of_never_stoppi
     for name in ("checkpoint_epoch_1.pth", LAST, "best_checkpoint_mel.pth"):
         undisturbed = next((finished / "models").iterdir()) / name
         assert differences(bits(the_run() / name), bits(undisturbed), name) == []
+
+
+def test_in_half_precision_weights_and_spectral_norms_stay_float32_and_losses_are_near(
+    corpus: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a step of the same weights and batch gives differs by the rounding of maps, no more."""
+    monkeypatch.setattr(loss_scaler, "INITIAL_SCALE", 1.0)  # at which nothing overflows
+    found = {}
+    for name in ("fp32", "bf16", "fp16"):
+        assert train(corpus, "--num_epochs", "1", "--num_examples", "2", "--precision", name, "--comment", name) == 0
+        (path,) = Path("models").glob(f"*_{name}/checkpoint_epoch_1_{name}.pth")
+        found[name] = load_payload(path)
+    precise = found.pop("fp32")
+    for other in found.values():
+        for figure in ("train_discriminator", "train_generator", "train_mel"):
+            assert other["metrics"][figure] == pytest.approx(precise["metrics"][figure], rel=0.01)
+        assert other["metrics"]["train_generator"] != precise["metrics"]["train_generator"]
+        for key, tensor in precise["msd_state_dict"].items():
+            assert other["msd_state_dict"][key].dtype == torch.float32
+            if key.endswith("weight_u"):  # of the same weights in the first phase, and after one update in the second
+                torch.testing.assert_close(tensor, other["msd_state_dict"][key], rtol=0, atol=0.05)
+
+
+def test_stopped_where_the_scale_changes_both_optimizers_end_with_the_bits_of_never_stopping(
+    corpus: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One scaler: each optimizer skips for itself, and the scale is changed once after both."""
+    monkeypatch.setattr(loss_scaler, "INITIAL_SCALE", 512.0)  # near what the generator's gradients bear
+    monkeypatch.setattr(loss_scaler, "GROWTH_INTERVAL", 1)
+    original: Any = take_step
+    scales, stops = [512.0], list[int]()
+
+    def watched(state: Any, *given: Any) -> Any:
+        result = original(state, *given)
+        scales.append(state.scaler.get_scale())
+        if state.step in stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(trainer, "take_step", watched)
+    flags = ["--precision", "fp16", "--num_epochs", "1", "--batch_size", "1"]
+    assert train(corpus, *flags) == 0
+    undisturbed, changes = the_run().rename("undisturbed"), [after / one for one, after in pairwise(scales)]
+    stops[:] = [changes.index(0.5) + 1, changes.index(2.0) + 1]
+    for _ in set(stops):
+        assert train(corpus, *flags, "--auto_resume") == 143
+    assert train(corpus, *flags, "--auto_resume") == 0
+    name = "checkpoint_epoch_1.pth"
+    assert differences(bits(the_run() / name), bits(undisturbed / name), name) == []
+    payload = load_payload(the_run() / name)
+    assert payload["scaler_state_dict"]["scale"] == scales[6]
 
 
 def _updates(payload: Mapping[str, Any], name: str) -> int:

@@ -27,7 +27,7 @@ def run(request: Evaluate, ranks: Ranks) -> int:
 
     refuse_other_commands(ranks, request)
     opened = None if request.average_checkpoints else find_subject(request)
-    if opened and (opened.source.options or request.options).task == VOCODER:
+    if opened and (opened.source.options or request.options).task.name == VOCODER.name:
         return _of_vocoder(request, opened) if ranks.is_first else 0
     done = evaluate(request, ranks, opened)
     if not ranks.is_first:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -18,8 +18,10 @@ from typing import Any
 from training.checkpoints.verified_file import VerifiedFile
 from training.data.database import corpus_place
 from training.data.loading import read_waveforms
+from training.evaluation.subject import UNLESS_TYPED
 from training.settings.options import Options
 from training.settings.requests import Evaluate
+from training.tasks.perceived_quality import Measure, pesq_measure
 from training.tasks.vocoding import Vocoder, generator_in
 from utils.atomic_files import write_text_atomically
 from utils.audio.waveforms import SAMPLE_RATE_HZ, Waveform
@@ -30,9 +32,6 @@ from utils.interruption import StopRequest, stop_on_signals
 from utils.machine import choose_device, make_deterministic
 from utils.progress import progress
 from utils.waiting import StopAskedError
-
-Measure = Callable[[Waveform, Waveform], float | None]
-"""From the source and its copy, of one length, to a figure; None where there is none for them."""
 
 TITLES = {"mel": "mel distance", "pesq": "PESQ", "stoi": "STOI"}
 _PACKAGES = {"pesq": "pesq", "stoi": "pystoi"}
@@ -79,7 +78,8 @@ def evaluate_vocoder(command: Evaluate, opened: VerifiedFile) -> Vocoded:
     options = _options(command, stored) if stored else command.options
     generator, _ = generator_in(opened, options)
     make_deterministic()
-    vocoder = Vocoder(generator, choose_device(options.device))
+    precision = command.options.precision if "precision" in command.typed else UNLESS_TYPED
+    vocoder = Vocoder(generator, choose_device(options.device), precision)
     database, protocols, label_1 = corpus_place(options)
     known = record.data if (record := opened.record()) else {}
     found = find_evaluation_part(
@@ -131,21 +131,12 @@ def _measured(
 
 def _measure(name: str) -> Measure | None:
     """Return how a figure is measured; None where its package is not installed."""
+    if name == "pesq":
+        return pesq_measure()
     try:
-        package = importlib.import_module(_PACKAGES[name])
+        return _stoi(importlib.import_module(_PACKAGES[name]))
     except ImportError:
         return None
-    return _pesq(package) if name == "pesq" else _stoi(package)
-
-
-def _pesq(package: Any) -> Measure:
-    def measure(source: Waveform, copy: Waveform) -> float | None:
-        try:
-            return float(package.pesq(SAMPLE_RATE_HZ, source, copy, "wb"))
-        except (package.PesqError, ValueError):  # no speech in it that it recognises, or too short
-            return None
-
-    return measure
 
 
 def _stoi(package: Any) -> Measure:

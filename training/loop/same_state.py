@@ -39,6 +39,7 @@ def _tensors(state: TrainState) -> Iterator[tuple[str, Tensor]]:
     for name, optimizer in state.optimizers.items():
         for number, kept in optimizer.state_dict()["state"].items():
             yield from ((f"{name}.{number}.{key}", value) for key, value in kept.items() if isinstance(value, Tensor))
+    yield from ((f"scaler.{key}", torch.tensor(value)) for key, value in state.scaler.state_dict().items())
 
 
 def _sum_of_bits(tensor: Tensor) -> Tensor:

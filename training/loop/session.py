@@ -49,6 +49,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
         refuse_missing_package()
     refuse_unshared_folder(plan.run.folder.parent, ranks)
     task = task_of(plan, ranks)
+    task.refuse_missing_packages()
     data = open_data(options, task, ranks)
     refuse_differences(ranks, data.identity)
     changed = _changed_data(plan, data.identity)

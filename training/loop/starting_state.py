@@ -17,6 +17,7 @@ from training.loop.handing_out import handed_out, make_equal
 from training.planning.learning_rate import planned_steps
 from training.planning.plan import Plan
 from training.saving.store import load_payload
+from training.state.loss_scaler import LossScaler
 from training.state.random_states import seed_random_states
 from training.state.train_state import Observations, TrainState
 from training.tasks.task import Built, Networks, Task
@@ -77,6 +78,7 @@ def starting_state(plan: Plan, task: Task, start: Start, batches_per_epoch: int,
         History(figures, UnfinishedEpoch(batches_per_epoch), ((run_id, 0),)),
         Observations(task.nothing_observed),
         dict.fromkeys(task.keeps),
+        scaler=LossScaler(task.device, enabled=options.precision == "fp16"),
     )
     if start.payload is not None:
         with refusing_odd(path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -47,7 +49,8 @@ def take_step(
 
     Where processes share it out, each has its batches in `given`, and all come to the same state and result, whose bits
     do not depend on how many they are. Raises UserError where the loss or the gradient of a phase is not finite, before
-    that phase changes anything.
+    that phase changes anything. With a loss scale a gradient that is not finite skips the update of its phase, which
+    leaves weights and running statistics as they are, and lowers the scale; the step counts as every other.
     """
     ranks = ranks or Alone()
     total, observed = 0.0, []
@@ -63,20 +66,25 @@ def take_step(
                 _seed(task, state.step, number, phase)
                 with gradients.of_batch(number):
                     part = task.loss(state, batch.to(task.device), Step(given.labels, phase, len(given.batches)))
-                    part.value.backward()  # type: ignore[no-untyped-call]
+                    state.scaler.scale(part.value).backward()  # type: ignore[no-untyped-call]
                 own.append(_Part(part.value.detach(), part.observed, statistics.taken()))
         gradients.complete()
+        state.scaler.unscale_(optimizer)
         norm, parts = _told(own, _norm_of(parameters), ranks)
         loss = sum((found.loss.item() for found in parts), 0.0)
         _require_finite(loss, norm.item(), state, given.num_batches)
-        for found in parts:
-            statistics.move(found.statistics)
-        if task.options.clip_grad_norm is not None:
-            clip_grads_with_norm_(parameters, task.options.clip_grad_norm, norm.to(task.device))
-        optimizer.step()
-        state.schedulers[schedule].step()
+        is_skipped = state.scaler.skips(optimizer, norm.item())
+        if not is_skipped:
+            for found in parts:
+                statistics.move(found.statistics)
+            if task.options.clip_grad_norm is not None:
+                clip_grads_with_norm_(parameters, task.options.clip_grad_norm, norm.to(task.device))
+            optimizer.step()
+        with _unwarned() if is_skipped else nullcontext():
+            state.schedulers[schedule].step()
         total += loss
         observed += [found.observed for found in parts]
+    state.scaler.update()
     _seed(task, state.step, given.num_batches, "after the step")  # the same whoever had the last batch
     state.history.step += 1
     return StepResult(total, len(given.labels), tuple(observed))
@@ -124,14 +132,27 @@ def _told(own: Sequence[_Part], norm: Tensor, ranks: Ranks) -> tuple[Tensor, lis
     return gathered[0][0], [part for _, parts in gathered for part in parts]
 
 
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Let a schedule take a step before its optimizer took any, of which torch warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+        yield
+
+
 def _require_finite(loss: float, norm: float, state: TrainState, num_batches: int) -> None:
-    if math.isfinite(loss) and math.isfinite(norm):
+    scaler = state.scaler
+    if math.isfinite(loss) and (math.isfinite(norm) or not scaler.is_at_its_least):
         return
     what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+    remedy = ""
+    if scaler.is_enabled():
+        what += f" with the loss scaled by {scaler.get_scale():g}"
+        remedy = ", or with --precision bf16 or fp32, which hold larger numbers"
     first = state.history.under_way.batches_done + 1
     where = f"batch {first}" if num_batches == 1 else f"batches {first} to {first + num_batches - 1}"
     raise UserError(
         f"training diverged: {what} at step {state.step + 1}, {where} of epoch "
         f"{state.epoch + 1}. Nothing was saved over: resume from an earlier checkpoint with a lower --lr or more "
-        f"--warmup_steps, and look at the audio of {'that batch' if num_batches == 1 else 'those batches'}"
+        f"--warmup_steps{remedy}, and look at the audio of {'that batch' if num_batches == 1 else 'those batches'}"
     )

@@ -18,11 +18,12 @@ from training.state.train_state import TrainState
 
 
 class StepUndo:
-    """What a step may change before its last update, as it was before: buffers of the networks, random states.
+    """What a step may change before its last update, as it was before: buffers, schedules, random states.
 
     `optimizers` are in the order in which they step. What the last one changes is not kept, and what those before it
-    change, with their `schedules`, only if it `keeps_updates`: that takes the memory of their parameters and moments
-    once more, and the time to copy them. What is not kept is seen to have changed by torch's count of changes.
+    change only if it `keeps_updates`: that takes the memory of their parameters and moments once more, and the time to
+    copy them. What is not kept is seen to have changed by torch's count of changes. A schedule and the rates that it
+    gives are kept anyway, since they go on where --precision fp16 skips an update.
     """
 
     @classmethod
@@ -46,8 +47,9 @@ class StepUndo:
         self._networks, self._optimizers = list(networks), list(optimizers)
         self._buffers = [buffer for network in self._networks for buffer in network.buffers()]
         self._kept = [torch.empty_like(buffer) for buffer in self._buffers]
-        self._schedules = list(schedules) if keeps_updates else []
+        self._schedules = list(schedules)
         self._of_schedules: list[dict[str, Any]] = []
+        self._settings: list[dict[str, Any]] = []
         self._random_states: dict[str, Any] = {}
         self._updates = [_Update(optimizer) for optimizer in self._optimizers[:-1]] if keeps_updates else []
         self._changes_before: int | None = None
@@ -59,6 +61,7 @@ class StepUndo:
         for update in self._updates:
             update.is_begun = False
         self._of_schedules = [copy.deepcopy(schedule.state_dict()) for schedule in self._schedules]
+        self._settings = [_settings_of(group) for group in self._groups()]
         self._random_states = random_states()
         self._changes_before = self._num_changes()
         yield
@@ -82,8 +85,13 @@ class StepUndo:
             schedule.load_state_dict(kept)
         for update in self._updates:
             update.take_back()
+        for group, settings in zip(self._groups(), self._settings, strict=True):
+            group.update(settings)
         self._changes_before = None
         return True
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self._optimizers for group in optimizer.param_groups]
 
     def _num_changes(self) -> int:
         kept = {id(tensor) for update in self._updates for tensor in update.changed()}
@@ -91,15 +99,18 @@ class StepUndo:
         return sum(tensor._version for tensor in tensors if id(tensor) not in kept)
 
 
+def _settings_of(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
 class _Update:
-    """What one optimizer changes, as it was before it began to: its parameters, their moments, and its settings."""
+    """What one optimizer changes, as it was before it began to: its parameters and their moments."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.is_begun = False
         self._optimizer = optimizer
         self._kept: list[Tensor] = []
         self._with_moments: set[Tensor] = set()
-        self._settings: list[dict[str, Any]] = []
         optimizer.register_step_pre_hook(self._keep)
 
     def changed(self) -> list[Tensor]:
@@ -114,8 +125,6 @@ class _Update:
         for parameter in self._optimizer.state.keys() - self._with_moments:
             del self._optimizer.state[parameter]
         _copy(self._kept, self.changed())
-        for group, settings in zip(self._optimizer.param_groups, self._settings, strict=True):
-            group.update(settings)
         self.is_begun = False
 
     def _keep(self, *_: object) -> None:
@@ -123,9 +132,6 @@ class _Update:
         if len(changed) != len(self._kept):
             self._kept = [torch.empty_like(tensor) for tensor in changed]
         self._with_moments = set(self._optimizer.state)
-        self._settings = [
-            {name: value for name, value in group.items() if name != "params"} for group in self._optimizer.param_groups
-        ]
         _copy(changed, self._kept)
         self.is_begun = True
 

@@ -31,7 +31,7 @@ from training.settings.name_template import NameTemplate
 from training.settings.rawboost import RawBoostSettings
 from training.settings.recipe import RecipeSettings
 from training.settings.setting import GROUPS, OnChange, Setting, check_part_of_a_path, check_value, setting
-from training.settings.tasks import TaskDescription, task_of
+from training.settings.tasks import JUDGED_VOCODER, TaskDescription, task_of
 from training.settings.wandb import WandbSettings
 from utils.errors import EXIT_USAGE, UserError
 
@@ -65,6 +65,13 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
         OnChange.REFUSED,
         "hifigan: V1, V2 or V3, as published, for GPUs, or small, which trains on two CPU cores",
         choices=VOCODER_SIZES,
+    )
+    metric_discriminator: bool = setting(
+        False,
+        "detector",
+        OnChange.REFUSED,
+        "hifigan: a third discriminator, which learns to predict the PESQ of what the generator makes "
+        "(pip install -r requirements-vocoder.txt)",
     )
     ssl_model: str = setting(
         "",
@@ -101,8 +108,8 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
         "fp32",
         "machine",
         OnChange.BREAKS_EPOCH,
-        "fp32, or bf16: bfloat16 autocast with fp32 weights",
-        choices=("fp32", "bf16"),
+        "fp32, or with fp32 weights bf16 or fp16: autocast in bfloat16, or in float16 with a loss scale",
+        choices=("fp32", "bf16", "fp16"),
     )
     adam: str = setting(
         "fused",
@@ -262,7 +269,7 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
     @property
     def task(self) -> TaskDescription:
         """What a run with these settings trains."""
-        return task_of(self.model_type)
+        return JUDGED_VOCODER if self.metric_discriminator else task_of(self.model_type)
 
     def _refuse_settings_of_other_detectors(self) -> None:
         if self.model_type not in MODEL_TYPES:

@@ -6,7 +6,7 @@ A task is what a run trains: a detector, say. What it does with a network is in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -250,7 +250,7 @@ VOCODER = TaskDescription(
     trains="vocoder",
     begins="{model_type}_{vocoder_size}_{num_epochs}_{batch_size}_{lr}",
     unused=(
-        *("track", "crop", "precision", *(one.name for one in fields(RawBoostSettings))),
+        *("track", "crop", *(one.name for one in fields(RawBoostSettings))),
         *(one.name for one in fields(RecipeSettings) if one.name not in _USED_OF_RECIPE),
     ),
     refuses={"--score": "a vocoder makes speech and judges none: pass a detector"},
@@ -258,6 +258,11 @@ VOCODER = TaskDescription(
     needs_spoofs=False,
 )
 """A HiFi-GAN vocoder. The mel distance is the mean absolute difference of the natural logarithms in 80 mel bands."""
+
+_OF_DISCRIMINATORS, *_OTHERS = VOCODER.figures.all
+_OF_METRIC = Figure("train", "metric", "metric discriminator loss", chart="Metric discriminator loss", floor=0.0)
+JUDGED_VOCODER = replace(VOCODER, figures=Figures((_OF_DISCRIMINATORS, _OF_METRIC, *_OTHERS)))
+"""The same with --metric_discriminator."""
 
 TASK_OF_MODEL: dict[str, TaskDescription] = {"hifigan": VOCODER}
 """What trains a --model_type, where that is not a detector."""

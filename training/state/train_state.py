@@ -21,8 +21,11 @@ from training.checkpoints.history import History
 from training.checkpoints.record import STATE_DICT
 from training.checkpoints.weights import Weights, load_into
 from training.settings.wandb import WandbIdentity
+from training.state.loss_scaler import LossScaler
 from training.state.random_states import random_states, restore_random_states
 
+SCALER = "scaler"
+"""The name of the loss scaler among the parts."""
 Observed = dict[str, Tensor]
 """What batches gave, by name: values (utterances, ...) that are joined batch after batch, on the CPU."""
 
@@ -67,7 +70,8 @@ class TrainState:
     Everything named here is saved as `<name>_state_dict` in one file, so parts that belong together (a generator and
     its discriminators, say) cannot be saved apart; two parts of one name are refused. `observed` is what the steps of
     the epoch under way gave, `kept` what the task keeps of the last validation (scores and threshold, say), by the keys
-    of the payload. But for times and sessions all of it has the same bits however often the run was stopped.
+    of the payload. `scaler` is a part where it is enabled, which --precision fp16 does. But for times and sessions all
+    of it has the same bits however often the run was stopped.
     """
 
     networks: dict[str, nn.Module]
@@ -77,9 +81,10 @@ class TrainState:
     observed: Observations = field(default_factory=lambda: Observations({}))
     kept: dict[str, Any] = field(default_factory=dict)
     wandb: WandbIdentity | None = None
+    scaler: LossScaler = field(default_factory=LossScaler)
 
     def __post_init__(self) -> None:
-        names = [*self.networks, *self.optimizers, *self.schedulers]
+        names = [*self.networks, *self.optimizers, *self.schedulers, SCALER]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(
@@ -109,11 +114,13 @@ class TrainState:
         return sum(parameter.numel() for network in self.networks.values() for parameter in network.parameters())
 
     @property
-    def parts(self) -> dict[str, nn.Module | Optimizer | LRScheduler]:
+    def parts(self) -> dict[str, nn.Module | Optimizer | LRScheduler | LossScaler]:
         """Every part by its key in a payload."""
-        named: dict[str, nn.Module | Optimizer | LRScheduler] = {}
+        named: dict[str, nn.Module | Optimizer | LRScheduler | LossScaler] = {}
         for parts in (self.networks, self.optimizers, self.schedulers):
             named.update(parts)
+        if self.scaler.is_enabled():
+            named[SCALER] = self.scaler
         return {f"{name}{STATE_DICT}": part for name, part in named.items()}
 
     def to_payload(self) -> dict[str, Any]:
@@ -142,6 +149,9 @@ class TrainState:
             load_into(network, Weights(path, payload[f"{name}{STATE_DICT}"], payload))
         for name, part in (self.optimizers | self.schedulers).items():
             part.load_state_dict(payload[f"{name}{STATE_DICT}"])
+        scaled = payload.get(f"{SCALER}{STATE_DICT}")  # a run whose --precision was another begins with a new scale
+        if scaled is not None:
+            self.scaler.load_state_dict(scaled)
         ahead = self.history.under_way
         self.history = History.in_payload(payload, self.history.figures)
         if self.history.under_way.batches_done:

@@ -173,6 +173,9 @@ class Task(ABC):
     def schedules(self, optimizers: Mapping[str, Optimizer], total_steps: int) -> dict[str, LRScheduler]:
         """Return the schedules by their names in `phases`, for a run that will have made `total_steps`."""
 
+    def refuse_missing_packages(self) -> None:  # noqa: B027 - most need none beside those of the program
+        """Raise UserError where training needs a package that is not installed."""
+
     def heard(self, part: CorpusPart) -> CorpusPart:
         """Return what of a part is trained on, or validated on; raises UserError where there is none."""
         return part

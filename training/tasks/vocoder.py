@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from models.hifigan import (
     SHAPES,
     Generator,
+    Judged,
     MultiPeriodDiscriminator,
     MultiScaleDiscriminator,
     adversarial_loss,
@@ -22,6 +23,8 @@ from models.hifigan import (
     feature_loss,
 )
 from models.log_mel import HifiGanMel
+from models.precision import autocast
+from training.checkpoints.record import STATE_DICT
 from training.checkpoints.weights import Weights, load_into, taken_text
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.data.loading import Batch, read_waveforms
@@ -31,7 +34,7 @@ from training.settings.tasks import VOCODER, TaskDescription
 from training.state.train_state import Observed, TrainState
 from training.tasks.task import AudioExample, Built, Loss, Networks, Payload, Spectrogram, Step, Task
 from training.tasks.vocoder_shape import SHAPE, shape_in, stored_shape
-from training.tasks.vocoder_weights import NETWORKS, OTHER_SIZE, all_networks, published_remark
+from training.tasks.vocoder_weights import METRIC, NETWORKS, OTHER_SIZE, all_networks, published_remark
 from training.tasks.vocoding import Vocoder, mel_distances
 from utils.audio.waveforms import SAMPLE_RATE_HZ
 from utils.corpora import Corpus, CorpusPart, bona_fide_of
@@ -44,7 +47,7 @@ _BETAS = (0.8, 0.99)
 _DISCRIMINATORS = ("mpd", "msd")
 _NUM_EXAMPLES = 4
 _MEASURE = "mel distance"
-_BY_DISCRIMINATORS, _BY_GENERATOR = "discriminator_optimizer", "generator_optimizer"
+BY_DISCRIMINATORS, BY_GENERATOR = "discriminator_optimizer", "generator_optimizer"
 _LAST, _FIRST = "spectrograms", "first_spectrogram"
 
 
@@ -56,8 +59,8 @@ class VocoderTask(Task):
 
     description: ClassVar[TaskDescription] = VOCODER
     phases: ClassVar[Mapping[str, str]] = {
-        _BY_DISCRIMINATORS: "discriminator_scheduler",
-        _BY_GENERATOR: "generator_scheduler",
+        BY_DISCRIMINATORS: "discriminator_scheduler",
+        BY_GENERATOR: "generator_scheduler",
     }
     keeps: tuple[str, ...] = (_LAST, _FIRST)
 
@@ -81,14 +84,16 @@ class VocoderTask(Task):
             parts = all_networks(source)
             told = [taken_text(part, load_into(networks[name], part, OTHER_SIZE)) for name, part in parts.items()]
             told.append(published_remark(source))
+            if f"{METRIC}{STATE_DICT}" in source.payload and not self.options.metric_discriminator:
+                told.append(f"The metric discriminator of {source.path} is left aside: --metric_discriminator takes it")
             remark = "\n".join(filter(None, told))
         return Built(networks, {SHAPE: stored_shape(shape)}, reused=NETWORKS, remark=remark)
 
     def optimizers(self, networks: Networks) -> dict[str, Optimizer]:
         """Return AdamW for the discriminators together and for the generator; weight decay is 0.01, as published."""
         parameters = {
-            _BY_DISCRIMINATORS: [one for name in ("msd", "mpd") for one in networks[name].parameters()],
-            _BY_GENERATOR: list(networks["generator"].parameters()),
+            BY_DISCRIMINATORS: [one for name in ("msd", "mpd") for one in networks[name].parameters()],
+            BY_GENERATOR: list(networks["generator"].parameters()),
         }
         fused = True if self.options.adam == "fused" else None
         return {
@@ -125,31 +130,44 @@ class VocoderTask(Task):
 
         Each is a mean over utterances, so that the gradients of several batches add up to those of one large batch.
         """
-        networks, real, share = state.networks, batch.waveforms, len(batch) / step.num_utterances
-        mel = self._mel(real)
-        made = self._made_of(state, batch, mel, step)
-        if step.phase == _BY_DISCRIMINATORS:
-            judged = [networks[name](real, made.detach()) for name in _DISCRIMINATORS]
-            loss = torch.stack([discriminator_loss(*one) for one in judged]).sum()
-            return Loss(share * loss, {"discriminator": _of_each(loss, batch)})
-        with _fixed([networks[name] for name in _DISCRIMINATORS]):
-            judged = [networks[name](real, made) for name in _DISCRIMINATORS]
+        mel = self._mel(batch.waveforms)
+        loss, observed = self._loss_of(step.phase, state.networks, batch, mel, self._made_of(state, batch, mel, step))
+        share = len(batch) / step.num_utterances
+        return Loss(share * loss, {step.phase.removesuffix("_optimizer"): _of_each(loss, batch), **observed})
+
+    def _loss_of(
+        self, phase: str, networks: Networks, batch: Batch, mel: Tensor, made: Tensor
+    ) -> tuple[Tensor, Observed]:
+        """Return the mean loss of a phase, and what is observed beside it; `made` is made of the batch's `mel`."""
+        real = batch.waveforms
+        if phase == BY_DISCRIMINATORS:
+            judged = self._judged(networks, real, made.detach())
+            return torch.stack([discriminator_loss(*one) for one in judged]).sum(), {}
+        with fixed([networks[name] for name in _DISCRIMINATORS]):
+            judged = self._judged(networks, real, made)
         distances = mel_distances(mel, self._mel(made))
         terms = [adversarial_loss(of_made) + feature_loss(of_real, of_made) for of_real, of_made in judged]
         loss = torch.stack(terms).sum() + MEL_WEIGHT * distances.mean()
-        return Loss(share * loss, {"generator": _of_each(loss, batch), "mel": distances.detach().cpu()})
+        return loss, {"mel": distances.detach().cpu()}
+
+    def _judged(self, networks: Networks, real: Tensor, made: Tensor) -> list[tuple[Judged, Judged]]:
+        with autocast(self.device, self.options.precision):
+            return [networks[name](real, made) for name in _DISCRIMINATORS]
 
     def _made_of(self, state: TrainState, batch: Batch, mel: Tensor, step: Step) -> Tensor:
-        """Return what the generator makes of a batch; of the only one of a process, both phases have the same.
+        """Return what the generator makes of a batch; of the only one of a process, all phases have the same.
 
         Between them the generator does not change, so that this is faster and no other number.
         """
         position = (state.step, batch.indices.tolist())
+        is_last = step.phase == BY_GENERATOR
         kept, self._made = self._made, None
         if kept and kept[0] == position:
+            self._made = None if is_last else kept
             return kept[1]
-        made: Tensor = state.networks["generator"](mel)
-        if step.phase == _BY_DISCRIMINATORS and step.own == 1:
+        with autocast(self.device, self.options.precision):
+            made: Tensor = state.networks["generator"](mel)
+        if not is_last and step.own == 1:
             self._made = position, made
         return made
 
@@ -189,11 +207,14 @@ class VocoderTask(Task):
 
     def history_restored(self, state: TrainState) -> None:
         """Set the learning rates that the epochs completed give: --lr times 0.999 for each."""
-        rate = self.options.lr * RATE_OF_EPOCHS**state.history.epoch
         for phase, schedule in self.phases.items():
+            rate = self._rate_of(phase, state.history.epoch)
             state.schedulers[schedule].base_lrs = [rate]
             for group in state.optimizers[phase].param_groups:
                 group["initial_lr"] = group["lr"] = rate
+
+    def _rate_of(self, phase: str, epochs: int) -> float:  # noqa: ARG002 - of all phases alike
+        return self.options.lr * RATE_OF_EPOCHS**epochs
 
     def exhibits(self, kept: Mapping[str, Any]) -> Sequence[Spectrogram]:
         """Return the spectrograms of one utterance: its own, and of what the first and the last validation made."""
@@ -227,7 +248,7 @@ def _as_it_is(step: int) -> float:  # noqa: ARG001 - a schedule
 
 
 @contextmanager
-def _fixed(networks: Sequence[nn.Module]) -> Iterator[None]:
+def fixed(networks: Sequence[nn.Module]) -> Iterator[None]:
     """Let the block record no gradient of these networks' parameters, which this phase does not need."""
     for network in networks:
         network.requires_grad_(False)

@@ -26,6 +26,8 @@ from utils.regular_files import read_regular
 
 NETWORKS = ("generator", "mpd", "msd")
 """The networks of a vocoder, by the names that the published files have for them too."""
+METRIC = "metric_discriminator"
+"""The one that --metric_discriminator adds to them."""
 OTHER_SIZE = "Most likely --vocoder_size is not that of these weights, or they are of another network"
 _MOST_CONFIG_BYTES = 1 << 20
 _PUBLISHED = re.compile(r"g_([0-9]+)")

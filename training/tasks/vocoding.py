@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from models.hifigan import SHAPES, Generator, VocoderShape
 from models.log_mel import HOP_SAMPLES, WINDOW_SAMPLES, HifiGanMel
+from models.precision import autocast
 from training.checkpoints.record import STATE_DICT
 from training.checkpoints.verified_file import VerifiedFile
 from training.checkpoints.weights import Weights, load_into, load_weights
@@ -31,8 +32,9 @@ class Copy:
 class Vocoder:
     """A generator in evaluation mode on a device."""
 
-    def __init__(self, generator: nn.Module, device: torch.device) -> None:
+    def __init__(self, generator: nn.Module, device: torch.device, precision: str = "fp32") -> None:
         self._generator, self._mel, self._device = generator.to(device), HifiGanMel().to(device), device
+        self._precision = precision
 
     @torch.inference_mode()
     def copy(self, waveform: Waveform) -> Copy:
@@ -44,7 +46,8 @@ class Vocoder:
         length = max(WINDOW_SAMPLES, -(-source.size // HOP_SAMPLES) * HOP_SAMPLES)
         heard = torch.from_numpy(np.pad(source, (0, length - source.size))).to(self._device).unsqueeze(0)
         mel = self._mel(heard)
-        made = self._generator(mel)
+        with autocast(self._device, self._precision):
+            made = self._generator(mel)
         distance = mel_distances(mel, self._mel(made)).item()
         return Copy((made[0, : source.size].cpu().numpy() / np.float32(gain)).astype(np.float32), distance)
 
