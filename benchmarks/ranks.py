@@ -4,9 +4,10 @@
     python -m benchmarks.ranks cost [NAME ...]     # 2 processes, beside DistributedDataParallel and beside no exchange
 
 Processes are forks of this one, on gloo, with one thread each. `bits` trains an epoch of a small corpus in steps of
-eight batches of two (aasist_l: of one), of which the last has four, and scores a part by --eval. The digest is that of
-all checkpoints (weights, moments, statistics of batch norm, history, scores of validation, random states) and of the
-score file. `cost` takes steps in turn, one of each way: medians of the slower process, and of the ratios of a round.
+eight batches of two (aasist_l and hifigan: of one), of which the last has four, and scores a part by --eval, or copies
+its speech. The digest is that of all checkpoints (weights, moments, statistics of batch norm, vectors of spectral norm,
+history, scores of validation, random states) and of the file with the scores. `cost` takes steps in turn, one of each
+way: medians of the slower process, and of the ratios of a round.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ RUNS = {
     "aasist_l": ("--model_type", "aasist_l", "--batch_size", "1", "--num_examples", "12"),
     "lcnn": ("--model_type", "lcnn", "--swa"),
     "spectrogram_resnet18": ("--model_type", "spectrogram_resnet18"),
+    "hifigan, small": ("--model_type", "hifigan", "--vocoder_size", "small", "--batch_size", "1", "--lr", "2e-4"),
 }
 XLS_R_LAYERS = 6
 ROUNDS = 5
@@ -96,7 +98,7 @@ def _digest_of_a_run(place: Path, corpus: Path, flags: tuple[str, ...], count: i
     _carried_out(place, [*STEPS, *flags, *here], count)
     (run,) = (place / "models").iterdir()
     protocol = corpus / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.dev.trl.txt"
-    best = run / "best_checkpoint_eer.pth"
+    (best,) = run.glob("best_checkpoint_*.pth")
     scoring = ["--eval", "--model_path", str(best), "--protocols_path", str(protocol), "--eval_output", "scores.txt"]
     _carried_out(place, [*scoring, *here, "--batch_size", "2", "--num_workers", "0"], count)
     digest = hashlib.sha256((place / "scores.txt").read_bytes())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,9 @@ import pytest
 from main import main
 from tests.conftest import REPOSITORY, write_corpus
 from tests.loading import load_payload
+from tests.test_metric_discriminator import likeness
 from tests.test_vocoder import narrow_vocoder, published
+from training.tasks import judged_vocoder
 
 PAGE = (REPOSITORY / "docs" / "translated_commands.md").read_text(encoding="utf-8")
 # What stands in the page and what is run: a thousand steps become two, fifty epochs one.
@@ -29,12 +29,11 @@ IN_SMALL = {
     "--vocoder_size V1": "--vocoder_size small",
     "vocoder_size: V1": "vocoder_size: small",
     "checkpoint_epoch_050.pth": "checkpoint_epoch_001.pth",
-    "--batch_size 32": "--batch_size 3",
+    "--batch_size 32": "--batch_size 3 --num_epochs 3",  # on from a run that is at its end
     "--num_epochs 120": "--num_epochs 2",
     "--num_epochs 140": "--num_epochs 4",
     "--num_epochs 200": "--num_epochs 3",
 }
-TIMEOUT_S = 120.0
 LOOKS = ("--inspect_checkpoint", "--validate_checkpoints", "--list_checkpoints")
 BEGINS_NOTHING = ("--resume", "--eval", "--export", *LOOKS)
 SMALL = ["--num_epochs", "2", "--batch_size", "2", "--num_workers", "0", "--device", "cpu"]
@@ -76,7 +75,7 @@ class Story:
         """Run a command; what begins a training, and names no file that says how much, gets small numbers."""
         _, program, *arguments = shlex.split(self.in_small(translation.here))
         if program == "-c":
-            subprocess.run([sys.executable, "-c", *arguments], check=True, timeout=TIMEOUT_S)
+            exec(arguments[0], {})  # as it stands on the page, without another import of torch
             return
         small = [] if any(flag in arguments for flag in BEGINS_NOTHING) else SMALL
         small = small[2:] if "--num_epochs" in arguments else small
@@ -107,6 +106,8 @@ def test_the_page_has_a_row_for_every_command_of_the_four_documents() -> None:
         "`load_checkpoint_type = 'last'`",
         "`'last'`, `epochs = 120`",
         "`init_lr = 1e-4`, `epochs = 140`",
+        "predict PESQ",
+        "scaler_state_dict",
         "ls -lh checkpoint_*.pt",
         "torch.load('checkpoint_best.pt')",
         "src/train.py --resume .../checkpoints/last_model.pth",
@@ -135,7 +136,7 @@ def test_the_vocoder(story: Story) -> None:
     written = story.in_small(yaml_of(title)).replace("save_interval: 2", "save_interval: 1")
     Path("vocoder.yaml").write_text(written, encoding="utf-8")
     rows = section(title)
-    assert len(rows) == 8
+    assert len(rows) == 9
     with narrow_vocoder():
         for row in rows:
             if "g_02500000" in row.here:
@@ -145,19 +146,24 @@ def test_the_vocoder(story: Story) -> None:
     assert (Path("models") / story.run / "checkpoint_2.pt").is_file()
 
 
-def test_a_generator_and_its_discriminator(story: Story, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_generator_and_its_discriminator(
+    story: Story, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package for PESQ need not be there: a figure of ours stands for it."""
+    monkeypatch.setattr(judged_vocoder, "required_pesq", lambda: likeness)
     rows = section("A generator and its discriminator")
-    assert len(rows) == 9
+    assert len(rows) == 10
     with narrow_vocoder():
         for row in rows:
             story.type(row)
     assert sorted(path.name for path in Path("models").iterdir()) == [
         "hifigan_small_2_2_0.0002",
+        "hifigan_small_2_2_0.0002_metric_discriminatorTrue",
         "hifigan_small_3_2_0.0002",
         "hifigan_small_4_2_0.0001",
     ]
     held = load_payload(Path("models") / story.run / "best_checkpoint_mel.pth")
-    told = capfd.readouterr().out
+    told = capsys.readouterr().out
     assert f"{held['epoch']} {held['val_mel']} {held['best_val_mel']}\n" in told
     assert told.count("Target epochs already reached: 2 completed") == 2
 
