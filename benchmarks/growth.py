@@ -24,8 +24,9 @@ from torch import nn
 
 from benchmarks.measuring import machine_text
 from benchmarks.worker_memory import part_of, show_workers
-from training.checkpoints.history import EpochMetrics, EpochTime, History, StepMetrics, UnfinishedEpoch
+from training.checkpoints.history import History, UnfinishedEpoch
 from training.checkpoints.record import CheckpointRecord, Kind
+from training.checkpoints.rows import EpochMetrics, EpochTime, StepMetrics
 from training.checkpoints.sealed_file import write_sealed
 from training.data.batches import Batch
 from training.evaluation import scoring

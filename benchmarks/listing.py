@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from benchmarks.measuring import PROGRAM, REPOSITORY, machine_text, run_once, run_repeatedly
-from training.checkpoints.history import EpochMetrics
 from training.checkpoints.record import CheckpointRecord, Kind
+from training.checkpoints.rows import EpochMetrics
 from training.checkpoints.sealed_file import RECORD_NAME
 from training.runs.directory import RunDirectory
 from training.settings.options import Options

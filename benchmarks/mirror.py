@@ -8,7 +8,9 @@ after the kill; a bit of every checkpoint is flipped; the newest one is cut; the
 the mirror; the mirror is deleted; the first disk, a small tmpfs, is full for a while (where mounting is allowed).
 
 At each end weights, optimizer and history must be those of a training that nobody disturbed, in the run folder and in
-the mirror; the best and the last checkpoint must be whole, and every file in the mirror.
+the mirror; the best and the last checkpoint must be whole, and every file in the mirror. Where both places were taken
+away, the mirror first, before it was complete again, the best epoch may be on no disk: then it must be said. So must be
+that no checkpoint is left, where the first one was damaged before it was mirrored.
 """
 
 from __future__ import annotations
@@ -47,6 +49,9 @@ LONGEST_LIFE_S = 12.0
 POLL_S = 0.005
 LAST = f"checkpoint_epoch_{EPOCHS}_mirrored.pth"
 REFUSED = "could not be saved"
+NONE_USABLE = "can be used: "
+BEST_IS_GONE = "and its checkpoint is not there any more"
+MIRROR_DELETED = "mirror deleted"
 FROM_MIRROR = "Going on from the mirror"
 
 
@@ -130,7 +135,7 @@ ACCIDENTS = (
     Accident("newest damaged", wait, cut_newest),
     Accident("killed in a copy", wait_for_a_copy),
     Accident("killed in a copy, then deleted", wait_for_a_copy, delete_all),
-    Accident("mirror deleted", delete_mirror),
+    Accident(MIRROR_DELETED, delete_mirror),
     Accident("first disk full", fill, make_room, needs_a_disk=True),
 )
 
@@ -146,6 +151,8 @@ class Accidents:
     counts: Counter[str] = field(default_factory=Counter)
     ends: int = 0
     restored: int = 0
+    without_best: int = 0
+    lost_before_mirrored: int = 0
 
     def run(self) -> None:
         """Raise AssertionError where a training does not end as the undisturbed one."""
@@ -163,7 +170,7 @@ class Accidents:
             befell: list[str] = []
             try:
                 self._have_accidents(folder, has_disk, befell)
-                self._compare(folder, theirs)
+                self._compare(folder, theirs, befell)
             except AssertionError as error:
                 kept = Path(tempfile.mkdtemp(prefix="mirror_failed_")) / "run"
                 shutil.copytree(folder, kept, symlinks=True)
@@ -187,23 +194,31 @@ class Accidents:
             accident.during(folder, life, self.draw)
             if life.is_running:
                 life.end(kill_after_s=0.0)
+            if NONE_USABLE in life.said and not _has_whole(folder / "disk"):  # damaged before it was mirrored
+                _empty(folder / "models")
+                self.lost_before_mirrored += 1
+                continue
             is_refused = accident.needs_a_disk and life.exit_code == 1 and REFUSED in life.said  # at its end
             assert life.exit_code in (0, -9) or is_refused, f"{accident.name}: {life.exit_code}\n{life.said}"
             self.restored += FROM_MIRROR in life.said
             self.counts[accident.name] += 1
             accident.after(folder)
 
-    def _compare(self, folder: Path, theirs: dict[str, object]) -> None:
+    def _compare(self, folder: Path, theirs: dict[str, object], befell: list[str]) -> None:
         life = self._life(folder, "--mirror", "disk")
         life.wait()
         assert life.exit_code == 0, life.said
         self.restored += FROM_MIRROR in life.said
+        has_best = not (BEST_IS_GONE in life.said and MIRROR_DELETED in befell)
+        self.without_best += not has_best
         for place in (folder / "models", folder / "disk"):
             run = _run_in(place)
             assert not (found := differences(bits(run / LAST), theirs)), f"{run}: {found[:3]}"
             found_there = survey_folder(run)
-            assert found_there.best and found_there.last, f"no best or no last checkpoint in {run}"
-            needed = [found_there.best.path, found_there.last.path, run / LAST]
+            assert found_there.last, f"no last checkpoint in {run}"
+            assert found_there.best or not has_best, f"no best checkpoint in {run}"
+            best = [found_there.best.path] if found_there.best else []
+            needed = [*best, found_there.last.path, run / LAST]
             paths = checkpoint_files(run) if place.name == "disk" else needed
             assert not (bad := [path for path in paths if broken_seal(path)]), bad
         assert not temporaries(folder), temporaries(folder)
@@ -218,6 +233,11 @@ def _mount(folder: Path) -> bool:
 def _run_in(place: Path) -> Path:
     (found,) = place.glob("*_mirrored")
     return found
+
+
+def _has_whole(place: Path) -> bool:
+    """Whether a run folder in `place` has a checkpoint that is whole."""
+    return any(not broken_seal(path) for run in place.glob("*_mirrored") for path in checkpoint_files(run))
 
 
 def _empty(folder: Path) -> None:
@@ -243,7 +263,9 @@ def main() -> None:
         print(f"  {number:3} {name}")
     print(
         f"{tried.counts.total()} accidents in {tried.ends} trainings, {tried.restored} starts from the mirror: "
-        f"{tried.ends} of {tried.ends} ended with the bits of the undisturbed one"
+        f"{tried.ends} of {tried.ends} ended with the bits of the undisturbed one, {tried.without_best} of them "
+        f"without the checkpoint of the best epoch; {tried.lost_before_mirrored} times the only checkpoint was damaged "
+        "before it was mirrored, and the training began anew"
     )
 
 

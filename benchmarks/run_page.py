@@ -19,7 +19,8 @@ import torch
 
 from benchmarks.listing import OPTIONS, STEPS_PER_EPOCH, make_run
 from benchmarks.measuring import machine_text
-from training.checkpoints.history import EpochTime, History, UnfinishedEpoch
+from training.checkpoints.history import History, UnfinishedEpoch
+from training.checkpoints.rows import EpochTime
 from training.reports.page.writing import RunPage
 from training.reports.story import Story
 from training.runs.directory import RunDirectory

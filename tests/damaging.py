@@ -22,10 +22,11 @@ from tests.asking import asked_training
 from tests.conftest import REPOSITORY, SMALL_RUN, write_corpus
 from tests.loading import load_payload, load_weights
 from tests.warm_start import WarmProgram
-from training.checkpoints.record import CheckpointRecord, Kind, UnusableFile, examine
+from training.checkpoints.examined import UnusableFile, examine
+from training.checkpoints.record import CheckpointRecord, Kind
 from training.checkpoints.sealed_file import read_record
+from training.planning.decide import decide
 from training.planning.facts import collect_facts
-from training.planning.plan import decide
 from utils.errors import UserError
 
 BLOCK_SIZES = (512, 1024, 2048, 4096)

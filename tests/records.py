@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from training.checkpoints.history import EpochMetrics, StepMetrics
 from training.checkpoints.record import CheckpointRecord, Kind
+from training.checkpoints.rows import EpochMetrics, StepMetrics
 from training.checkpoints.sealed_file import write_sealed
 from training.settings.options import Options
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from tests.records import metrics
-from training.checkpoints.history import EpochTime, History, UnfinishedEpoch
+from training.checkpoints.history import History, UnfinishedEpoch
+from training.checkpoints.rows import EpochTime
 from training.settings.options import Options
 from training.settings.tasks import DETECTION
 from training.state.snapshot import RunFacts

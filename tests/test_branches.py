@@ -13,8 +13,9 @@ from main import main
 from tests.conftest import SMALL_RUN, DuringStep
 from tests.records import record
 from training.checkpoints.record import CheckpointRecord
+from training.planning.decide import decide
 from training.planning.facts import Facts
-from training.planning.plan import Plan, decide
+from training.planning.plan import Plan
 from training.runs.directory import RunDirectory
 from training.runs.retention import RetentionPolicy, files_to_prune
 from training.runs.survey import Candidates, RunFolder, place_of, survey_folder

@@ -17,8 +17,9 @@ from tests.comparing import bits, differences
 from tests.faulty_calls import needs_compiler, run_code, where_it_fails
 from tests.toy_task import EchoTask, registered
 from training.checkpoints import file_bytes
+from training.checkpoints.examined import examine
 from training.checkpoints.file_bytes import FileBytes, TakingReader
-from training.checkpoints.record import CheckpointRecord, examine
+from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.sealed_file import SequentialWriter, broken_seal, write_sealed
 from training.state.train_state import Observed
 

@@ -26,9 +26,10 @@ from tests.test_retention import LINEAGE, epoch, files, short
 from training.checkpoints import sealed_file
 from training.checkpoints.appended import written_out
 from training.checkpoints.checking import Verdict, check_file
+from training.checkpoints.examined import examine
 from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.inspection import inspect_file
-from training.checkpoints.record import CheckpointRecord, Kind, examine
+from training.checkpoints.record import CheckpointRecord, Kind
 from training.checkpoints.sealed_file import broken_seal, read_record
 from training.saving import compression
 from training.saving.compression import compress_file, files_to_compress

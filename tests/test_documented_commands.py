@@ -28,8 +28,9 @@ from tests.conftest import write_corpus
 from tests.records import record, write_checkpoint, write_foreign_weights
 from training.checkpoints.record import CheckpointRecord
 from training.commands.train import announce
+from training.planning.decide import decide
 from training.planning.facts import collect_facts
-from training.planning.plan import Plan, Start, decide
+from training.planning.plan import Plan, Start
 from training.runs.directory import RunDirectory
 from training.runs.survey import survey_folder
 from training.settings.options import Options

@@ -15,8 +15,9 @@ from tests.conftest import SMALL_RUN
 from tests.records import flip_a_bit, record, write_checkpoint, write_foreign_weights
 from training.checkpoints.record import CheckpointRecord
 from training.loop.preparation import make_run_folder
+from training.planning.decide import decide
 from training.planning.facts import collect_facts
-from training.planning.plan import Plan, Start, decide
+from training.planning.plan import Plan, Start
 from training.runs.directory import RunDirectory
 from training.runs.experiments import find_experiment, other_experiments, other_versions
 from training.settings.options import Options

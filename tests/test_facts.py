@@ -8,9 +8,11 @@ import pytest
 
 from tests.asking import asked_training
 from tests.records import cut, flip_a_bit, record, write_checkpoint, write_foreign_weights
-from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.examined import WeightsFile
+from training.checkpoints.record import CheckpointRecord
+from training.planning.decide import decide
 from training.planning.facts import Facts, collect_facts
-from training.planning.plan import Start, decide
+from training.planning.plan import Start
 from training.runs.directory import RunDirectory
 from training.runs.finding import find_source
 from training.runs.survey import RunFolder

@@ -15,10 +15,11 @@ from main import main
 from tests.asking import asked_training
 from tests.forging import ODD, Place, changed, is_harmless, places_in, write_forged
 from tests.records import record, validated, write_checkpoint
-from training.checkpoints.record import CheckpointRecord, examine
+from training.checkpoints.examined import examine
+from training.checkpoints.record import CheckpointRecord
 from training.commands import train
+from training.planning.decide import decide
 from training.planning.facts import collect_facts
-from training.planning.plan import decide
 from training.runs.directory import RunDirectory
 from training.settings.options import Options
 from utils.errors import UserError

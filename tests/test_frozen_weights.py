@@ -21,6 +21,7 @@ from tests.conftest import REPOSITORY, SMALL_RUN
 from tests.loading import load_payload, load_weights
 from tests.records import record
 from tests.test_store import flip_bit
+from training.checkpoints.examined import UnusableFile, WeightsFile, examine
 from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.frozen_reference import FROZEN_KEY, FrozenFile
 from training.checkpoints.frozen_weights import (
@@ -30,7 +31,7 @@ from training.checkpoints.frozen_weights import (
     with_frozen,
     without_frozen,
 )
-from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine, record_from_dict
+from training.checkpoints.record import CheckpointRecord, record_from_dict
 from training.inference import load_detector
 from training.loop.step import take_step
 from training.runs.directory import RunDirectory

@@ -15,8 +15,9 @@ import torch
 from tests.records import metrics, record, validated, write_checkpoint
 from tests.small_state import FACTS, OPTIONS, small_state
 from training.checkpoints.frozen_reference import FROZEN_KIND, FrozenReference
-from training.checkpoints.history import EpochMetrics, EpochTime, History, StepMetrics, UnfinishedEpoch, best_epoch
+from training.checkpoints.history import History, UnfinishedEpoch
 from training.checkpoints.record import FORMAT, Kind
+from training.checkpoints.rows import EpochMetrics, EpochTime, StepMetrics, best_epoch
 from training.checkpoints.sealed_file import write_sealed
 from training.data.batches import Batch
 from training.data.loading import BatchDataset, BatchKey, BatchReader

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.records import metrics
-from training.checkpoints.history import History, UnfinishedEpoch, best_epoch, is_stalled, plateau_reductions
+from training.checkpoints.history import History, UnfinishedEpoch, is_stalled
+from training.checkpoints.rows import best_epoch, plateau_reductions
 from training.settings.tasks import DETECTION
 
 FIGURES = DETECTION.figures

@@ -14,8 +14,9 @@ from tests.asking import asked_training
 from tests.conftest import SMALL_RUN, write_corpus
 from tests.records import record, write_checkpoint
 from training.planning.announcements import plan_text
+from training.planning.decide import decide
 from training.planning.facts import collect_facts
-from training.planning.plan import Plan, Start, decide
+from training.planning.plan import Plan, Start
 from training.runs.directory import RUNS_ROOT
 from training.settings.identity import former_name, run_name, tells_runs_apart
 from training.settings.options import SETTINGS, Options, setting_type

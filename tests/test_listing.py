@@ -15,8 +15,8 @@ from main import main
 from tests.conftest import REPOSITORY
 from tests.records import cut, metrics, record, validated, write_checkpoint, write_foreign_weights
 from tests.small_state import small_state
-from training.checkpoints.history import EpochMetrics
 from training.checkpoints.record import Kind
+from training.checkpoints.rows import EpochMetrics
 from training.commands.list_checkpoints import list_text
 from training.reports.page.tables import checkpoint_rows
 from training.reports.story import Story

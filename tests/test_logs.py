@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.records import metrics, validated
 from tests.small_disk import fill, mounted
 from tests.small_state import OPTIONS, small_state
-from training.checkpoints.history import EpochTime
+from training.checkpoints.rows import EpochTime
 from training.reports.csv_table import CsvTable, csv_columns
 from training.reports.reporting import Reports
 from training.reports.story import Moment, Story

@@ -34,7 +34,7 @@ from utils.errors import UserError
 
 CPU = torch.device("cpu")
 TOO_HIGH, HIGH = 2.0**30, 1024.0
-SKIPS_AND_GROWTHS = (2.0**18, 1)
+SKIPS_AND_GROWTHS = (2.0**19, 1)
 """A scale at which the first steps of SMALL_RUN overflow, and after how many steps without that it grows: it falls and
 rises within an epoch, wherever exactly the limit is."""
 
@@ -139,7 +139,7 @@ def test_other_precisions_have_no_scaler_and_a_checkpoint_of_theirs_begins_with_
 
 
 def train(corpus: Path, *arguments: str) -> int:
-    flags = [*SMALL_RUN, "--num_epochs", "1", "--batch_size", "2", "--precision", "fp16"]
+    flags = [*SMALL_RUN, "--num_epochs", "1", "--num_examples", "8", "--batch_size", "2", "--precision", "fp16"]
     return main([*flags, "--database_path", str(corpus), "--clip_grad_norm", "1", *arguments])
 
 

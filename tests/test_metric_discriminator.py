@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from main import main
-from models.hifigan import SHAPES, VocoderShape
 from models.metric_discriminator import CompressedSpectra, MetricDiscriminator
 from tests.comparing import bits, differences
 from tests.loading import load_payload
-from tests.test_vocoder import NARROW, refusal, the_run, train
+from tests.test_vocoder import narrow_vocoder, refusal, the_run, train
 from training.checkpoints.history import History, UnfinishedEpoch
 from training.data.loading import Batch
 from training.data.shares import StepBatches
@@ -44,8 +43,9 @@ needs_pesq = pytest.mark.skipif(find_spec("pesq") is None, reason="needs pesq: p
 
 
 @pytest.fixture(autouse=True)
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cast(dict[str, VocoderShape], SHAPES), "small", NARROW)
+def narrow() -> Iterator[None]:
+    with narrow_vocoder():
+        yield
 
 
 def likeness(source: Waveform, copy: Waveform) -> float | None:
@@ -185,7 +185,7 @@ def test_each_phase_changes_its_own_networks_and_the_generator_hears_what_the_me
         assert differences(dict(network.state_dict()), before[name])
     weight = networks[METRIC].get_parameter("layers.0.weight_orig")
     assert len(optimizers["metric_optimizer"].state) == len(list(networks[METRIC].parameters()))
-    assert (optimizers["metric_optimizer"].state[weight]["step"], weight.grad) != (0, None)
+    assert optimizers["metric_optimizer"].state[weight]["step"] == 1
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,8 @@ def test_without_pesq_it_is_refused_in_a_sentence_before_anything_is_made(
 def test_all_parts_are_one_state_that_ends_with_the_same_bits_wherever_it_is_stopped(
     corpus: Path, workplace: Path, measure: Measure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train(corpus, FLAG) == 0
+    flags = [FLAG, "--num_epochs", "1"]
+    assert train(corpus, *flags) == 0
     undisturbed = the_run().rename("undisturbed")
     original, stops = JudgedVocoderTask._loss_of, {1: "metric_optimizer", 2: "generator_optimizer"}
     step = 0
@@ -233,17 +234,17 @@ def test_all_parts_are_one_state_that_ends_with_the_same_bits_wherever_it_is_sto
     with monkeypatch.context() as patched:
         patched.setattr(JudgedVocoderTask, "_loss_of", loss_and_signal)
         for updates in stops:
-            assert train(corpus, FLAG, "--auto_resume") == 143
+            assert train(corpus, *flags, "--auto_resume") == 143
             payload = load_payload(the_run() / "last_checkpoint.pth")
             for name in ("metric", "generator", "discriminator"):
                 assert payload[f"{name}_optimizer_state_dict"]["state"][0]["step"] == updates
-    assert train(corpus, FLAG, "--auto_resume") == 0
-    for name in ("checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth"):
-        assert differences(bits(the_run() / name), bits(undisturbed / name), name) == []
-    payload = load_payload(the_run() / "checkpoint_epoch_2.pth")
+    assert train(corpus, *flags, "--auto_resume") == 0
+    name = "checkpoint_epoch_1.pth"
+    assert differences(bits(the_run() / name), bits(undisturbed / name), name) == []
+    payload = load_payload(the_run() / name)
     assert {f"{name}_state_dict" for name in PARTS} <= set(payload)
     assert payload["metrics"]["train_metric"] > 0
-    assert payload["metric_optimizer_state_dict"]["param_groups"][0]["lr"] == pytest.approx(4e-4 * 0.999**2)
+    assert payload["metric_optimizer_state_dict"]["param_groups"][0]["lr"] == pytest.approx(4e-4 * 0.999)
     assert main(["--validate_checkpoints", str(the_run())]) == 0
     if measure is likeness:
         _starts_other_runs_with_its_weights(corpus, capsys)

@@ -17,7 +17,8 @@ from tests.conftest import SMALL_RUN, write_corpus
 from tests.html_pages import read
 from tests.launched import at_step, be_told_to_stop, training
 from tests.loading import load_payload
-from training.checkpoints.record import CheckpointRecord, examine
+from training.checkpoints.examined import examine
+from training.checkpoints.record import CheckpointRecord
 from training.reports.points import TIME_SCALARS
 from training.reports.wandb_files import next_point, note_first_point, points_in_file, records_in
 from training.runs.directory import RunDirectory

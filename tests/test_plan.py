@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.records import record
-from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
+from training.checkpoints.examined import UnusableFile, WeightsFile
+from training.checkpoints.record import CheckpointRecord
+from training.planning.decide import decide, entries_past
 from training.planning.facts import Facts
-from training.planning.plan import Start, decide, entries_past
+from training.planning.plan import Start
 from training.planning.refusals import refuse_changed_data
 from training.runs.directory import RunDirectory
 from training.runs.own_folder import NearRun

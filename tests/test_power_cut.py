@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.ext4_image import UNFORGIVING, make_image, mounted, partly_written, why_not_here
 from tests.watched_saves import RUN, Moment
-from training.checkpoints.record import UnusableFile, examine
+from training.checkpoints.examined import UnusableFile, examine
 from training.checkpoints.sealed_file import broken_seal
 
 Found = dict[str, int | str]

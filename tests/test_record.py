@@ -13,17 +13,10 @@ import torch
 from tests.conftest import REPOSITORY
 from tests.records import metrics, record, validated
 from training.checkpoints.checking import Verdict, check_file
+from training.checkpoints.examined import UnusableFile, WeightsFile, examine
 from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.frozen_reference import FrozenFile
-from training.checkpoints.record import (
-    FORMAT,
-    CheckpointRecord,
-    Kind,
-    UnusableFile,
-    WeightsFile,
-    examine,
-    record_from_dict,
-)
+from training.checkpoints.record import FORMAT, CheckpointRecord, Kind, record_from_dict
 from training.saving.store import save_checkpoint
 from training.settings.options import Options
 from training.settings.tasks import DETECTION

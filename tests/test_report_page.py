@@ -22,7 +22,8 @@ from tests.conftest import DuringStep
 from tests.html_pages import Page, read
 from tests.records import STEPS_PER_EPOCH, metrics, record, validated
 from tests.small_state import OPTIONS, complete_epoch, small_state, train
-from training.checkpoints.history import EpochTime, History, Session, UnfinishedEpoch
+from training.checkpoints.history import History, Session, UnfinishedEpoch
+from training.checkpoints.rows import EpochTime
 from training.reports.page.pictures import read_heatmaps
 from training.reports.page.rendering import report_html
 from training.reports.page.wording import state_text

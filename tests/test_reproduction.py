@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from training.checkpoints.history import EpochMetrics, History, Session, UnfinishedEpoch
+from training.checkpoints.history import History, Session, UnfinishedEpoch
+from training.checkpoints.rows import EpochMetrics
 from training.runs.reproduction import how_to_repeat, what_differs
 from training.settings.options import Options
 from training.settings.tasks import DETECTION

@@ -13,8 +13,8 @@ import pytest
 
 from tests.records import STEPS_PER_EPOCH, metrics, record
 from tests.records import validated as a_validation
-from training.checkpoints.history import EpochMetrics
 from training.checkpoints.record import SAVED_BY_TIME, CheckpointRecord, Kind
+from training.checkpoints.rows import EpochMetrics
 from training.runs.directory import RunDirectory
 from training.runs.retention import RetentionPolicy, files_to_prune, own_records, retained
 from training.settings.options import Options

@@ -13,7 +13,8 @@ from torch import nn
 from tests.comparing import differences
 from tests.records import metrics
 from tests.small_state import OPTIONS, seed_everything, small_state, train
-from training.checkpoints.history import EpochMetrics, History, UnfinishedEpoch
+from training.checkpoints.history import History, UnfinishedEpoch
+from training.checkpoints.rows import EpochMetrics
 from training.planning.learning_rate import base_rate, factor_of, learning_rate_factor, planned_steps
 from training.settings.tasks import DETECTION
 from training.state.train_state import TrainState

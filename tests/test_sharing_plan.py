@@ -10,8 +10,9 @@ import pytest
 from tests.asking import asked_training
 from tests.records import record, write_checkpoint
 from training.planning.announcements import plan_text
+from training.planning.decide import decide
 from training.planning.facts import collect_facts
-from training.planning.plan import Plan, Start, decide
+from training.planning.plan import Plan, Start
 from training.runs.directory import RUNS_ROOT
 from training.settings.identity import run_name
 from training.settings.options import Options

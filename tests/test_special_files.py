@@ -25,8 +25,8 @@ from tests.forging import changed, is_harmless, write_forged
 from tests.records import record, write_checkpoint, write_foreign_weights
 from tests.test_forged_records import GOOD, RUN, TYPED, base
 from training.commands import train
+from training.planning.decide import decide
 from training.planning.facts import collect_facts
-from training.planning.plan import decide
 from training.runs.move_journal import read_move_journal
 from training.settings.options import Options
 from utils.console import say

@@ -13,7 +13,8 @@ import pytest
 from main import main
 from tests.comparing import assert_same_training, bits, differences, log_rows
 from tests.conftest import SMALL_RUN
-from training.checkpoints.record import CheckpointRecord, examine
+from training.checkpoints.examined import examine
+from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.sealed_file import broken_seal
 from training.loop.step import take_step
 from training.runs.survey import survey_folder

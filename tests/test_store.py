@@ -22,7 +22,8 @@ from tests.loading import load_payload, load_weights
 from tests.small_state import FACTS, OPTIONS, complete_epoch, seed_everything, small_state, train
 from tests.tracing import needs_strace, traced
 from training.checkpoints.appended import written_out
-from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, Kind, WeightsFile, examine
+from training.checkpoints.examined import WeightsFile, examine
+from training.checkpoints.record import REQUIRED_KEYS, CheckpointRecord, Kind
 from training.runs.directory import RunDirectory
 from training.runs.lock import RunLock
 from training.runs.names import CheckpointNames

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tests.records import cut, flip_a_bit, metrics, record, write_checkpoint, write_foreign_weights
-from training.checkpoints.record import CheckpointRecord, Kind, WeightsFile
+from training.checkpoints.examined import WeightsFile
+from training.checkpoints.record import CheckpointRecord, Kind
 from training.runs.directory import LOCK_NAME, LOGS_ROOT, MOVE_JOURNAL_NAME
 from training.runs.survey import RunFolder, find_latest_usable, newest_record, other_run_folders, survey_folder
 from training.settings.options import Options

@@ -19,7 +19,8 @@ from main import main
 from tests.comparing import bits, differences
 from tests.small_state import small_state
 from tests.toy_task import registered
-from training.checkpoints.record import CheckpointRecord, examine
+from training.checkpoints.examined import examine
+from training.checkpoints.record import CheckpointRecord
 from training.saving.store import save_checkpoint
 from training.state.train_state import TrainState
 

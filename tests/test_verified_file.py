@@ -21,11 +21,12 @@ from torch import Tensor
 from tests.comparing import differences
 from tests.records import record
 from training.checkpoints import file_bytes, verified_file
+from training.checkpoints.examined import WeightsFile
 from training.checkpoints.file_bytes import CHUNK_BYTES, FileBytes
 from training.checkpoints.file_format import BadCheckpointFileError, NotUsableError
 from training.checkpoints.frozen_reference import FrozenFile, FrozenReference
 from training.checkpoints.left_out import places_of
-from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.sealed_file import broken_seal, write_sealed
 from training.checkpoints.verified_file import BrokenFileError, VerifiedFile, open_verified, verify
 from training.checkpoints.verified_load import load_verified

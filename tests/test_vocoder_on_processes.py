@@ -17,11 +17,14 @@ from models.running_statistics import OfBatch, SetAsideStatistics
 from tests.comparing import bits, differences
 from tests.loading import load_payload
 from tests.several import on_processes
+from tests.test_metric_discriminator import likeness
 from tests.test_vocoder import narrow_vocoder
 from training.commands import train
 from training.loop import step
 from training.settings.command_line import read_command
 from training.settings.requests import AutoResume
+from training.state import loss_scaler
+from training.tasks import judged_vocoder
 from training.tasks.vocoder import VocoderTask
 from utils.ranks import Ranks
 
@@ -39,7 +42,7 @@ def narrow() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def trained_by(count: int, folder: Path, corpus: Path, *, stop_at: tuple[int, str] | None = None) -> list[int]:
+def trained_by(count: int, folder: Path, corpus: Path, *more: str, stop_at: tuple[int, str] | None = None) -> list[int]:
     """Train by so many processes and return their exit codes; `stop_at` is a step, from 0, and its phase.
 
     The last process is told to stop there, before it computes what that phase updates by.
@@ -48,7 +51,7 @@ def trained_by(count: int, folder: Path, corpus: Path, *, stop_at: tuple[int, st
     def work(ranks: Ranks) -> int:
         if stop_at and ranks.index == ranks.count - 1:
             be_stopped_at(*stop_at)  # of this fork alone
-        request = read_command([*FLAGS, *STEPS, "--database_path", str(corpus)])
+        request = read_command([*FLAGS, *STEPS, "--database_path", str(corpus), *more])
         assert isinstance(request, AutoResume)
         return train.run(request, ranks)
 
@@ -96,6 +99,20 @@ def test_any_number_of_processes_ends_with_the_bits_of_one(
     """In the second step of an epoch the last of two has no batch, and the last two of four have none."""
     assert trained_by(count, tmp_path, corpus) == [0] * count
     assert_same(tmp_path, alone)
+
+
+def test_with_a_loss_scale_and_a_metric_discriminator_too(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step overflows; each process measures what its own batches are like, of which one has no figure."""
+    monkeypatch.setattr(judged_vocoder, "required_pesq", lambda: likeness)
+    monkeypatch.setattr(loss_scaler, "INITIAL_SCALE", 2.0**13)
+    more = ["--num_epochs", "1", "--metric_discriminator", "--precision", "fp16"]
+    for count in (1, 2):
+        assert trained_by(count, tmp_path / str(count), corpus, *more) == [0] * count
+    assert_same(tmp_path / "2", tmp_path / "1")
+    payload = load_payload(next(iter(checkpoints(tmp_path / "2").values())))
+    assert payload["scaler_state_dict"]["scale"] < 2.0**13
 
 
 def test_two_processes_that_are_stopped_between_the_updates_finish_both_and_one_goes_on(

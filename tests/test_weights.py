@@ -22,8 +22,8 @@ from main import main
 from tests.comparing import differences
 from tests.loading import load_verified, load_weights
 from training.checkpoints.checking import Verdict, check_file
+from training.checkpoints.examined import UnusableFile, WeightsFile, examine
 from training.checkpoints.inspection import code_complaints
-from training.checkpoints.record import UnusableFile, WeightsFile, examine
 from training.checkpoints.tensor_table import FOREIGN_DATA, is_loaded, read_tensor_table
 from training.checkpoints.verified_load import stand_ins
 from training.checkpoints.weights import Weights, load_into, taken_text

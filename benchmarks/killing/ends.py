@@ -21,7 +21,8 @@ import yaml
 from tests.comparing import bits, differences, log_rows
 from tests.killing import files_in, temporaries
 from tests.loading import load_payload
-from training.checkpoints.record import CheckpointRecord, examine
+from training.checkpoints.examined import examine
+from training.checkpoints.record import CheckpointRecord
 from training.runs.directory import MOVE_JOURNAL_NAME
 from training.runs.survey import survey_folder
 from training.settings.name_template import CHECKPOINT_SUFFIXES, FROZEN

@@ -16,8 +16,8 @@ from unittest import mock
 from tests.crash_states.disk import Disk
 from tests.crash_states.model import State
 from tests.crash_states.promises import Labels, Promises, is_checkpoint, is_read
+from training.planning.decide import decide
 from training.planning.facts import collect_facts
-from training.planning.plan import decide
 from training.runs.config_file import run_config
 from training.settings.requests import AutoResume
 from utils.errors import UserError
@@ -93,7 +93,7 @@ def place_in_memory(scratch: Path) -> Iterator[Place]:
     for name in ("top", "pool"):
         (scratch / name).mkdir(parents=True)
     # The text of config.yaml follows from what was asked for, and costs more than all that depends on the state.
-    once = mock.patch("training.planning.plan.run_config", functools.cache(run_config))
+    once = mock.patch("training.planning.decide.run_config", functools.cache(run_config))
     try:
         with contextlib.chdir(scratch / "top"), once:
             yield Place(scratch / "top", scratch / "pool")

@@ -12,7 +12,8 @@ from tests.crash_states.disk import ROOT, Disk, Entry, Recording
 from tests.crash_states.model import State
 from tests.crash_states.recorded import Told
 from training.checkpoints.checking import check_file
-from training.checkpoints.record import CheckpointRecord, WeightsFile, examine
+from training.checkpoints.examined import WeightsFile, examine
+from training.checkpoints.record import CheckpointRecord
 from training.settings.name_template import CHECKPOINT_SUFFIXES
 from utils.atomic_files import TEMPORARY_PREFIX
 

@@ -20,7 +20,8 @@ from tests.crash_states.trying import run_gone_on_with
 from tests.fault_sweep.cases import Case, cases_of
 from tests.system_calls.recorder import READS, Traced, trace
 from tests.toy_task import registered
-from training.checkpoints.record import CheckpointRecord, Kind, examine
+from training.checkpoints.examined import examine
+from training.checkpoints.record import CheckpointRecord, Kind
 from training.checkpoints.sealed_file import broken_seal
 from utils.atomic_files import TEMPORARY_PREFIX
 

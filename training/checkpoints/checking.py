@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from training.checkpoints.examined import UnusableFile, WeightsFile, examine
 from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.frozen_reference import WEIGHTS_KEY, FrozenFile, FrozenReference, broken_frozen
 from training.checkpoints.inspection import code_complaints
-from training.checkpoints.record import STATE_DICT, CheckpointRecord, UnusableFile, WeightsFile, examine
+from training.checkpoints.record import STATE_DICT, CheckpointRecord
 from training.checkpoints.sealed_file import broken_seal
 from training.checkpoints.tensor_table import TensorTable, read_tensor_table
 from utils.terminal_text import printable

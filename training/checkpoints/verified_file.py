@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from training.checkpoints.examined import WeightsFile, facts_of
 from training.checkpoints.file_bytes import FileBytes
 from training.checkpoints.file_format import BadCheckpointFileError, FileFormat, NotUsableError, format_of, sealed_bytes
 from training.checkpoints.frozen_reference import FrozenFile, FrozenReference, find_frozen
-from training.checkpoints.record import CheckpointRecord, WeightsFile, facts_of, record_from_dict
+from training.checkpoints.record import CheckpointRecord, record_from_dict
 from training.checkpoints.sealed_file import broken_entry, cannot_be_read, record_in, seal_complaint
 from training.checkpoints.zip_directory import open_zip
 from utils.errors import UserError

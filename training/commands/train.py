@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from training.checkpoints.record import UnusableFile
+from training.checkpoints.examined import UnusableFile
 from training.checkpoints.verified_file import NoLongerReadableError
 from training.planning.agreement import refuse_other_commands
 from training.planning.announcements import changes_text, plan_text, reached_text, resume_summary, untrained_text
+from training.planning.decide import decide
 from training.planning.facts import Facts, collect_facts
-from training.planning.plan import Plan, Start, decide
+from training.planning.plan import Plan, Start
 from training.planning.refusals import changed_data
 from training.runs.retention import RetentionPolicy
 from training.saving.mirror import END_WAITS_S, Mirror

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from training.checkpoints.history import rank
 from training.checkpoints.record import CheckpointRecord, Kind
+from training.checkpoints.rows import rank
 from training.checkpoints.verified_file import VerifiedFile, open_verified
 from training.checkpoints.weights import Weights, load_weights
 from training.runs.survey import survey_folder

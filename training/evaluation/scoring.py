@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -59,56 +61,95 @@ def score_part(
     if not ranks.is_first:
         batches.help()
         return ranks.broadcast(lambda: 0)
-    written = _written(subject, part, output, layout, origin=origin, batches=batches, quiet=quiet)
+    written = _ScoreFile(subject, part, output, layout, origin, quiet).written(batches)
     batches.end()
     return ranks.broadcast(lambda: written)
 
 
-def _written(
-    subject: Subject,
-    part: CorpusPart,
-    output: Path,
-    layout: ScoreLayout,
-    *,
-    origin: Origin,
-    batches: _Batches,
-    quiet: bool,
-) -> int:
-    names = [trial.utterance for trial in part.protocol.trials]
-    try:
-        found = look_at(output, origin)
-        if found and found.is_same:
-            if not quiet:
-                say(_recognised(output, found))
-            _require_layout(subject, part, output, layout, origin)
-            _clear_up(PartialScores(partial_path(output), origin.fingerprint, names), output)
-            return len(names)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with ScoringLock(output):
-            _remove_strays(output)
-            if found:
-                say(f"{output} holds other scores ({found.remark}): they get another name when these are complete")
-            return _score_all(subject, part, output, layout, origin=origin, batches=batches, quiet=quiet)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or output} cannot be written ({error.strerror or error}): pass another --eval_output"
-        ) from error
+@dataclass(frozen=True)
+class _ScoreFile:
+    """The file that the scores of a part go to, and what stands beside it while they are made."""
 
+    subject: Subject
+    part: CorpusPart
+    path: Path
+    layout: ScoreLayout
+    origin: Origin
+    quiet: bool
 
-def _clear_up(gathered: PartialScores, output: Path) -> None:
-    """Remove what a process left that was killed after it had written all scores, where that can be removed."""
-    is_left = any(path.exists() for path in (gathered.path, lock_path(output)))
-    if not is_left and not any(temporaries_in(output.parent, of=path.name) for path in _written_for(output)):
-        return
-    with suppress(UserError, OSError), ScoringLock(output):  # busy, or in a folder that cannot be written
-        _remove_strays(output)
-        if gathered.found_fingerprint() == gathered.fingerprint:
+    def written(self, batches: _Batches) -> int:
+        """Score what has no score yet, and return how many trials have one."""
+        try:
+            found = look_at(self.path, self.origin)
+            if found and found.is_same:
+                self._tell(_recognised(self.path, found))
+                self._require_layout()
+                self._clear_up()
+                return len(self.part.protocol.trials)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with ScoringLock(self.path):
+                self._remove_strays()
+                if found:
+                    say(f"{self.path} holds other scores ({found.remark}): they get another name, once these are whole")
+                return self._score_all(batches)
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or self.path} cannot be written ({error.strerror or error}): pass another "
+                "--eval_output"
+            ) from error
+
+    def _tell(self, text: str) -> None:
+        if not self.quiet:
+            say(text)
+
+    @cached_property
+    def _gathered(self) -> PartialScores:
+        names = [trial.utterance for trial in self.part.protocol.trials]
+        return PartialScores(partial_path(self.path), self.origin.fingerprint, names)
+
+    def _clear_up(self) -> None:
+        """Remove what a process left that was killed after it had written all scores, where that can be removed."""
+        gathered, beside = self._gathered, self.path.parent
+        is_left = any(path.exists() for path in (gathered.path, lock_path(self.path)))
+        if not is_left and not any(temporaries_in(beside, of=path.name) for path in _written_for(self.path)):
+            return
+        with suppress(UserError, OSError), ScoringLock(self.path):  # busy, or in a folder that cannot be written
+            self._remove_strays()
+            if gathered.found_fingerprint() == gathered.fingerprint:
+                gathered.remove()
+
+    def _remove_strays(self) -> None:
+        for path in _written_for(self.path):
+            remove_stray_temporaries(self.path.parent, of=path.name)
+
+    def _require_layout(self) -> None:
+        """Write finished scores again where keys came later, or an earlier version wrote other columns."""
+        content = self._text([_score_cell(score) for score in read_scores(self.path).scores.tolist()])
+        if bytes_on_disk(content) != read_regular(self.path):
+            with ScoringLock(self.path):
+                lay_out_again(self.path, content, self.origin, self.subject.sources)
+            say(f"{self.path} has the same scores in the columns that the tools of this corpus read now")
+
+    def _text(self, scores: list[str]) -> str:
+        return score_text(self.layout, self.part.protocol.trials, scores)
+
+    def _score_all(self, batches: _Batches) -> int:
+        gathered, batch_size = self._gathered, self.subject.options.batch_size
+        scores, is_foreign = gathered.read(batch_size)
+        if is_foreign:
+            differing = ", ".join(self.origin.differing(gathered.found_fingerprint()))
+            self._tell(f"{gathered.path} is of another {differing}: scoring starts again")
+        elif scores:
+            self._tell(f"Going on after {len(scores):,} of {len(gathered.names):,} trials, which {gathered.path} has")
+        gathered.begin(scores)
+        _score_rest(batches, gathered, scores, batch_size)
+        if len(scores) == len(gathered.names):
+            moved = write_finished(self.path, self._text(scores), self.origin, self.subject.sources)
             gathered.remove()
-
-
-def _remove_strays(output: Path) -> None:
-    for path in _written_for(output):
-        remove_stray_temporaries(output.parent, of=path.name)
+            if moved:
+                say(f"The earlier scores are in {moved}")
+            self._tell(f"Wrote {self.path}")
+        return len(scores)
 
 
 def _written_for(output: Path) -> tuple[Path, ...]:
@@ -121,52 +162,6 @@ def _recognised(output: Path, found: Found) -> str:
         f"{output} has the scores of this checkpoint on these trials already{how}: nothing is scored again "
         "(to do so, remove the file or pass another --eval_output)"
     )
-
-
-def _require_layout(subject: Subject, part: CorpusPart, output: Path, layout: ScoreLayout, origin: Origin) -> None:
-    """Write finished scores again where keys came later, or an earlier version wrote other columns."""
-    scores = [_score_cell(score) for score in read_scores(output).scores.tolist()]
-    content = score_text(layout, part.protocol.trials, scores)
-    if bytes_on_disk(content) != read_regular(output):
-        with ScoringLock(output):
-            lay_out_again(output, content, origin, subject.sources)
-        say(f"{output} has the same scores in the columns that the tools of this corpus read now")
-
-
-def _score_all(
-    subject: Subject,
-    part: CorpusPart,
-    output: Path,
-    layout: ScoreLayout,
-    *,
-    origin: Origin,
-    batches: _Batches,
-    quiet: bool,
-) -> int:
-    names = [trial.utterance for trial in part.protocol.trials]
-    gathered = PartialScores(partial_path(output), origin.fingerprint, names)
-    scores, is_foreign = gathered.read(subject.options.batch_size)
-    if not quiet:
-        _tell(gathered, origin, len(scores), is_foreign)
-    gathered.begin(scores)
-    _score_rest(batches, gathered, scores, subject.options.batch_size)
-    if len(scores) == len(names):
-        content = score_text(layout, part.protocol.trials, scores)
-        moved = write_finished(output, content, origin, subject.sources)
-        gathered.remove()
-        if moved:
-            say(f"The earlier scores are in {moved}")
-        if not quiet:
-            say(f"Wrote {output}")
-    return len(scores)
-
-
-def _tell(gathered: PartialScores, origin: Origin, num_scores: int, is_foreign: bool) -> None:
-    if is_foreign:
-        differing = ", ".join(origin.differing(gathered.found_fingerprint()))
-        say(f"{gathered.path} is of another {differing}: scoring starts again")
-    elif num_scores:
-        say(f"Going on after {num_scores:,} of {len(gathered.names):,} trials, which {gathered.path} has")
 
 
 def _score_rest(batches: _Batches, gathered: PartialScores, scores: list[str], batch_size: int) -> None:

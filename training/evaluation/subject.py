@@ -9,9 +9,10 @@ import torch
 
 from models.detector import Detector
 from training.checkpoints.decision import NO_DECISION, Decision
+from training.checkpoints.examined import WeightsFile
 from training.checkpoints.file_format import FileFormat
 from training.checkpoints.foreign_weights import renamed_from_fairseq
-from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.safetensors_file import metadata_in
 from training.checkpoints.verified_file import VerifiedFile
 from training.checkpoints.weights import load_into, load_weights, taken_text

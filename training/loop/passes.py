@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from training.checkpoints.history import History, StepMetrics
+from training.checkpoints.history import History
+from training.checkpoints.rows import StepMetrics
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.data.reading import read
 from training.data.shares import one_batch_each

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from training.checkpoints.examined import examine
 from training.checkpoints.frozen_reference import find_frozen
-from training.checkpoints.record import CheckpointRecord, examine
+from training.checkpoints.record import CheckpointRecord
 from training.planning.plan import Plan
 from training.reports.csv_table import CsvTable
 from training.reports.mirror_report import MirrorReport

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from training.checkpoints.history import EpochMetrics, History, StepMetrics, is_stalled
+from training.checkpoints.history import History, is_stalled
 from training.checkpoints.record import Kind
+from training.checkpoints.rows import EpochMetrics, StepMetrics
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.data.reading import DataError, read
 from training.data.shares import Share

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.checkpoints.history import EpochMetrics, History, Standing
+from training.checkpoints.history import History, Standing
 from training.checkpoints.record import CheckpointRecord
+from training.checkpoints.rows import EpochMetrics
 from training.planning.learning_rate import rate_text
 from training.planning.plan import Plan, Start
 from training.planning.save_cost import COST_KEY, SaveCost, cost_text, seconds_text

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from models.names import TYPES_WITH_SETTING
 from training.checkpoints.checking import Verdict, check_file
-from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile
+from training.checkpoints.examined import UnusableFile, WeightsFile
+from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.verified_file import VerifiedFile
 from training.runs.directory import RunDirectory
 from training.runs.experiments import find_experiment

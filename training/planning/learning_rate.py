@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from training.checkpoints.history import History, plateau_reductions
+from training.checkpoints.history import History
 from training.checkpoints.record import CheckpointRecord
+from training.checkpoints.rows import plateau_reductions
 from training.settings.options import Options
 
 PLATEAU = "plateau"

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from training.checkpoints.history import EpochMetrics, History
+from training.checkpoints.history import History
+from training.checkpoints.rows import EpochMetrics
 from training.reports.story import Moment, Story
 from training.settings.tasks import Figures
 from utils.atomic_files import write_text_atomically

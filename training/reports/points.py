@@ -6,8 +6,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from training.checkpoints.history import EpochMetrics, EpochTime, History, StepMetrics
+from training.checkpoints.history import History
 from training.checkpoints.record import CheckpointRecord
+from training.checkpoints.rows import EpochMetrics, EpochTime, StepMetrics
 from training.settings.tasks import Figures
 
 TIME_SCALARS = {"time/epoch_s": "seconds", "time/step_ms": "step_ms", "time/blocked_by_saving_s": "blocked_seconds"}

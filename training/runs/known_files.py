@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+from training.checkpoints.examined import UnusableFile, WeightsFile, examine
 from training.checkpoints.frozen_reference import FrozenFile
-from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
+from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.sealed_file import cannot_be_read
 
 FileFacts: TypeAlias = CheckpointRecord | WeightsFile | FrozenFile | UnusableFile

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from training.checkpoints.history import History, best_epoch
+from training.checkpoints.history import History
+from training.checkpoints.rows import best_epoch
 from training.settings.options import SETTINGS, Options
 from training.settings.setting import OnChange
 from utils.shell_text import with_path

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.checkpoints.history import EpochMetrics, Lineage
+from training.checkpoints.history import Lineage
 from training.checkpoints.record import CheckpointRecord, Kind
+from training.checkpoints.rows import EpochMetrics
 from training.settings.name_template import reserved_names
 from training.settings.options import Options
 

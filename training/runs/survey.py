@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from training.checkpoints.examined import UnusableFile, WeightsFile, examine
 from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.frozen_reference import FrozenFile
-from training.checkpoints.record import CheckpointRecord, UnusableFile, WeightsFile, examine
+from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.verified_file import KnownFrozen, VerifiedFile, verify
 from training.runs.directory import (
     LOCK_NAME,

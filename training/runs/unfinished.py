@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.examined import WeightsFile
+from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.sealed_file import broken_seal
 from training.runs.retention import left_to_prune
 from training.runs.survey import RunFolder

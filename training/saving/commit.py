@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoints.file_format import BadCheckpointFileError
-from training.checkpoints.history import rank
 from training.checkpoints.record import CheckpointRecord, Kind
+from training.checkpoints.rows import rank
 from training.checkpoints.sealed_file import broken_seal
 from training.runs.known_files import KnownFiles
 from training.runs.retention import RetentionPolicy, files_to_prune

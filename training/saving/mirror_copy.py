@@ -21,10 +21,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from training.checkpoints.examined import WeightsFile
 from training.checkpoints.file_format import SEAL_BYTES
 from training.checkpoints.frozen_reference import FrozenFile
 from training.checkpoints.history import Lineage
-from training.checkpoints.record import CheckpointRecord, WeightsFile
+from training.checkpoints.record import CheckpointRecord
 from training.checkpoints.sealed_file import broken_seal, broken_seal_of
 from training.runs.directory import CONFIG_NAME, REPORT_NAME, TRAINING_LOG_NAME, RunDirectory
 from training.runs.known_files import KnownFiles

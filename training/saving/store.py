@@ -35,6 +35,7 @@ from typing import Any
 import torch
 
 from training.checkpoints.appended import written_out
+from training.checkpoints.examined import examine
 from training.checkpoints.file_format import BadCheckpointFileError, NotUsableError
 from training.checkpoints.frozen_reference import (
     FROZEN_KEY,
@@ -45,8 +46,8 @@ from training.checkpoints.frozen_reference import (
     find_frozen,
 )
 from training.checkpoints.frozen_weights import FrozenWeights, made_whole, with_frozen
-from training.checkpoints.history import EpochMetrics
-from training.checkpoints.record import FORMAT, REQUIRED_KEYS, CheckpointRecord, Kind, examine, record_from_dict
+from training.checkpoints.record import FORMAT, REQUIRED_KEYS, CheckpointRecord, Kind, record_from_dict
+from training.checkpoints.rows import EpochMetrics
 from training.checkpoints.sealed_file import BAD_ENTRY, broken_seal, read_record, write_sealed
 from training.checkpoints.torch_archive import save_archive
 from training.checkpoints.verified_file import NoLongerReadableError, VerifiedFile, verify

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -16,7 +17,9 @@ from typing import Self
 from training.runs.lock import LOCKS_UNSUPPORTED
 from utils.console import say
 from utils.regular_files import open_to_append
+from utils.waiting import telling
 
+_LOOK_EVERY_S = 0.1
 BEGINNING_AND_END = 0
 """The item that a process has while it looks at what is there at its start, and while it finishes."""
 
@@ -48,9 +51,15 @@ class Claims:
             return False
         return True
 
-    def wait_for(self, item: int) -> None:
-        """Return when this process has the item; a signal ends the wait where it raises."""
-        self._lock(fcntl.LOCK_EX, item)
+    def wait_for(self, item: int, what: str) -> None:
+        """Return when this process has the item; a signal ends the wait where it raises.
+
+        After 30 s, and then rarely, it is told that another process makes `what`.
+        """
+        with telling(lambda: f"another process, which makes {what}") as tell:
+            while not self.take(item):
+                time.sleep(_LOOK_EVERY_S)
+                tell()
 
     def give_back(self, item: int) -> None:
         """Let others take the item."""

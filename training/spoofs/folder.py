@@ -79,7 +79,7 @@ def begun(folder: Path, now: Made) -> Iterator[tuple[Claims, Made]]:
         try:
             make_folder(folder)
             claims = stack.enter_context(Claims(folder / CLAIMS))
-            claims.wait_for(BEGINNING_AND_END)
+            claims.wait_for(BEGINNING_AND_END, str(folder / RECORD))
             if not _refuse_others(folder, now):
                 write_text_atomically(folder / RECORD, now.text())
             claims.give_back(BEGINNING_AND_END)
@@ -88,12 +88,12 @@ def begun(folder: Path, now: Made) -> Iterator[tuple[Claims, Made]]:
         yield claims, _read(folder) or now
 
 
-def finish(folder: Path, claims: Claims, utterances: Sequence[Utterance], vocoders: Sequence[str]) -> None:
-    """Write the tables of what is there, and remove what killed processes left; to be called when all is made.
+def finish(folder: Path, claims: Claims, utterances: Sequence[Utterance], vocoders: Sequence[str]) -> list[str]:
+    """Write the tables of what is there and return their names, and remove what killed processes left.
 
-    Raises OSError.
+    To be called when all is made. Raises OSError.
     """
-    claims.wait_for(BEGINNING_AND_END)
+    claims.wait_for(BEGINNING_AND_END, str(folder / RECORD))
     paths = (path for one in utterances for path in (one.bona_fide, *(one.spoofs(name)[0] for name in vocoders)))
     below = {Path(path).parent for path in paths}
     for place in sorted({folder, *(folder / name for name in below)}):
@@ -110,6 +110,7 @@ def finish(folder: Path, claims: Claims, utterances: Sequence[Utterance], vocode
             write_text_atomically(table, text)
     claims.remove()
     claims.give_back(BEGINNING_AND_END)
+    return [f"{part}.csv" for part in parts]
 
 
 def made_of(folder: Path, utterance: Utterance, vocoder: str) -> tuple[str, ...]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from utils.audio.finding import FLAC_SUFFIX
 from utils.corpora import CorpusPart, PartName
 from utils.corpora.trials import NO_ATTACK
 
@@ -39,7 +41,7 @@ class Utterance:
     def spoofs(self, vocoder: str) -> tuple[str, ...]:
         """Where the spoof by a vocoder lies: with the source's suffix or, for formats that are not written, .flac."""
         stem = f"{self.part}/{vocoder}/{self.name}"
-        return tuple(dict.fromkeys((f"{stem}{self.path.suffix}", f"{stem}.flac")))
+        return tuple(dict.fromkeys((f"{stem}{self.path.suffix}", f"{stem}{FLAC_SUFFIX}")))
 
 
 def utterances_of(part: CorpusPart) -> list[Utterance]:
@@ -52,13 +54,19 @@ def utterances_of(part: CorpusPart) -> list[Utterance]:
 def distinct_names(utterances: Iterable[str]) -> list[str]:
     """Return a relative path for each utterance, in which nothing leads upwards or is odd in a table.
 
+    The folders that all of them lie in are left out.
+
     >>> distinct_names(["LA_T_1", "/data/a b/1", "../LA_T_1", "one,two", "LA_T_1_2"])
     ['LA_T_1', 'data/a b/1', 'LA_T_1_2', 'one_two', 'LA_T_1_2_2']
+    >>> distinct_names(["/data/real/x/1", "/data/real/y/1"])
+    ['x/1', 'y/1']
     """
+    all_parts = [_parts(utterance) for utterance in utterances]
+    in_common = len(os.path.commonprefix([parts[:-1] for parts in all_parts]))  # noqa: RUF071 - of lists
     taken: dict[str, int] = {}
     found = []
-    for utterance in utterances:
-        plain = name = _plain(utterance)
+    for parts in all_parts:
+        plain = name = "/".join(parts[in_common:])
         while name.lower() in taken:  # on some disks A is a
             taken[plain.lower()] += 1
             name = f"{plain}_{taken[plain.lower()]}"
@@ -67,9 +75,9 @@ def distinct_names(utterances: Iterable[str]) -> list[str]:
     return found
 
 
-def _plain(utterance: str) -> str:
-    parts = [part for part in PurePosixPath(utterance.replace("\\", "/")).parts if part not in ("/", "//", "..")]
-    return "/".join(map(_plain_part, parts)) or "utterance"
+def _parts(utterance: str) -> list[str]:
+    parts = PurePosixPath(utterance.replace("\\", "/")).parts
+    return [_plain_part(part) for part in parts if part not in ("/", "//", "..")] or ["utterance"]
 
 
 def _plain_part(part: str) -> str:

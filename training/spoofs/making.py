@@ -7,6 +7,7 @@ moment leaves nothing to undo: the same command goes on. An utterance belongs to
 from __future__ import annotations
 
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +18,11 @@ from training.spoofs.claims import Claims
 from training.spoofs.corpus import SourceCorpus, open_sources
 from training.spoofs.folder import Made, begun, finish, made_of
 from training.spoofs.layout import Utterance
-from training.spoofs.sounds import NoSoundError, Source, format_of_spoof, read_source, spoof_of, suffix_of_spoof
+from training.spoofs.sounds import NoSoundError, Source, read_source, spoof_of, suffix_of_spoof
 from training.spoofs.vocoders import NamedVocoder, find_vocoders
 from utils.atomic_files import atomic_write, make_folder
 from utils.audio.reading import UnreadableAudioError
+from utils.audio.writing import written_format
 from utils.console import say
 from utils.ending import stop_of
 from utils.errors import EXIT_FAILURE, UserError
@@ -50,10 +52,8 @@ def make_spoofs(request: MakeSpoofs) -> int:
     sources = open_sources(request.options, request.folder)
     names = [vocoder.name for vocoder in vocoders]
     is_trained = any(vocoder.is_trained for vocoder in vocoders)
-    with begun(request.folder, Made.of(sources.identity, vocoders, _own_threads() if is_trained else 1)) as (
-        claims,
-        made,
-    ):
+    now = Made.of(sources.identity, vocoders, _own_threads() if is_trained else 1)
+    with begun(request.folder, now) as (claims, made):
         if is_trained:
             _prepare_torch(made.num_threads)
         maker = _Maker(request.folder, vocoders, Told())
@@ -64,11 +64,12 @@ def make_spoofs(request: MakeSpoofs) -> int:
         try:
             with progress("spoofs", total, unit="files") as shown:
                 _make_all(maker, sources.utterances, claims, shown)
-            finish(request.folder, claims, sources.utterances, names)
+            tables = finish(request.folder, claims, sources.utterances, names)
         except KeyboardInterrupt as stopped:
             stop = stop_of(stopped)
+            by = "Ctrl-C" if stop is signal.SIGINT else stop.name
             raise UserError(
-                f"--make_spoofs was stopped by {stop.name} after {maker.told.made:,} files: the same command goes on",
+                f"--make_spoofs was stopped by {by} after {maker.told.made:,} files: the same command goes on",
                 128 + stop,
             ) from None
         except OSError as error:
@@ -76,7 +77,9 @@ def make_spoofs(request: MakeSpoofs) -> int:
                 f"--make_spoofs {request.folder} cannot be written ({error.strerror or error}): what is made stays, "
                 "and the same command goes on"
             ) from error
-    for line in _tail(request.folder, sources, maker.told):
+        finally:
+            maker.close()
+    for line in _tail(request.folder, tables, maker.told):
         say(line)
     return EXIT_FAILURE if maker.told.faults else 0
 
@@ -94,7 +97,7 @@ def _make_all(maker: _Maker, utterances: Sequence[Utterance], claims: Claims, sh
             others.append(number)
     for number in others:
         if not maker.is_made(utterances[number - 1]):
-            claims.wait_for(number)
+            claims.wait_for(number, str(utterances[number - 1].path))
             maker.make(utterances[number - 1], shown)
             claims.give_back(number)
         else:
@@ -111,6 +114,10 @@ class _Maker:
         self._vocoders = vocoders
         self._folders_made: set[Path] = set()
         self._reading = Helpers(1, "reading")
+
+    def close(self) -> None:
+        """Let go of the thread that reads."""
+        self._reading.close()
 
     def is_made(self, utterance: Utterance) -> bool:
         """Whether all files of an utterance are there."""
@@ -161,7 +168,7 @@ class _Maker:
         suffix = suffix_of_spoof(utterance.path, source.format, source.sample_rate_hz)
         name = next(path for path in utterance.spoofs(vocoder.name) if path.endswith(suffix))
         self._write(name, lambda path: _put(spoof.content, path))
-        written = format_of_spoof(source.format, source.sample_rate_hz)
+        written = written_format(source.format, source.sample_rate_hz)
         if written != source.format:
             self.told.other_formats[f"{written} in the place of {source.format}"] += 1
         if spoof.quieter_db > _QUIETER_DB:
@@ -212,7 +219,7 @@ def _head(sources: SourceCorpus, names: Sequence[str], folder: Path, total: int)
     )
 
 
-def _tail(folder: Path, sources: SourceCorpus, told: Told) -> list[str]:
+def _tail(folder: Path, tables: Sequence[str], told: Told) -> list[str]:
     lines = []
     for change, count in told.other_formats.items():
         lines.append(
@@ -225,6 +232,6 @@ def _tail(folder: Path, sources: SourceCorpus, told: Told) -> list[str]:
         )
     if told.faults:
         lines.append(f"Not made, as told above: {len(told.faults):,}; the tables name all others")
-    tables = ", ".join(f"{part}.csv" for part in dict.fromkeys(one.part for one in sources.utterances))
-    lines.append(f"{told.made:,} files made; {folder} is a corpus: {tables}")
+    is_one = f"is a corpus: {', '.join(tables)}" if tables else "holds nothing that could be read"
+    lines.append(f"{told.made:,} files made; {folder} {is_one}")
     return lines

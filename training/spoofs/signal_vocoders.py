@@ -86,7 +86,7 @@ def world(speech: Signal, generator: np.random.Generator) -> Signal:  # noqa: AR
     package = importlib.import_module("pyworld")
     f0_hz, envelope, aperiodicity = package.wav2world(speech, SAMPLE_RATE_HZ)
     made: Signal = package.synthesize(f0_hz, envelope, aperiodicity, SAMPLE_RATE_HZ)
-    return np.resize(made, speech.size) if made.size < speech.size else made[: speech.size]
+    return np.pad(made[: speech.size], (0, max(0, speech.size - made.size)))
 
 
 SIGNAL_VOCODERS: Mapping[str, SignalVocoder] = {

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from models.log_mel import HOP_SAMPLES, NUM_BANDS, WINDOW_SAMPLES
-from training.checkpoints.record import STATE_DICT, CheckpointRecord, WeightsFile, examine
+from training.checkpoints.examined import WeightsFile, examine
+from training.checkpoints.record import STATE_DICT, CheckpointRecord
 from training.checkpoints.verified_file import open_verified
 from training.checkpoints.verified_load import load_verified
 from training.checkpoints.weights import Weights

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from training.checkpoints.history import EpochMetrics, StepMetrics
+from training.checkpoints.rows import EpochMetrics, StepMetrics
 from training.reports.page.axes import epoch_axis, value_axis
 from training.reports.page.svg import Frame, dot, line
 from training.reports.page.thinning import Seen

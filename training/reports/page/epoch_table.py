@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.checkpoints.history import EpochMetrics, EpochTime, StepMetrics
+from training.checkpoints.rows import EpochMetrics, EpochTime, StepMetrics
 from training.reports.page.wording import duration_text, figure, time_text
 from training.reports.story import Story
 from training.settings.tasks import Figures

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from training.checkpoints.history import EpochMetrics
+from training.checkpoints.rows import EpochMetrics
 from training.reports.page.curves import charts_of, thinning_text
 from training.reports.page.epoch_table import epoch_table
 from training.reports.page.pictures import Heatmaps
