@@ -271,6 +271,22 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_made(
     assert contents(folder) == contents(made)
 
 
+@pytest.mark.parametrize("as_table", [True, False])
+def test_a_corpus_may_have_bona_fide_speech_alone(as_table: bool, tmp_path: Path) -> None:
+    """One table, or class folders without spoofs, neither of which names parts: they are divided."""
+    for number in range(10):
+        path = tmp_path / "corpus" / "bonafide" / f"u{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, babble(0.1), 16_000)
+    if as_table:
+        rows = ["path,label", *(f"bonafide/u{number}.wav,bonafide" for number in range(10))]
+        (tmp_path / "corpus" / "all.csv").write_text("\n".join(rows) + "\n")
+    assert make(tmp_path / "spoofs", tmp_path / "corpus", "lpc") == 0
+    corpus = find_corpus(tmp_path / "spoofs")
+    assert (len(corpus.train), len(corpus.dev)) == (16, 4)
+    assert {len(Path(trial.utterance).parts) for trial in corpus.train.protocol.trials} == {3}
+
+
 def test_where_nothing_can_be_read_there_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus, folder = tmp_path / "corpus", tmp_path / "spoofs"
     corpus.mkdir()

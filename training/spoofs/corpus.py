@@ -39,12 +39,12 @@ def open_sources(options: Options, folder: Path) -> SourceCorpus:
     place = corpus_place(options)
     if _is_within(folder, place.database):
         raise UserError(f"--make_spoofs {folder} lies within the corpus {place.database}: pass a folder outside of it")
-    found = find_all_layouts(*place)[0]
+    found = find_all_layouts(*place, needs_spoofs=False)[0]
     identity: dict[str, str] = {}
     utterances: list[Utterance] = []
     notes = []
     for source in found.parts:
-        scanned = source.scan()
+        scanned = source.scan().heard_for_speech()
         scanned.protocol()
         bona_fide = _bona_fide_of(scanned)
         if why := _why_left_out(source, bona_fide):

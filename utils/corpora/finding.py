@@ -176,17 +176,25 @@ def _find_evaluation_layout(place: CorpusPlace, track: str, more: tuple[_Find, .
 
 
 def find_all_layouts(
-    database_path: Path, protocols_path: Path | None = None, label_1: str | None = None
+    database_path: Path, protocols_path: Path | None = None, label_1: str | None = None, *, needs_spoofs: bool = True
 ) -> list[FoundCorpus]:
-    """Recognise every corpus in a folder, the one that training would use first; raises UserError for none."""
+    """Recognise every corpus in a folder, the one that training would use first; raises UserError for none.
+
+    Unless it `needs_spoofs`, class folders of bona fide speech alone are one, too, where there is no other.
+    """
     place = CorpusPlace(database_path, protocols_path, label_1)
     _check_protocols(protocols_path)
     if protocols_path is not None and _is_file(protocols_path):
         is_table = bool(tables.headed_as(protocols_path).titles)
-        return [find_training_layout(place) if is_table else _trials_of_file(place, protocols_path)]
+        return [
+            find_training_layout(place, needs_spoofs=needs_spoofs)
+            if is_table
+            else _trials_of_file(place, protocols_path)
+        ]
     known = [find for find in (*TRAINING_LAYOUTS, *_EVALUATION_SETS.values()) if find not in _OWN_OTHERS]
     everything = [found for find in known if (found := find(place))]
-    everything = everything or [found for find in _OWN_OTHERS if (found := find(place))]
+    for others in (_OWN_OTHERS, () if needs_spoofs else _SPEECH_LAYOUTS):
+        everything = everything or [found for find in others if (found := find(place))]
     if not everything:
         raise _not_recognised(place, (*_LOOKED_FOR, *_LOOKED_FOR_SETS))
     return sorted(everything, key=lambda found: not found.can_train)
