@@ -235,6 +235,6 @@ def test_a_complaint_about_the_file_of_another_thread_is_not_told_of_this_one(tm
     assert found == [None] * 4
 
 
-def test_only_the_reader_and_the_maker_of_the_demo_corpus_know_the_library_that_decodes() -> None:
+def test_only_the_reader_the_writer_and_the_maker_of_the_demo_corpus_know_the_library_of_audio() -> None:
     users = {module_name(path) for path in SOURCES if "soundfile" in imported_by(path)}
-    assert users == {"utils.audio.reading", "utils.corpora.demo_corpus"}
+    assert users == {"utils.audio.reading", "utils.audio.writing", "utils.corpora.demo_corpus"}

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from utils.audio.finding import FLAC_SUFFIX
 from utils.corpora import CorpusPart, PartName
 from utils.corpora.trials import NO_ATTACK
 
@@ -40,7 +41,7 @@ class Utterance:
     def spoofs(self, vocoder: str) -> tuple[str, ...]:
         """Where the spoof by a vocoder lies: with the source's suffix or, for formats that are not written, .flac."""
         stem = f"{self.part}/{vocoder}/{self.name}"
-        return tuple(dict.fromkeys((f"{stem}{self.path.suffix}", f"{stem}.flac")))
+        return tuple(dict.fromkeys((f"{stem}{self.path.suffix}", f"{stem}{FLAC_SUFFIX}")))
 
 
 def utterances_of(part: CorpusPart) -> list[Utterance]:

@@ -18,10 +18,11 @@ from training.spoofs.claims import Claims
 from training.spoofs.corpus import SourceCorpus, open_sources
 from training.spoofs.folder import Made, begun, finish, made_of
 from training.spoofs.layout import Utterance
-from training.spoofs.sounds import NoSoundError, Source, format_of_spoof, read_source, spoof_of, suffix_of_spoof
+from training.spoofs.sounds import NoSoundError, Source, read_source, spoof_of, suffix_of_spoof
 from training.spoofs.vocoders import NamedVocoder, find_vocoders
 from utils.atomic_files import atomic_write, make_folder
 from utils.audio.reading import UnreadableAudioError
+from utils.audio.writing import written_format
 from utils.console import say
 from utils.ending import stop_of
 from utils.errors import EXIT_FAILURE, UserError
@@ -167,7 +168,7 @@ class _Maker:
         suffix = suffix_of_spoof(utterance.path, source.format, source.sample_rate_hz)
         name = next(path for path in utterance.spoofs(vocoder.name) if path.endswith(suffix))
         self._write(name, lambda path: _put(spoof.content, path))
-        written = format_of_spoof(source.format, source.sample_rate_hz)
+        written = written_format(source.format, source.sample_rate_hz)
         if written != source.format:
             self.told.other_formats[f"{written} in the place of {source.format}"] += 1
         if spoof.quieter_db > _QUIETER_DB:

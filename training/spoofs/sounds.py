@@ -8,27 +8,20 @@ has a random number in it), becomes 16-bit FLAC.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 
+from utils.audio.finding import FLAC_SUFFIX
 from utils.audio.reading import Samples, open_audio
 from utils.audio.waveforms import SAMPLE_RATE_HZ, Waveform, resampled_pieces
+from utils.audio.writing import encoded, written_format
 
 FULL_SCALE = 0.999
-_FLAC = "FLAC PCM_16"
-_CONTAINERS = ("FLAC", "WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "MP3")
-_CODINGS = (
-    *("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "ALAC_16", "ALAC_24"),
-    "MPEG_LAYER_III",
-)
-_FIRST_BYTES = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,22 +74,9 @@ def read_source(path: Path) -> Source:
         )
 
 
-def format_of_spoof(source_format: str, sample_rate_hz: int) -> str:
-    """Return the format of the spoofs of a source.
-
-    >>> format_of_spoof("WAV PCM_24", 44_100), format_of_spoof("OGG VORBIS", 44_100)
-    ('WAV PCM_24', 'FLAC PCM_16')
-    """
-    container, _, coding = source_format.partition(" ")
-    is_written = container in _CONTAINERS and coding in _CODINGS and soundfile.check_format(container, coding)
-    if container == "MP3":  # the rates of MPEG-1, 2 and 2.5
-        is_written = is_written and sample_rate_hz in (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-    return source_format if is_written else _FLAC
-
-
 def suffix_of_spoof(path: Path, source_format: str, sample_rate_hz: int) -> str:
     """Return the suffix of the spoofs of a source: its own, where they have its format."""
-    return path.suffix if format_of_spoof(source_format, sample_rate_hz) == source_format else ".flac"
+    return path.suffix if written_format(source_format, sample_rate_hz) == source_format else FLAC_SUFFIX
 
 
 def spoof_of(source: Source, made: Waveform) -> Spoof:
@@ -110,7 +90,8 @@ def spoof_of(source: Source, made: Waveform) -> Spoof:
     gain = source.level / level if level else 0.0
     highest, ceiling = gain * float(np.abs(sound).max()), max(FULL_SCALE, source.peak)
     lowered = min(1.0, ceiling / highest) if highest else 1.0
-    content = _encoded(sound * (gain * lowered), source)
+    channels = np.repeat((sound * (gain * lowered))[:, np.newaxis], source.channels, axis=1)
+    content = encoded(channels, source.sample_rate_hz, source.format)
     return Spoof(content, -20 * math.log10(lowered))
 
 
@@ -120,17 +101,3 @@ def _resampled(made: Waveform, source: Source) -> np.ndarray:
     if source.sample_rate_hz != SAMPLE_RATE_HZ:
         sound = soxr.resample(sound, SAMPLE_RATE_HZ, source.sample_rate_hz, quality="HQ")
     return np.pad(sound[: source.samples], (0, max(0, source.samples - sound.size)))
-
-
-def _encoded(sound: np.ndarray, source: Source) -> bytes:
-    channels = np.repeat(sound[:, np.newaxis], source.channels, axis=1)
-    container, _, coding = format_of_spoof(source.format, source.sample_rate_hz).partition(" ")
-    file = io.BytesIO()
-    soundfile.write(file, channels, source.sample_rate_hz, format=container, subtype=coding)
-    return _without_time(file.getvalue())
-
-
-def _without_time(content: bytes) -> bytes:
-    """Return a file without the time at which it was written: libsndfile puts it into the PEAK chunk of floats."""
-    at = content[:_FIRST_BYTES].find(b"PEAK")
-    return content if at < 0 else content[: at + 12] + bytes(4) + content[at + 16 :]

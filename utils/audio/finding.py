@@ -15,8 +15,9 @@ from utils.terminal_text import printable
 from utils.text_tables import few
 
 # fmt: off
+FLAC_SUFFIX = ".flac"
 READ_SUFFIXES = (
-    ".flac", ".wav", ".mp3", ".ogg", ".opus", ".wave", ".oga", ".mp2", ".aif", ".aiff", ".aifc", ".au", ".snd",
+    FLAC_SUFFIX, ".wav", ".mp3", ".ogg", ".opus", ".wave", ".oga", ".mp2", ".aif", ".aiff", ".aifc", ".au", ".snd",
     ".caf", ".w64", ".rf64", ".sph", ".nist", ".voc",
 )
 """What libsndfile reads and people keep speech in; of several files of one utterance, that of the first goes first."""
