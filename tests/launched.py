@@ -32,7 +32,11 @@ def environment_of(index: int, count: int, port: int) -> dict[str, str]:
 
 @dataclass
 class Several:
-    """So many forks that call `work(index)`, each with its output in a file in `folder`, and its exit code."""
+    """So many forks that call `work(index)`, each with its output in a file in `folder`, and its exit code.
+
+    None of them connects to the store before all are there: its thread in this process looks the address up, under a
+    lock of the C library, and a fork of that moment would wait for that lock for ever.
+    """
 
     folder: Path
     count: int
@@ -42,11 +46,14 @@ class Several:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         context = multiprocessing.get_context("fork")
+        self._all_are_there = context.Event()
         self.processes = [context.Process(target=self._run, args=(index,)) for index in range(self.count)]
         for process in self.processes:
             process.start()
+        self._all_are_there.set()
 
     def _run(self, index: int) -> None:
+        self._all_are_there.wait(ENDS_WITHIN_S)
         torch.set_num_threads(1)  # those of OpenMP do not survive a fork
         os.setsid()
         os.chdir(self.folder)

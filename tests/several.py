@@ -6,6 +6,7 @@ import multiprocessing
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from typing import TypeVar
 
 import torch
@@ -27,14 +28,15 @@ def on_processes(count: int, work: Callable[[Ranks], Result]) -> list[Result]:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     _STORES.append(store)
     forking = multiprocessing.get_context("fork")
-    started = []
+    started, all_are_there = [], forking.Event()  # see `Several`
     for index in range(count):
         own, its = forking.Pipe(duplex=False)
         launch = Launch(index, count, index, count, "127.0.0.1", store.port, has_store=True)
-        process = forking.Process(target=_answer, args=(launch, work, its))
+        process = forking.Process(target=_answer, args=(launch, work, its, all_are_there))
         process.start()
         its.close()
         started.append((process, own))
+    all_are_there.set()
     try:
         answers = [own.recv() if own.poll(AT_MOST_S) else ([], "no answer") for _, own in started]
     finally:
@@ -46,7 +48,8 @@ def on_processes(count: int, work: Callable[[Ranks], Result]) -> list[Result]:
     return [result for results, _ in answers for result in results]
 
 
-def _answer(launch: Launch, work: Callable[[Ranks], Result], answers: Connection) -> None:
+def _answer(launch: Launch, work: Callable[[Ranks], Result], answers: Connection, all_are_there: Event) -> None:
+    all_are_there.wait(AT_MOST_S)
     torch.set_num_threads(1)  # those of OpenMP do not survive a fork
     try:
         with joined(launch) as ranks:
