@@ -198,6 +198,31 @@ def test_a_refused_best_epoch_is_saved_on_a_second_try_and_does_not_become_the_l
     assert torch.equal(saved, weight), "training went on, and changed the state that was refused"
 
 
+@pytest.mark.parametrize(
+    ("policy", "refused", "epochs_there"),
+    [
+        (RetentionPolicy(milestones=(3,)), (3,), [1, 2, 3]),
+        (RetentionPolicy(save_freq=3), (3,), [2, 3]),
+        (RetentionPolicy(), (3,), [1, 2]),  # every epoch stays by default, and nobody asked for this one
+        (RetentionPolicy(milestones=(3,)), (2, 3), [1, 2]),  # the best one comes first
+        (RetentionPolicy(milestones=(2, 3)), (3,), [1, 2, 3]),
+        (RetentionPolicy(milestones=(1,)), (1, 2), [2, 3]),
+    ],
+)
+def test_a_refused_epoch_that_was_asked_for_is_saved_on_a_second_try(
+    policy: RetentionPolicy, refused: tuple[int, ...], epochs_there: list[int], folder: Path
+) -> None:
+    made = committer(policy)
+    in_the_way = [refuse(folder, epoch) for epoch in refused]
+    for count in (1, 2, 3):  # of which the second is the best one
+        commit(made, epochs(count))
+    for path in in_the_way:
+        path.rmdir()
+    made.save_refused()
+    there = survey_folder(folder).checkpoints
+    assert [record.epoch for record in there if record.kind is Kind.EPOCH] == epochs_there
+
+
 def test_a_refused_state_whose_memory_was_needed_again_is_not_saved_as_what_it_was(folder: Path) -> None:
     made, control = committer(RetentionPolicy()), SaveControl(keeps_payload=True)
     in_the_way = refuse(folder, 1)

@@ -55,7 +55,7 @@ class Saves:
         self._take_in(outcome)
         if outcome and outcome.refused:
             say(f"[WARNING] {outcome.refused}. It is tried once more.")
-        is_news = self._save_refused_best()
+        is_news = self._save_refused()
         if not self.ranks.saves:
             return
         if self.state.history.under_way.batches_done:
@@ -66,8 +66,8 @@ class Saves:
         self.settle()
         self.committer.catch_up()
 
-    def _save_refused_best(self) -> bool:
-        """Try again to save the best epoch, if that was refused; return whether checkpoints that came later lack that.
+    def _save_refused(self) -> bool:
+        """Try again to save the epoch that was refused and kept; return whether checkpoints that came later lack that.
 
         It holds up training: the next save, which must know what came of it, has to wait.
         """
@@ -150,7 +150,7 @@ class Saves:
         if kind is Kind.EPOCH and self.state.epoch in lost:  # a second try
             lost.remove(self.state.epoch)
         else:
-            self._save_refused_best()
+            self._save_refused()
         self.read_clock()
         if self.ranks.saves:
             cost = self.times.cost

@@ -35,6 +35,11 @@ class RetentionPolicy:
         """Return the policy that these options ask for."""
         return cls(options.save_freq, options.milestones, options.keep_last_n, options.save_best_only)
 
+    def asks_for(self, epoch: int) -> bool:
+        """Whether this epoch's checkpoint was asked for by its number: a milestone, or one of every save_freq > 1."""
+        by_number = self.save_freq > 1 and epoch % self.save_freq == 0
+        return not self.save_best_only and (epoch in self.milestones or by_number)
+
     @property
     def last_epochs(self) -> int:
         """How many of the last epoch checkpoints stay whatever their number; by default save_freq alone decides."""

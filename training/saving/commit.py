@@ -78,7 +78,8 @@ class Committer:
     def commit(self, payload: Mapping[str, Any], record: CheckpointRecord, control: SaveControl) -> Outcome:
         """Return once the checkpoint is durable and everything that follows from it is done or found impossible.
 
-        The best epoch, if it is refused, is kept in memory for `save_refused`, for as long as none is better.
+        The best epoch, if it is refused, is kept in memory for `save_refused`, for as long as none is better; so is one
+        that the policy asks for, while no best one is.
         """
         if self._refused and not self._refused.control.keeps_payload:
             self._refused = None
@@ -86,13 +87,22 @@ class Committer:
         outcome = self._commit(payload, record, control)
         if is_beside_training:
             outcome = replace(outcome, cpu_seconds=time.thread_time() - began)
-        waiting = self._refused.record if self._refused else None
-        if record.kind is Kind.EPOCH and record.best == record.last and not _is_better(waiting, record):
+        if self._takes_the_place(record, is_refused=bool(outcome.refused)):
             self._refused = self._kept(payload, record, control) if outcome.refused else None
         return outcome
 
+    def _takes_the_place(self, record: CheckpointRecord, *, is_refused: bool) -> bool:
+        """Whether the refused checkpoint that is kept in memory, or none, gives way to this one."""
+        kept = self._refused.record if self._refused else None
+        if record.kind is not Kind.EPOCH:
+            return False
+        if record.best != record.last:
+            return is_refused and kept is None and self.policy.asks_for(record.epoch)
+        is_let_go = is_refused or kept is None or not self.policy.asks_for(kept.epoch)
+        return is_let_go and not _is_better(kept, record)
+
     def save_refused(self) -> Outcome | None:
-        """Try once more to save the best epoch, if that was refused and its state is in memory; None where not.
+        """Try once more to save the epoch that was refused, if its state is in memory; None where not.
 
         To be called when no save is under way, before the next one: its checkpoint then knows of this one.
         """
