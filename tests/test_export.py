@@ -45,6 +45,9 @@ FORMATS = {"onnx": ".onnx", "torchscript": ".torchscript", "safetensors": ".safe
 LENGTHS = {"g3_heatmap": "any", "aasist": "fixed", "aasist_l": "fixed"}  # of others either is right that is checked
 
 
+NETWORKS = [name for name in DETECTOR_TYPES if name != "aasist"]  # that is AASIST-L with more channels
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder after one epoch on a corpus beside it, made once."""
@@ -75,7 +78,7 @@ def greatest(original: Score, exported: Score, cases: Mapping[str, Tensor]) -> f
 # Every detector
 
 
-@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
+@pytest.mark.parametrize("model_type", NETWORKS)
 def test_onnxruntime_gives_the_outputs_of_every_detector(model_type: str, tmp_path: Path) -> None:
     detector = untrained(model_type)
     model = onnx_file.converted(detector, any_length=False)  # trying any length takes as long again
@@ -86,7 +89,7 @@ def test_onnxruntime_gives_the_outputs_of_every_detector(model_type: str, tmp_pa
     assert greatest(detector, score, random_cases(WAVEFORMS, any_length=False)) < TOLERANCE
 
 
-@pytest.mark.parametrize("model_type", DETECTOR_TYPES)
+@pytest.mark.parametrize("model_type", NETWORKS)
 def test_torchscript_gives_the_outputs_of_every_detector(model_type: str, tmp_path: Path) -> None:
     detector = untrained(model_type)
     traced = torchscript_file.trace(detector)

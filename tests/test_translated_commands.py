@@ -30,6 +30,7 @@ IN_SMALL = {
     "vocoder_size: V1": "vocoder_size: small",
     "checkpoint_epoch_050.pth": "checkpoint_epoch_001.pth",
     "--batch_size 32": "--batch_size 3 --num_epochs 3",  # on from a run that is at its end
+    "--num_epochs 100": "--num_epochs 1",
     "--num_epochs 120": "--num_epochs 2",
     "--num_epochs 140": "--num_epochs 4",
     "--num_epochs 200": "--num_epochs 3",
