@@ -307,7 +307,7 @@ def test_the_buckets_of_a_step_lie_in_the_memory_of_those_before_and_the_gradien
                 (torch.cat(parameters).sum() * (1 + number + 10 * ranks.index)).backward()  # type: ignore[no-untyped-call]
             adding.complete()
             assert exchanging._free
-            taken.append(sum(one.numel() for one in [*exchanging._free, *exchanging._lent]))
+            taken.append(sum(one.numel() for one in [*exchanging._free, *(memory for memory, _ in exchanging._lent)]))
             first_of_each.append([float(parameter.grad[-1]) for parameter in parameters])  # type: ignore[index]
             for parameter in parameters:
                 parameter.grad = None
@@ -318,6 +318,24 @@ def test_the_buckets_of_a_step_lie_in_the_memory_of_those_before_and_the_gradien
         for taken, gradient in on_processes(2, found):
             assert taken[0] == taken[1] == taken[2] > 0
             assert gradient == [[12.0] * 3, [14.0] * 3, [16.0] * 3]
+
+
+def test_what_a_later_phase_adds_to_the_gradients_of_an_earlier_one_disturbs_no_sum() -> None:
+    """As where a generator's loss reaches its critic, which stepped before."""
+
+    def found(ranks: Ranks) -> set[float]:
+        exchanging = exchange.Exchange(ranks.group, Share(ranks.index, ranks.count, 2))
+        critic, generator = (torch.ones(500, requires_grad=True) for _ in range(2))
+        for stepping in (critic, generator):
+            stepping.grad = None
+            adding = gradients.Gradients([stepping], range(ranks.index, ranks.index + 1), 2, exchanging)
+            with adding.of_batch(ranks.index):
+                (3 * critic.sum() + generator.sum()).backward()  # type: ignore[no-untyped-call]
+            adding.complete()
+        assert generator.grad is not None
+        return set(generator.grad.tolist())
+
+    assert on_processes(2, found) == [{2.0}, {2.0}]
 
 
 @pytest.mark.parametrize("num_batches", range(1, 18))

@@ -43,11 +43,14 @@ class Exchange:
     share: Share
     bytes_sent: int = 0
     _free: list[Tensor] = field(default_factory=list)
-    _lent: list[Tensor] = field(default_factory=list)
+    _lent: list[tuple[Tensor, list[Tensor]]] = field(default_factory=list)
 
     def begin(self, parameters: Sequence[Tensor], num_batches: int) -> Exchanged:
-        """Return what takes the gradients of one step over `num_batches`; those of the step before are gone by now."""
-        self.give_back(*self._lent)
+        """Return what takes the gradients of one update over `num_batches`; those of the update before are let go."""
+        for memory, holding in self._lent:
+            for parameter in holding:  # of another phase, into which a backward of this one may still add
+                parameter.grad = None
+            self.give_back(memory)
         self._lent = []
         return Exchanged(self, parameters, num_batches)
 
@@ -66,9 +69,9 @@ class Exchange:
         """Take back whole what `taken` gave; nothing may read it any more."""
         self._free += [one if one._base is None else one._base for one in memory]
 
-    def lend(self, memory: Tensor) -> None:
-        """Let gradients lie in what `taken` gave until the next step begins."""
-        self._lent.append(memory)
+    def lend(self, memory: Tensor, holding: list[Tensor]) -> None:
+        """Let the gradients of parameters lie in what `taken` gave until the next update begins."""
+        self._lent.append((memory, holding))
 
 
 @dataclass
@@ -124,7 +127,7 @@ class Exchanged:
     def complete(self) -> None:
         """Give every parameter the gradient of the whole step, None where no batch of any process reached it.
 
-        It lies in the memory that it came in, until the next step begins.
+        It lies in the memory that it came in, until the next update begins.
         """
         if not self._nodes[self._exchange.share.index]:
             for index in range(len(self._parameters)):
@@ -185,7 +188,7 @@ class Exchanged:
             found = whole[begin : begin + parameter.numel()].view(parameter.shape)
             parameter.grad = found if is_certain[place] or counts[place] else None
         self._exchange.give_back(own)
-        self._exchange.lend(whole)
+        self._exchange.lend(whole, [self._parameters[index] for index, _ in bucket.places])
 
     def _count(self, num_bytes: int) -> None:
         self._exchange.bytes_sent += num_bytes
