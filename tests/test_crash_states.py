@@ -146,6 +146,24 @@ def test_no_crash_loses_what_was_promised_where_files_are_large(
         shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize(
+    ("other", "is_made_up_for"),
+    [
+        ([], False),
+        ([Step("fsync", synced=FOLDER, thread=2)], True),
+        ([Step("fsync", synced=FILE, thread=2)], False),
+        ([Step("write told", told=b"{}", thread=1), Step("fsync", synced=FOLDER, thread=2)], False),
+    ],
+    ids=["nobody", "the folder", "something else", "too late"],
+)
+def test_a_sync_that_is_left_out_is_made_up_for_by_one_of_another_thread_that_comes_in_time(
+    other: list[Step], is_made_up_for: bool
+) -> None:
+    steps = (*(Step("fsync", synced=FOLDER, thread=1), *other), Step("write told", told=b"{}", thread=1))
+    first = next(mutants_of(Recording(Disk({}, {}, {}, {ROOT, FOLDER}), steps)))
+    assert (first.what, first.is_made_up_for) == ("without fsync", is_made_up_for)
+
+
 @needs_tracing
 @pytest.mark.parametrize(
     ("name", "least"), [("in the foreground", 80), ("a new run moves the old one aside", 80)], ids=["save", "move"]

@@ -20,17 +20,23 @@ class Fate(enum.Enum):
     EQUIVALENT = "equivalent"
     """It allows no state that the recording itself does not allow at a moment with the same promises, temporaries
     aside, which the program does not read and the next start removes: so it cannot be caught."""
+    MADE_UP_FOR = "made up for by another thread"
+    """It breaks nothing since another thread happened to sync the same before this one told that it is durable."""
     SURVIVED = "survived"
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A changed recording: its steps are the original's before `begin`, and from `differs_until` on."""
+    """A changed recording: its steps are the original's before `begin`, and from `differs_until` on.
+
+    `is_made_up_for` says that another thread syncs what this one should, before this one tells of it.
+    """
 
     what: str
     recording: Recording
     begin: int
     differs_until: int
+    is_made_up_for: bool = False
 
 
 def mutants_of(recording: Recording) -> Iterator[Mutant]:
@@ -43,12 +49,25 @@ def mutants_of(recording: Recording) -> Iterator[Mutant]:
         if number < recording.last_from or not _is_ordered(step):
             continue
         rest = tuple(_possible(steps[number + 1 :], step))
-        yield Mutant(f"without {step.call}", replace(recording, steps=steps[:number] + rest), number, number)
+        hidden = _is_synced_by_others(steps, number, step.synced)
+        yield Mutant(f"without {step.call}", replace(recording, steps=steps[:number] + rest), number, number, hidden)
         own = (n for n in range(number + 1, len(steps)) if steps[n].thread == step.thread)
         after = next((n for n in own if _is_ordered(steps[n]) or _takes_away(steps[n]) or steps[n].told), None)
         if after is not None and _can_wait(step, steps[number + 1 : after + 1]):
             swapped = (*steps[:number], *steps[number + 1 : after + 1], step, *steps[after + 1 :])
-            yield Mutant(f"{step.call} after {steps[after].call}", replace(recording, steps=swapped), number, after + 1)
+            hidden = _is_synced_by_others(steps, number, step.synced or steps[after].synced)
+            what = f"{step.call} after {steps[after].call}"
+            yield Mutant(what, replace(recording, steps=swapped), number, after + 1, hidden)
+
+
+def _is_synced_by_others(steps: tuple[Step, ...], number: int, inode: int | None) -> bool:
+    """Whether another thread syncs this after a step, before the thread of that step tells of anything."""
+    for step in steps[number + 1 :]:
+        if step.thread == steps[number].thread and step.told:
+            return False
+        if inode is not None and step.synced == inode and step.thread != steps[number].thread:
+            return True
+    return False
 
 
 def _is_ordered(step: Step) -> bool:
@@ -103,7 +122,7 @@ class Original:
             if any(promises.broken_by(state)):
                 return Fate.CAUGHT
             if state.content not in self.allowed.get(told[state.number], ()):
-                fate = Fate.SURVIVED
+                fate = Fate.MADE_UP_FOR if mutant.is_made_up_for else Fate.SURVIVED
         return fate
 
     def _where_they_meet(self, mutant: Mutant) -> int:
