@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,6 +223,23 @@ def test_a_refused_epoch_that_was_asked_for_is_saved_on_a_second_try(
     made.save_refused()
     there = survey_folder(folder).checkpoints
     assert [record.epoch for record in there if record.kind is Kind.EPOCH] == epochs_there
+
+
+def test_a_disk_that_does_not_answer_about_a_durable_checkpoint_refuses_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Path.stat
+
+    def asked(path: Path, **named: bool) -> os.stat_result:
+        if path.name == "checkpoint_epoch_1.pth":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return original(path, **named)
+
+    made = committer(RetentionPolicy())
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", asked)
+        outcome = commit(made, epochs(1))
+    assert (outcome.path, outcome.refused) == (folder / "checkpoint_epoch_1.pth", "")
 
 
 def test_a_refused_state_whose_memory_was_needed_again_is_not_saved_as_what_it_was(folder: Path) -> None:

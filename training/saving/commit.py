@@ -132,7 +132,7 @@ class Committer:
             path = self.store.save(payload, record, control.check)
         except CannotSaveError as error:
             return Outcome(record, None, str(error), furthest=self._furthest[0] if self._furthest else None)
-        durable_at, size = time.monotonic(), path.stat().st_size
+        durable_at, size = time.monotonic(), _size_of(path)
         self._warnings = [note] if note else []
         if note:
             self._best_is_stale = True
@@ -146,7 +146,7 @@ class Committer:
 
     def _name_kept(self, path: Path) -> Path:
         """Return a name that a durable checkpoint still has: its own, or, with --save_best_only, the last or best."""
-        if path.exists():
+        if not _is_gone(path):
             return path
         is_furthest = self._furthest is not None and path == self._furthest[0]
         return self.store.run.last_checkpoint if is_furthest else self.store.run.best_checkpoint
@@ -211,6 +211,24 @@ class Committer:
                 return
             except BadCheckpointFileError as error:
                 self._warnings.append(f"{path} is not compressed: {error}")
+
+
+def _size_of(path: Path) -> int:
+    """Return the size of a durable file in bytes, for what is told; 0 where the disk does not say."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # that is not known
+        return False
+    return False
 
 
 def _is_better(one: CheckpointRecord | None, other: CheckpointRecord) -> bool:
