@@ -148,15 +148,14 @@ def the_run() -> Path:
     return folder
 
 
-def test_stopped_where_the_scale_falls_and_where_it_rises_a_run_in_fp16_ends_with_the_bits_of_never_stopping(
-    corpus: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first file is of a run whose one step was skipped: its optimizer holds nothing yet."""
-    scale, interval = SKIPS_AND_GROWTHS
-    monkeypatch.setattr(loss_scaler, "INITIAL_SCALE", scale)
-    monkeypatch.setattr(loss_scaler, "GROWTH_INTERVAL", interval)
+def watched_scales(
+    monkeypatch: pytest.MonkeyPatch, initial_scale: float, growth_interval: int
+) -> tuple[list[float], list[int]]:
+    """Begin trainings at that scale; return the list of the scales after each step, and one of steps to stop after."""
+    monkeypatch.setattr(loss_scaler, "INITIAL_SCALE", initial_scale)
+    monkeypatch.setattr(loss_scaler, "GROWTH_INTERVAL", growth_interval)
     original = take_step
-    scales, stops = [scale], list[int]()
+    scales, stops = [initial_scale], list[int]()
 
     def watched(state: TrainState, *given: Any) -> StepResult:
         result = original(state, *given)
@@ -166,6 +165,14 @@ def test_stopped_where_the_scale_falls_and_where_it_rises_a_run_in_fp16_ends_wit
         return result
 
     monkeypatch.setattr(trainer, "take_step", watched)
+    return scales, stops
+
+
+def test_stopped_where_the_scale_falls_and_where_it_rises_a_run_in_fp16_ends_with_the_bits_of_never_stopping(
+    corpus: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first file is of a run whose one step was skipped: its optimizer holds nothing yet."""
+    scales, stops = watched_scales(monkeypatch, *SKIPS_AND_GROWTHS)
     assert train(corpus) == 0
     undisturbed = the_run().rename("undisturbed")
     seen, changes = list(scales), [after / before for before, after in pairwise(scales)]

@@ -23,11 +23,10 @@ from main import main
 from models.hifigan import SHAPES, VocoderShape
 from tests.comparing import bits, differences
 from tests.loading import load_payload
+from tests.test_loss_scaler import watched_scales
 from training.checkpoints.verified_file import open_verified
 from training.data.segments import SegmentView, at_peak
 from training.evaluation import vocoding
-from training.loop import trainer
-from training.loop.step import take_step
 from training.settings.identity import run_name
 from training.settings.options import Options, options_from_record
 from training.state import loss_scaler
@@ -183,19 +182,7 @@ def test_stopped_where_the_scale_changes_both_optimizers_end_with_the_bits_of_ne
     corpus: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One scaler: each optimizer skips for itself, and the scale is changed once after both."""
-    monkeypatch.setattr(loss_scaler, "INITIAL_SCALE", 512.0)  # near what the generator's gradients bear
-    monkeypatch.setattr(loss_scaler, "GROWTH_INTERVAL", 1)
-    original: Any = take_step
-    scales, stops = [512.0], list[int]()
-
-    def watched(state: Any, *given: Any) -> Any:
-        result = original(state, *given)
-        scales.append(state.scaler.get_scale())
-        if state.step in stops:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return result
-
-    monkeypatch.setattr(trainer, "take_step", watched)
+    scales, stops = watched_scales(monkeypatch, 512.0, 1)  # near what the generator's gradients bear
     flags = ["--precision", "fp16", "--num_epochs", "1", "--batch_size", "1"]
     assert train(corpus, *flags) == 0
     undisturbed, changes = the_run().rename("undisturbed"), [after / one for one, after in pairwise(scales)]

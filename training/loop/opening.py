@@ -10,9 +10,7 @@ from training.data.audio_identity import audio_identity
 from training.data.batches import TrainingBatches, ValidationBatches
 from training.data.database import corpus_place, demo_to_make
 from training.planning.agreement import refuse_differences
-from training.planning.announcements import (
-    data_text,
-)
+from training.planning.announcements import data_text
 from training.planning.plan import Plan
 from training.runs.survey import place_of
 from training.runs.trained_names import TrainedNames
@@ -22,12 +20,7 @@ from training.tasks.registry import make_task
 from training.tasks.task import Built, Task
 from utils.console import say
 from utils.corpora import Corpus, CorpusPart, find_corpus, limit_examples
-from utils.machine import (
-    choose_device,
-    describe_environment,
-    make_deterministic,
-    own_threads,
-)
+from utils.machine import choose_device, describe_environment, make_deterministic, own_threads
 from utils.ranks import Ranks
 
 
