@@ -231,13 +231,24 @@ def test_the_best_epoch_that_was_refused_is_saved_later_from_the_state_that_it_h
     assert "Left undone" not in capsys.readouterr().out
 
 
-def test_a_best_epoch_that_was_refused_and_is_beaten_is_let_go(
-    workplace: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("flags", "saved", "is_tried"),
+    [([], ["1", "2", "3"], True), (["--save_best_only"], [], False)],
+    ids=["every epoch stays", "the best one stays"],
+)
+def test_a_best_epoch_that_was_refused_and_is_beaten_is_tried_again_where_it_would_stay(
+    workplace: Path,
+    corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    saved: list[str],
+    is_tried: bool,
 ) -> None:
     refused(monkeypatch, {1: 2}, FAULT)
-    assert train(corpus, 3) == 0
-    assert (epochs_in(the_run()), best_epoch(the_run())) == (["2", "3"], 3)
-    assert "second try" not in capsys.readouterr().out
+    assert train(corpus, 3, *flags) == 0
+    assert (epochs_in(the_run()), best_epoch(the_run())) == (saved, 3)
+    assert ("second try" in capsys.readouterr().out) == is_tried
 
 
 # A file that cannot be read any more after it was checked

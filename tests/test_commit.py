@@ -205,13 +205,17 @@ def test_a_refused_best_epoch_is_saved_on_a_second_try_and_does_not_become_the_l
     [
         (RetentionPolicy(milestones=(3,)), (3,), [1, 2, 3]),
         (RetentionPolicy(save_freq=3), (3,), [2, 3]),
-        (RetentionPolicy(), (3,), [1, 2]),  # every epoch stays by default, and nobody asked for this one
+        (RetentionPolicy(), (3,), [1, 2, 3]),
+        (RetentionPolicy(keep_last_n=2), (3,), [2, 3]),
+        (RetentionPolicy(save_best_only=True), (3,), []),
+        (RetentionPolicy(), (1, 3), [2, 3]),  # the newer of two
+        (RetentionPolicy(milestones=(1,)), (1, 3), [1, 2]),
         (RetentionPolicy(milestones=(3,)), (2, 3), [1, 2]),  # the best one comes first
         (RetentionPolicy(milestones=(2, 3)), (3,), [1, 2, 3]),
         (RetentionPolicy(milestones=(1,)), (1, 2), [2, 3]),
     ],
 )
-def test_a_refused_epoch_that_was_asked_for_is_saved_on_a_second_try(
+def test_one_refused_epoch_is_saved_on_a_second_try_the_one_that_is_worth_most(
     policy: RetentionPolicy, refused: tuple[int, ...], epochs_there: list[int], folder: Path
 ) -> None:
     made = committer(policy)

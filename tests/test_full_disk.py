@@ -30,7 +30,7 @@ def checkpoints(disk: Path) -> list[str]:
     return [path.name for path in found if path.name.startswith("checkpoint")]
 
 
-def test_a_disk_that_is_full_for_an_epoch_costs_that_checkpoint_and_not_the_run(
+def test_a_disk_that_is_full_for_a_while_costs_nothing(
     small_disk: Path, corpus: Path, during_step: DuringStep, capsys: pytest.CaptureFixture[str]
 ) -> None:
     filler = small_disk / "somebody_elses_file"
@@ -38,7 +38,7 @@ def test_a_disk_that_is_full_for_an_epoch_costs_that_checkpoint_and_not_the_run(
         {5: lambda: fill(small_disk, ROOM), 8: filler.unlink}
     )  # three steps an epoch: full at the end of the second
     assert train(corpus, epochs=3) == 0
-    assert checkpoints(small_disk) == ["checkpoint_epoch_1.pth", "checkpoint_epoch_3.pth"]
+    assert checkpoints(small_disk) == [f"checkpoint_epoch_{epoch}.pth" for epoch in (1, 2, 3)]
     said = capsys.readouterr().out
     assert re.search(
         r"checkpoint_epoch_2.pth could not be saved: it needs \d\.\d MB and 1\.\d MB are free in models/", said
@@ -51,11 +51,11 @@ def test_a_disk_that_is_full_for_an_epoch_costs_that_checkpoint_and_not_the_run(
 def test_the_best_files_are_those_of_the_best_epoch_that_is_on_disk(
     small_disk: Path, corpus: Path, during_step: DuringStep, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Epochs 2 and 3 are lost; whichever of all four was the best, the best file is one of those that exist."""
+    """Epoch 2 or 3 is lost; whichever of all four was the best, the best file is one of those that exist."""
     during_step({5: lambda: fill(small_disk, ROOM), 10: (small_disk / "somebody_elses_file").unlink})
     assert train(corpus, epochs=4) == 0
     kept = {path.name: record_of(path) for path in small_disk.glob("models/*/checkpoint_epoch_*.pth")}
-    assert sorted(kept) == ["checkpoint_epoch_1.pth", "checkpoint_epoch_4.pth"]
+    assert len(kept) == 3 and {"checkpoint_epoch_1.pth", "checkpoint_epoch_4.pth"} < set(kept)
     best = min(kept.values(), key=lambda row: (row["val_eer"], row["val_loss"]))
     (file,) = small_disk.glob("models/*/best_checkpoint_eer.pth")
     (weights,) = small_disk.glob("models/*/best_model_eer.pth")

@@ -37,8 +37,7 @@ class RetentionPolicy:
 
     def asks_for(self, epoch: int) -> bool:
         """Whether this epoch's checkpoint was asked for by its number: a milestone, or one of every save_freq > 1."""
-        by_number = self.save_freq > 1 and epoch % self.save_freq == 0
-        return not self.save_best_only and (epoch in self.milestones or by_number)
+        return epoch in self.milestones or (self.save_freq > 1 and epoch % self.save_freq == 0)
 
     @property
     def last_epochs(self) -> int:

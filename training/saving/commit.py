@@ -15,7 +15,7 @@ from typing import Any
 
 from training.checkpoints.file_format import BadCheckpointFileError
 from training.checkpoints.record import CheckpointRecord, Kind
-from training.checkpoints.rows import rank
+from training.checkpoints.rows import EpochMetrics, rank
 from training.checkpoints.sealed_file import broken_seal
 from training.runs.known_files import KnownFiles
 from training.runs.retention import RetentionPolicy, files_to_prune
@@ -50,7 +50,7 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class _Refused:
-    """The best epoch so far, which is on no disk; its payload is whole while `control.keeps_payload`."""
+    """An epoch that is on no disk; its payload is whole while `control.keeps_payload`."""
 
     payload: Mapping[str, Any]
     record: CheckpointRecord
@@ -78,8 +78,8 @@ class Committer:
     def commit(self, payload: Mapping[str, Any], record: CheckpointRecord, control: SaveControl) -> Outcome:
         """Return once the checkpoint is durable and everything that follows from it is done or found impossible.
 
-        The best epoch, if it is refused, is kept in memory for `save_refused`, for as long as none is better; so is one
-        that the policy asks for, while no best one is.
+        An epoch that is refused is kept in memory for `save_refused`: one at a time, the best rather than one that the
+        policy asks for by its number, and that rather than another; of two alike the newer.
         """
         if self._refused and not self._refused.control.keeps_payload:
             self._refused = None
@@ -93,13 +93,23 @@ class Committer:
 
     def _takes_the_place(self, record: CheckpointRecord, *, is_refused: bool) -> bool:
         """Whether the refused checkpoint that is kept in memory, or none, gives way to this one."""
-        kept = self._refused.record if self._refused else None
         if record.kind is not Kind.EPOCH:
             return False
-        if record.best != record.last:
-            return is_refused and kept is None and self.policy.asks_for(record.epoch)
-        is_let_go = is_refused or kept is None or not self.policy.asks_for(kept.epoch)
-        return is_let_go and not _is_better(kept, record)
+        kept = self._refused.record if self._refused else None
+        best = _best_of(record, kept)
+        if is_refused:
+            return self._worth(record, best) >= max(self._worth(kept, best), 1)
+        return self._worth(kept, best) == 0
+
+    def _worth(self, refused: CheckpointRecord | None, best: EpochMetrics | None) -> int:
+        """Return how much a second try is worth: for the best epoch most, nothing for one that would be let go."""
+        if refused is None:
+            return 0
+        if refused.last == best:
+            return 3
+        if self.policy.save_best_only:
+            return 0
+        return 2 if self.policy.asks_for(refused.epoch) else 1
 
     def save_refused(self) -> Outcome | None:
         """Try once more to save the epoch that was refused, if its state is in memory; None where not.
@@ -231,11 +241,11 @@ def _is_gone(path: Path) -> bool:
     return False
 
 
-def _is_better(one: CheckpointRecord | None, other: CheckpointRecord) -> bool:
-    """Whether the last epoch of one checkpoint is better than that of another."""
-    if one is None or one.last is None or other.last is None:
-        return False
-    return rank(one.last, one.figures) < rank(other.last, other.figures)
+def _best_of(record: CheckpointRecord, refused: CheckpointRecord | None) -> EpochMetrics | None:
+    """Return the best epoch of those that were saved, which `record.best` is one of, and those that are not yet."""
+    rows = (record.best, record.last, refused.last if refused else None)
+    known = [row for row in rows if row is not None]
+    return min(known, key=lambda row: (rank(row, record.figures), row.epoch), default=None)
 
 
 def prune(gone: Sequence[Path], newest: Path) -> list[str]:
