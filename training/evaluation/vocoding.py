@@ -86,7 +86,7 @@ def evaluate_vocoder(command: Evaluate, opened: VerifiedFile) -> Vocoded:
         database, protocols, options.track, command.subset or "all", known, label_1=label_1, needs_spoofs=False
     )
     part = bona_fide_of(found)
-    measures = {name: measure for name in _PACKAGES if (measure := _measure(name))}
+    measures = measures_that_are_there()
     missing = tuple(package for name, package in _PACKAGES.items() if name not in measures)
     output = command.eval_output or opened.path.with_name(f"{opened.path.stem}_copies_{part.name}.tsv")
     if not command.as_json:
@@ -127,6 +127,11 @@ def _measured(
             if stop.requested:
                 raise StopAskedError
     return rows
+
+
+def measures_that_are_there() -> dict[str, Measure]:
+    """Return by name what is measured of a copy beside its mel distance, as far as the packages are installed."""
+    return {name: measure for name in _PACKAGES if (measure := _measure(name))}
 
 
 def _measure(name: str) -> Measure | None:
