@@ -70,7 +70,7 @@ def test_a_program_with_this_fault_does_not_pass(
 ) -> None:
     monkeypatch.setattr(ends, "SECONDS_TO_LEAVE", 0.2)
     moments = itertools.cycle([Aim(WRITING, 3, 0.0), Aim(STEP.name, 1, 0.0)])
-    monkeypatch.setattr(trying, "drawn_aims", lambda *_: (next(moments),))
+    monkeypatch.setattr(trying, "drawn_aims", lambda *_, is_first: (next(moments),))
     monkeypatch.setattr(trying, "DEATHS", (Death.KILL,))
     kills = kills_of(tmp_path, corpus, mutant)
     kills.try_out(TWO_NETWORKS[0], 0)
@@ -88,7 +88,10 @@ def test_a_process_dies_in_the_phase_that_was_aimed_at(corpus: Path, tmp_path: P
 def test_every_phase_of_a_command_is_aimed_at_and_any_instant() -> None:
     lasted = {STEP.name: (9, 0.1), WRITING: (3, 0.2), "moving aside": (1, 0.1)}
     draw = random.Random(1)
-    drawn = [drawn_aims(lasted, 10.0, draw) for _ in range(100)]
-    assert {aims[0].phase for aims in drawn} == {STARTING.name, *lasted}
-    once = [aims for aims in drawn if aims[0].phase == "moving aside"]
-    assert all(aims[1].phase == STEP.name for aims in once), "it may not come again"
+    drawn = {
+        is_first: [drawn_aims(lasted, 10.0, draw, is_first=is_first) for _ in range(100)] for is_first in (False, True)
+    }
+    assert {aims[0].phase for aims in drawn[False]} == {STARTING.name, *lasted}
+    once = {is_first: [aims for aims in found if aims[0].phase == "moving aside"] for is_first, found in drawn.items()}
+    assert all(aims[1].phase == STEP.name for aims in once[False]), "it may not come again"
+    assert len(once[True]) > 40 > len(once[False]), "only the first start has it for sure"

@@ -150,10 +150,15 @@ class Kills:
         """Start it and end it until it ends by itself; return the checkpoints that it named when it was stopped."""
         kept = contents(folder) if command.keeps else set()
         reached, strays, stopped_in, has_trained = progress(folder), set[Path](), set[str](), False
-        for left in range(draw.randint(2, MOST_DEATHS), -1, -1):
+        most = draw.randint(2, MOST_DEATHS)
+        for left in range(most, -1, -1):
             more = _any_way_to_the_same_bits(draw) if command.trains else ()
             words = (*command.at(folder, self.corpus, has_trained), *more)
-            life = self._one_life(name, folder, words, undisturbed, draw) if left else self._last_life(folder, words)
+            life = (
+                self._one_life(name, folder, words, undisturbed, draw, is_first=left == most)
+                if left
+                else self._last_life(folder, words)
+            )
             began = TRAINING_BEGAN in life.said
             has_trained |= began
             remains = temporaries(folder)
@@ -180,11 +185,18 @@ class Kills:
         return life
 
     def _one_life(
-        self, name: str, folder: Path, words: tuple[str, ...], undisturbed: tuple[float, Lasted], draw: random.Random
+        self,
+        name: str,
+        folder: Path,
+        words: tuple[str, ...],
+        undisturbed: tuple[float, Lasted],
+        draw: random.Random,
+        *,
+        is_first: bool,
     ) -> Life:
         """Start a process, end it in a drawn way at a drawn moment, if it is still there, and return it."""
         seconds, lasted = undisturbed
-        aims, death = drawn_aims(lasted, seconds, draw), draw.choice(DEATHS)
+        aims, death = drawn_aims(lasted, seconds, draw, is_first=is_first), draw.choice(DEATHS)
         is_fresh = bool(self.one_fresh_in) and draw.randrange(self.one_fresh_in) == 0
         first_trains, delay_s = draw.random() < 0.5, draw.random()
         before = temporaries(folder)
@@ -220,14 +232,16 @@ class Kills:
         return "\n".join(lines)
 
 
-def drawn_aims(lasted: Lasted, seconds: float, draw: random.Random) -> tuple[Aim, ...]:
+def drawn_aims(lasted: Lasted, seconds: float, draw: random.Random, *, is_first: bool) -> tuple[Aim, ...]:
     """Draw a moment: one since the start, or one in any of the phases that the undisturbed command went through.
 
-    A phase that only the first start has may not come again: a moment in a later step ends that life instead.
+    A phase that only the first start has may not come again: every other first life is ended in one, and where a later
+    one waits for it in vain, a moment in a later step ends that life instead.
     """
     if not lasted or draw.randrange(ANY_INSTANT_IN) == 0:
         return (Aim(STARTING.name, 1, draw.uniform(0, LONGEST_LIFE * seconds)),)
-    phase = draw.choice(sorted(lasted))
+    of_first_start = sorted(_ONCE & lasted.keys()) if is_first and draw.random() < 0.5 else []
+    phase = draw.choice(of_first_start or sorted(lasted))
     number, seconds_each = lasted[phase]
     aim = Aim(phase, draw.randint(1, min(number, NEAR)), draw.uniform(0, seconds_each))
     return (aim, Aim(STEP.name, draw.randint(1, NEAR), 0.0)) if phase in _ONCE else (aim,)
