@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,19 +22,33 @@ PROGRAM = (sys.executable, str(REPOSITORY / "main.py"))
 class Cost:
     """What one process took from its start to its end: wall and processor time, peak resident memory in MiB, output.
 
-    Processor time, the sum over cores, says what it costs where other programs keep the machine busy.
+    Processor time, the sum over cores, says what it costs where other programs keep the machine busy; `system_seconds`
+    is what of it the kernel took.
     """
 
     seconds: float
     cpu_seconds: float
     peak_mib: float
     output: str
+    system_seconds: float = 0.0
 
 
-def run_once(command: Sequence[str], folder: Path, exit_code: int = 0) -> Cost:
-    """Run a command in `folder` and return its cost; raises RuntimeError where it ends with another exit code."""
+def run_once(
+    command: Sequence[str], folder: Path, exit_code: int = 0, environment: Mapping[str, str] | None = None
+) -> Cost:
+    """Run a command in `folder`, with some more environment, and return its cost.
+
+    Raises RuntimeError where it ends with another exit code.
+    """
     before = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
     assert process.stdout is not None
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -43,7 +57,8 @@ def run_once(command: Sequence[str], folder: Path, exit_code: int = 0) -> Cost:
     if process.returncode != exit_code:
         raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}:\n{output}")
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, KiB on Linux
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 2**20, output)
+    peak_mib = usage.ru_maxrss * unit / 2**20
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, peak_mib, output, usage.ru_stime)
 
 
 def run_repeatedly(command: Sequence[str], folder: Path, repeats: int, exit_code: int = 0) -> Cost:
@@ -55,6 +70,7 @@ def run_repeatedly(command: Sequence[str], folder: Path, repeats: int, exit_code
         statistics.median(cost.cpu_seconds for cost in costs),
         statistics.median(cost.peak_mib for cost in costs),
         costs[-1].output,
+        statistics.median(cost.system_seconds for cost in costs),
     )
 
 

@@ -1,19 +1,20 @@
 """Do spoofs of one's own speech help a detector? EER on unseen systems with collected spoofs, with own ones, with both.
 
     python main.py --make_spoofs SPOOFS --database_path CORPUS --vocoders griffin_lim world lpc sinusoidal VOCODER
-    python -m benchmarks.own_spoofs CORPUS SPOOFS FOLDER [--detectors NAME...] [--seeds N...] [--steps N]
+    python -m benchmarks.own_spoofs CORPUS SPOOFS FOLDER [--detectors NAME...] [--ways WAY...] [--seeds N...]
 
-Each detector is trained on three train parts, which have the bona fide speech of CORPUS in common, with every seed:
+Each detector is trained in some ways, which have the bona fide speech of CORPUS in common, with every seed:
 
-* collected: CORPUS as it is;
-* own: SPOOFS as it is, every spoof in one batch with its source (`--pair_batches`);
-* both: that, and the spoofs of CORPUS.
+* collected: on CORPUS as it is;
+* own: on SPOOFS as it is;
+* both: on that, and the spoofs of CORPUS;
+* pairs: on both, every spoof of SPOOFS in one batch with its source (`--pair_batches`).
 
 All else is alike: the settings, the number of steps as nearly as whole epochs allow, and the dev part, that of CORPUS,
 by which nothing is chosen: the last weights are scored. They score the evaluation part of CORPUS, whose systems are in
-no train part. Printed are the EER of each seed and their mean, and the mean less that of `collected`. The intervals
-hold 95 % of 2,000 draws of the trials with replacement, of each class as many as there are; all seeds and train parts
-get the same draws. They do not say what other seeds would bring: of that, the figures of each seed say a little.
+no train part. Printed are the EER of each seed and their mean, and the mean less that of the first way. The intervals
+hold 95 % of 2,000 draws of the trials with replacement, of each class as many as there are; all seeds and ways get the
+same draws. They do not say what other seeds would bring: of that, the figures of each seed say a little.
 
 Trainings lie in FOLDER, and one that was stopped goes on; what is scored already is not scored again.
 """
@@ -38,7 +39,17 @@ from utils.scores.score_files import read_scores
 
 DRAWS = 2000
 BATCH_SIZE = 12
-SETTINGS = ("--lr", "1e-3", "--warmup_steps", "50", "--scheduler", "cosine", "--crop", "random", "--save_best_only")
+SETTINGS = (
+    *("--lr", "1e-3", "--warmup_steps", "50", "--scheduler", "cosine", "--crop", "random", "--save_best_only"),
+    *("--batch_size", str(BATCH_SIZE)),
+)
+WAYS: Mapping[str, tuple[str, Sequence[str]]] = {
+    "collected": ("collected", ()),
+    "own": ("own", ()),
+    "both": ("both", ()),
+    "pairs": ("both", ("--pair_batches",)),
+}
+"""The train part of each way, and its flags."""
 Rows = Sequence[Mapping[str, str]]
 Scores = NDArray[np.float64]
 
@@ -68,16 +79,19 @@ def rows_of_own(spoofs: Path) -> Rows:
 
 
 def write_corpus(folder: Path, links: Mapping[str, Path], train: Rows, dev: Rows) -> None:
-    """Write a corpus of two tables, beside links to where its audio lies."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a corpus of two tables, beside links to where its audio lies, unless it is there."""
+    if folder.is_dir():
+        return
+    made = folder.with_name(f"{folder.name}_being_written")
+    made.mkdir(parents=True)
     for name, target in links.items():
-        if not (folder / name).is_symlink():
-            (folder / name).symlink_to(target.absolute())
+        (made / name).symlink_to(target.absolute())
     for name, rows in (("train", train), ("dev", dev)):
-        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as table:
+        with (made / f"{name}.csv").open("w", encoding="utf-8", newline="") as table:
             writer = csv.DictWriter(table, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
+    made.rename(folder)
 
 
 def scored(corpus: Path, flags: Sequence[str], run: Path, evaluated: Path) -> tuple[Scores, NDArray[np.bool_]]:
@@ -106,18 +120,19 @@ def interval(values: Scores) -> str:
     return f"{low:6.2f} to {high:6.2f}"
 
 
-def report(detector: str, of_parts: Mapping[str, Sequence[Scores]], truth: NDArray[np.bool_]) -> None:
+def report(detector: str, of_ways: Mapping[str, Sequence[Scores]], truth: NDArray[np.bool_]) -> None:
     """Print the figures of one detector."""
     generator = np.random.default_rng(0)
     classes = [np.flatnonzero(truth), np.flatnonzero(~truth)]
     draws = [np.concatenate([generator.choice(one, len(one)) for one in classes]) for _ in range(DRAWS)]
     everything = np.arange(len(truth))
-    drawn = {name: np.array([mean_eer(seeds, truth, draw) for draw in draws]) for name, seeds in of_parts.items()}
-    for name, seeds in of_parts.items():
+    drawn = {name: np.array([mean_eer(seeds, truth, draw) for draw in draws]) for name, seeds in of_ways.items()}
+    first = next(iter(of_ways))
+    for name, seeds in of_ways.items():
         each = ", ".join(f"{mean_eer([one], truth, everything):5.2f}" for one in seeds)
         mean = mean_eer(seeds, truth, everything)
-        less = mean - mean_eer(of_parts["collected"], truth, everything)
-        compared = "" if name == "collected" else f"  {less:+6.2f}  {interval(drawn[name] - drawn['collected'])}"
+        less = mean - mean_eer(of_ways[first], truth, everything)
+        compared = "" if name == first else f"  {less:+6.2f}  {interval(drawn[name] - drawn[first])}"
         print(f"{detector:22} {name:10} {each}   {mean:6.2f}  {interval(drawn[name])}{compared}", flush=True)
 
 
@@ -128,6 +143,7 @@ def main() -> None:
     parser.add_argument("spoofs", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--detectors", nargs="+", default=["lcnn", "spectrogram_resnet18"])
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=560)
     asked = parser.parse_args()
@@ -140,24 +156,23 @@ def main() -> None:
     for name, train in parts.items():
         write_corpus(asked.folder / name, {"corpus": found.folder, "spoofs": asked.spoofs}, train, dev)
         num_bona_fide = sum(row["label"] == BONA_FIDE for row in train)
-        epochs = epochs_of(train, asked.steps)
         print(
-            f"{name}: {num_bona_fide} bona fide and {len(train) - num_bona_fide} spoofed utterances, {epochs} epochs "
-            f"of about {round(len(train) / BATCH_SIZE)} steps"
+            f"{name}: {num_bona_fide} bona fide and {len(train) - num_bona_fide} spoofed utterances, "
+            f"{epochs_of(train, asked.steps)} epochs of about {round(len(train) / BATCH_SIZE)} steps"
         )
 
-    print(f"{'detector':22} {'spoofs':10} EER % of each seed    mean  95 %              less that of collected, 95 %")
+    print(f"{'detector':22} {'spoofs':10} EER % of each seed    mean  95 %              less the first, 95 %")
     for detector in asked.detectors:
-        of_parts: dict[str, list[Scores]] = {name: [] for name in parts}
+        of_ways: dict[str, list[Scores]] = {way: [] for way in asked.ways}
         for seed in asked.seeds:
-            for name, train in parts.items():
-                flags = ["--model_type", detector, *SETTINGS, "--batch_size", str(BATCH_SIZE), "--seed", str(seed)]
-                flags += ["--num_epochs", str(epochs_of(train, asked.steps))]
-                flags += [] if name == "collected" else ["--pair_batches"]
-                run = asked.folder / "runs" / f"{detector}_{name}_{seed}"
-                scores, truth = scored(asked.folder / name, flags, run, asked.corpus)
-                of_parts[name].append(scores)
-        report(detector, of_parts, truth)
+            for way in asked.ways:
+                name, flags = WAYS[way]
+                epochs = epochs_of(parts[name], asked.steps)
+                words = ["--model_type", detector, *SETTINGS, "--num_epochs", str(epochs), "--seed", str(seed), *flags]
+                run = asked.folder / "runs" / f"{detector}_{way}_{seed}"
+                scores, truth = scored(asked.folder / name, words, run, asked.corpus)
+                of_ways[way].append(scores)
+        report(detector, of_ways, truth)
 
 
 def epochs_of(train: Rows, steps: int) -> int:

@@ -22,7 +22,7 @@ from utils.regular_files import read_regular
 
 RECORD = "spoofs.json"
 CLAIMS = "spoofs.lock"
-FORMAT = 1
+FORMAT = 2
 """Of the record, and of how spoofs are made: another one is refused, for its spoofs are not those of this program."""
 _MOST_BYTES = 1 << 20
 

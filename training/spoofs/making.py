@@ -19,6 +19,7 @@ from training.spoofs.corpus import SourceCorpus, open_sources
 from training.spoofs.folder import Made, begun, finish, made_of
 from training.spoofs.layout import Utterance
 from training.spoofs.sounds import NoSoundError, Source, read_source, spoof_of, suffix_of_spoof
+from training.spoofs.spectrum import with_spectrum_of
 from training.spoofs.vocoders import NamedVocoder, find_vocoders
 from utils.atomic_files import atomic_write, make_folder
 from utils.audio.reading import UnreadableAudioError
@@ -161,7 +162,8 @@ class _Maker:
 
     def _make_spoof(self, utterance: Utterance, source: Source, vocoder: NamedVocoder, shown: Progress) -> None:
         try:
-            spoof = spoof_of(source, vocoder.copy(source.waveform, f"{utterance.part}/{utterance.name}"))
+            copy = vocoder.copy(source.waveform, f"{utterance.part}/{utterance.name}")
+            spoof = spoof_of(source, with_spectrum_of(source.waveform, copy))
         except NoSoundError as error:
             self._tell(f"{vocoder.name} made no speech of {utterance.path} ({error}): pass another vocoder", shown)
             return
