@@ -56,6 +56,11 @@ class OfBatch:
     numbers: Tensor
 
 
+def normalises_by_batch(network: nn.Module) -> bool:
+    """Whether in training what it says of one utterance depends on the others in its batch."""
+    return any(isinstance(part, _BatchNorm) for part in network.modules())
+
+
 class SetsAside(nn.Module):
     """A norm that can set aside what batches move its buffers by: while `set_aside` is a list, into that."""
 

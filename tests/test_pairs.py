@@ -13,9 +13,16 @@ import pytest
 import soundfile
 import torch
 
+from models.build import create_detector
+from models.detector import DetectorSettings
+from training.checkpoints.history import History, UnfinishedEpoch
 from training.data.batches import TrainingBatches
 from training.data.pairs import PairedOrder
 from training.data.shares import Share
+from training.planning.announcements import training_text
+from training.settings.options import Options
+from training.settings.tasks import DETECTION
+from training.state.train_state import TrainState
 from utils.corpora import CorpusPart, find_corpus, limit_examples
 from utils.corpora.trials import Protocol, Trial, sources_of
 from utils.errors import UserError
@@ -213,3 +220,23 @@ def test_fewer_examples_are_whole_families(tmp_path: Path) -> None:
         assert len(some) == count
         assert sum(source is not None for source in sources_of(some.protocol.trials)) == some.protocol.num_spoof > 0
     assert limit_examples(train, 9, 1, with_sources=True) != limit_examples(train, 9, 2, with_sources=True)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "is_paired", "is_told"),
+    [("lcnn", True, True), ("lcnn", False, False), ("aasist_l", True, True), ("ssl_mean", True, False)],
+)
+def test_what_normalises_by_the_batch_is_told_that_pairs_spoil_it(
+    model_type: str, is_paired: bool, is_told: bool
+) -> None:
+    options = Options(model_type=model_type, pair_batches=is_paired, ssl_model="compact" if "ssl" in model_type else "")
+    history = History(DETECTION.figures, UnfinishedEpoch(1), (("0123456789abcdef", 0),))
+    state = TrainState(
+        {"model": create_detector(DetectorSettings(model_type=model_type, ssl_model=options.ssl_model))},
+        {},
+        {},
+        history,
+    )
+    said = training_text(options, state, {"device": "cpu", "num_threads": 1})
+    assert ("[NOTE] --pair_batches" in said) == is_told
+    assert f"Training {model_type} (" in said

@@ -92,7 +92,7 @@ def carry_out(plan: Plan, ranks: Ranks) -> int:
             take_over=lambda: taken_over(ranks, lambda: held.enter_context(lock), plan.run.folder, committer, state),
         )
         del start  # what its payload holds was copied into the state
-        say(training_text(options, state.num_parameters, facts.environment, ranks.count))
+        say(training_text(options, state, facts.environment, ranks.count))
         try:
             trainer.train()
         except DeadDiskError as error:  # nothing that comes below may wait for that disk, too

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.checkpoints.history import History, Standing
 from training.checkpoints.record import CheckpointRecord
@@ -19,6 +19,9 @@ from training.settings.options import Options
 from training.settings.tasks import Figure
 from utils.shell_text import with_path
 from utils.terminal_text import RULE, lines_text, printable
+
+if TYPE_CHECKING:
+    from training.state.train_state import TrainState
 
 
 def plan_text(plan: Plan) -> str:
@@ -151,15 +154,23 @@ def _in_full(figure: Figure, row: EpochMetrics | None) -> str:
     return f"{row[figure.name]:.6f}{figure.unit}" if row else "none yet"
 
 
-def training_text(options: Options, num_parameters: int, environment: Mapping[str, Any], num_ranks: int = 1) -> str:
-    """Say what trains where; printed right before the first step."""
+def training_text(options: Options, state: TrainState, environment: Mapping[str, Any], num_ranks: int = 1) -> str:
+    """Say what trains where, and that pairs spoil what normalises by the batch; printed before the first step."""
     each = f" in each of {num_ranks} processes" if num_ranks > 1 else ""
     front_end = f"{options.ssl_model}, " if options.ssl_model else ""
     batches = f", {options.accumulate_steps} batches a step" if options.accumulate_steps > 1 else ""
+    note = f"{_OF_PAIRS.format(options.model_type)}\n" if options.pair_batches and state.normalises_by_batch else ""
     return (
-        f"Training {options.model_type} ({front_end}{num_parameters / 1e6:.1f} M parameters) on "
+        f"{note}Training {options.model_type} ({front_end}{state.num_parameters / 1e6:.1f} M parameters) on "
         f"{environment['device']}, {environment['num_threads']} threads{each}, {options.precision}{batches}"
     )
+
+
+_OF_PAIRS = (
+    "[NOTE] --pair_batches: {} normalises by the batch, so in training it hears each spoof in comparison with its "
+    "source, and in evaluation it does not. Where that was measured, it was far worse than without pairs "
+    "(docs/spoofs.md): leave --pair_batches out, or take a detector without batch norm, such as ssl_mean."
+)
 
 
 def data_text(num_train: int, num_dev: int, folder: Path, layout: str, division: str, *, notes: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from models.running_statistics import normalises_by_batch
 from training.checkpoints.appended import written_out
 from training.checkpoints.history import History
 from training.checkpoints.record import STATE_DICT
@@ -107,6 +108,11 @@ class TrainState:
         """The learning rate of the next step, of the first optimizer."""
         optimizer = next(iter(self.optimizers.values()))
         return float(optimizer.param_groups[0]["lr"])
+
+    @property
+    def normalises_by_batch(self) -> bool:
+        """Whether in training what is said of one utterance depends on the others in its batch."""
+        return any(map(normalises_by_batch, self.networks.values()))
 
     @property
     def num_parameters(self) -> int:
