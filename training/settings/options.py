@@ -1,7 +1,7 @@
 """What the user asked for: every setting of a run, typed, validated and frozen, with what a change of it means.
 
 Each setting is declared once: its default, its help text, the values it may have and what happens when a resumed run
-changes it. Four groups are declared in classes of their own, which Options inherits; all others here. The command
+changes it. Five groups are declared in classes of their own, which Options inherits; all others here. The command
 line, the YAML reader, the resume checks and the checkpoint all read this table.
 """
 
@@ -30,6 +30,7 @@ from training.settings.learning_rates import RATE_OF_DETECTOR, default_rate
 from training.settings.name_template import NameTemplate
 from training.settings.rawboost import RawBoostSettings
 from training.settings.recipe import RecipeSettings
+from training.settings.saving import SavingSettings
 from training.settings.setting import GROUPS, OnChange, Setting, check_part_of_a_path, check_value, setting
 from training.settings.tasks import JUDGED_VOCODER, TaskDescription, task_of
 from training.settings.wandb import WandbSettings
@@ -39,7 +40,7 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?")
 
 
 @dataclass(frozen=True)
-class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
+class Options(DataSettings, RecipeSettings, RawBoostSettings, SavingSettings, WandbSettings):
     """The settings of one run; impossible to build with a bad value.
 
     >>> Options().lr
@@ -123,76 +124,6 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
     num_workers: int = setting(
         2, "machine", OnChange.FREE, "processes that read audio; the results do not depend on it", at_least=0
     )
-    save_interval: int = setting(
-        1000,
-        "saving",
-        OnChange.FREE,
-        "save a checkpoint every N steps, in the middle of an epoch too; 0: only after epochs and when stopped",
-        at_least=0,
-    )
-    max_lost: float | None = setting(
-        None,
-        "saving",
-        OnChange.FREE,
-        "save so often that a SIGKILL costs at most so much work, such as 60s, 5m or 1h (default: beside the other "
-        "saves one after ten minutes, or after as long as makes it cost 1 % of training; none with --save_interval 0)",
-        above=0,
-        is_time=True,
-    )
-    mirror: str | None = setting(
-        None,
-        "saving",
-        OnChange.FREE,
-        "copy every checkpoint that is kept into a second place, such as a folder on another disk or a network mount; "
-        "with --auto_resume the newer of both places is gone on from (default: none)",
-    )
-    val_interval: int = setting(
-        0,
-        "saving",
-        OnChange.FREE,
-        "validate every N steps too, so that step checkpoints can carry validation figures; 0: only after epochs",
-        at_least=0,
-    )
-    save_freq: int = setting(
-        1,
-        "saving",
-        OnChange.FREE,
-        "keep the checkpoint of every N-th epoch; the latest and the best are kept anyway",
-        at_least=1,
-    )
-    milestones: tuple[int, ...] = setting(
-        (), "saving", OnChange.FREE, "epochs whose checkpoints are always kept, such as 10,25,50 (default: none)"
-    )
-    keep_last_n: int | None = setting(
-        None,
-        "saving",
-        OnChange.FREE,
-        "keep the last N epoch checkpoints and the last N step checkpoints, and what the other flags keep "
-        "(default: every epoch, the last 5 steps)",
-        at_least=1,
-    )
-    save_best_only: bool = setting(
-        False, "saving", OnChange.FREE, "keep two checkpoint files, best and last, whatever the other flags say"
-    )
-    checkpoint_name: str | None = setting(
-        None,
-        "saving",
-        OnChange.FREE,
-        "name of step checkpoints, such as checkpoint_{kstep}k.pt or step_{step:08d}-val_loss_{val_loss:.4f}.ckpt; "
-        "without {step} or {kstep}, of epoch checkpoints, such as checkpoint_epoch_{epoch:03d}.pth (default: "
-        "checkpoint_step_{step}.pth and checkpoint_epoch_{epoch}.pth)",
-    )
-    compress_after: int | None = setting(
-        None,
-        "saving",
-        OnChange.FREE,
-        "deflate checkpoints once N newer ones of their kind are there: smaller files that load as before, "
-        "but never with torch.load(mmap=True) (default: never)",
-        at_least=1,
-    )
-    sync_save: bool = setting(
-        False, "saving", OnChange.FREE, "wait for every save instead of writing while training goes on; for debugging"
-    )
     experiment: str | None = setting(
         None,
         "run",
@@ -222,12 +153,11 @@ class Options(DataSettings, RecipeSettings, RawBoostSettings, WandbSettings):
         if self.lr is RATE_OF_DETECTOR:
             object.__setattr__(self, "lr", self.default_of("lr"))
         self.fill_in_recipe()
-        object.__setattr__(self, "milestones", tuple(sorted(set(self.milestones))))  # a list where it was JSON
+        self.fill_in_saving()
         object.__setattr__(self, "wandb_tags", tuple(self.wandb_tags))
         for name, declared in SETTINGS.items():
             check_value(name, getattr(self, name), declared)
-        if any(epoch < 1 for epoch in self.milestones):
-            raise UserError(f"--milestones must be epochs from 1 on, found {self.milestones[0]}", EXIT_USAGE)
+        self.refuse_bad_milestones()
         self.refuse_ranges_turned_round()
         self.refuse_bad_recipe()
         for name in ("comment", "experiment"):
