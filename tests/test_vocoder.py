@@ -29,6 +29,7 @@ from training.data.segments import SegmentView, at_peak
 from training.evaluation import vocoding
 from training.settings.identity import run_name
 from training.settings.options import Options, options_from_record
+from training.spoofs.sounds import FULL_SCALE
 from training.state import loss_scaler
 from training.tasks.vocoder import VocoderTask
 from training.tasks.vocoder_weights import NETWORKS
@@ -376,8 +377,10 @@ def test_spoofs_are_made_by_trained_vocoders_and_named_by_their_weights(
     for copy, another, source in zip(one, other, sorted(Path("spoofs/dev/bonafide").iterdir()), strict=True):
         assert copy.read_bytes() != another.read_bytes()
         assert soundfile.info(copy).frames == soundfile.info(source).frames
-        levels = [np.sqrt(np.mean(np.square(soundfile.read(path)[0]))) for path in (copy, source)]
-        assert levels[0] == pytest.approx(levels[1], rel=1e-2)
+        (made, _), (heard, _) = soundfile.read(copy), soundfile.read(source)
+        would_clip = np.abs(made).max() == pytest.approx(FULL_SCALE, abs=1e-3)  # a vocoder of two epochs makes peaks
+        wanted = np.sqrt(np.mean(heard**2))
+        assert np.sqrt(np.mean(made**2)) == pytest.approx(wanted, rel=1e-2) or (made.std() < wanted and would_clip)
     assert make("others", "--vocoders", str(trained), str(trained / LAST)) == 1
     assert "are one vocoder: name it once" in refusal(capsys)
     shutil.copy(first, "renamed.pth")
