@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.kept_memory CORPUS [DETECTOR...]
 
-An epoch of 60 utterances of each detector, as it is and with the environment of docs/starting.md, in turn, three times.
+An epoch of 60 utterances of each detector, as it is and with the environment that `WAYS` has, in turn, three times.
 Printed are medians: the processor time of the whole command, of which `in the system` is what the kernel took, and the
 most memory that it had. Weights are compared, too: they must have the same bits.
 """
