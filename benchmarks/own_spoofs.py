@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -83,6 +84,7 @@ def write_corpus(folder: Path, links: Mapping[str, Path], train: Rows, dev: Rows
     if folder.is_dir():
         return
     made = folder.with_name(f"{folder.name}_being_written")
+    shutil.rmtree(made, ignore_errors=True)  # of a call that was killed
     made.mkdir(parents=True)
     for name, target in links.items():
         (made / name).symlink_to(target.absolute())
@@ -137,7 +139,7 @@ def report(detector: str, of_ways: Mapping[str, Sequence[Scores]], truth: NDArra
 
 
 def main() -> None:
-    """Train all detectors on all train parts, and compare."""
+    """Train all detectors in all ways, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("spoofs", type=Path)

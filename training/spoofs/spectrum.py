@@ -1,6 +1,6 @@
 """Gives a copy the long-term spectrum of its source, so that hum, cut-offs and microphones do not tell them apart.
 
-Vocoders fill what a recording has filtered out: below 60 Hz those of this program had up to 39 dB more than their
+Vocoders fill what a recording has filtered out: below 60 Hz those of this program had up to 37 dB more than their
 sources, and a detector need not hear more than that. What a vocoder does to voice and noise from one moment to the next
 stays as it is.
 """
@@ -25,8 +25,8 @@ Power = NDArray[np.float64]
 def with_spectrum_of(source: Waveform, made: Waveform) -> Waveform:
     """Return `made` (samples,) through a filter without delay that gives it the long-term spectrum of `source`.
 
-    The power of each band of 16 Hz, on average over the whole, is raised by 30 dB at most and lowered by 50. What is
-    not finite, and silence, stay what they are.
+    That is the power of each band of 16 Hz, on average over the whole. It is approached in three rounds, each of which
+    raises a band by 30 dB at most and lowers it by 50. What is not finite, and silence, stay what they are.
     """
     wanted, sound = _power(source.astype(np.float64)), made.astype(np.float64)
     if not wanted.any() or not np.isfinite(sound).all():
