@@ -18,8 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -33,41 +32,29 @@ from training.checkpoints.weights import load_weights
 from training.data.segments import at_peak
 from training.evaluation.vocoding import TITLES, measures_that_are_there
 from training.runs.finding import find_source
-from training.spoofs.signal_vocoders import SIGNAL_VOCODERS
+from training.settings.requests import MakeSpoofs
+from training.spoofs.vocoders import NamedVocoder, find_vocoders
 from training.tasks.task import Spectrogram
 from training.tasks.vocoder import VocoderTask
-from training.tasks.vocoding import Vocoder, generator_in, mel_distances
+from training.tasks.vocoding import mel_distances
 from utils.audio.waveforms import Waveform, read_waveform
 from utils.corpora import bona_fide_of, find_evaluation_part
-from utils.seeding import generator_at
 
 BASELINE = "griffin_lim"
-Copies = Callable[[Waveform, str], Waveform]
 
 
-def figures_of(copies: Copies, sounds: Mapping[str, Waveform]) -> dict[str, float]:
+def figures_of(vocoder: NamedVocoder, sounds: Mapping[str, Waveform]) -> dict[str, float]:
     """Return the means of the figures over utterances, each brought to the level of training before it is copied."""
     mel, measures = HifiGanMel(), measures_that_are_there()
     values: dict[str, list[float]] = {name: [] for name in TITLES}
     for name, sound in sounds.items():
         source, _ = at_peak(sound)
-        made = copies(source, name)
+        made = vocoder.copy(source, name)
         values["mel"].append(mel_distances(*(mel(torch.from_numpy(one)[None]) for one in (source, made))).item())
         for title, measure in measures.items():
             found = measure(source, made)
             values[title] += [] if found is None else [found]
     return {name: fmean(found) for name, found in values.items() if found}
-
-
-def of_trained(vocoder: Vocoder, source: Waveform, _: str) -> Waveform:
-    """Return what a trained vocoder makes of an utterance."""
-    return vocoder.copy(source).waveform
-
-
-def griffin_lim(source: Waveform, name: str) -> Waveform:
-    """Return what Griffin-Lim makes of an utterance."""
-    made = SIGNAL_VOCODERS[BASELINE](source.astype(np.float64), generator_at(BASELINE, name, 0))
-    return made[: source.size].astype(np.float32)
 
 
 def dev_distances(run: Path) -> tuple[list[int], list[float]]:
@@ -114,21 +101,20 @@ def main() -> None:
     chosen = np.linspace(0, len(part) - 1, min(asked.utterances, len(part))).astype(int)
     sounds = {part.protocol.trials[index].utterance: read_waveform(part.audio_paths[index]) for index in chosen}
 
-    def print_figures(title: str, copies: Copies) -> dict[str, float]:
-        found = figures_of(copies, sounds)
-        print(f"{title:34}" + "".join(f"  {TITLES[name]} {value:.3f}" for name, value in found.items()), flush=True)
-        return found
-
     print(f"{len(sounds)} bona fide utterances of the evaluation part of {options.database_path}")
     of_epochs = [next(asked.run.glob(f"checkpoint_epoch_{epoch}[_.]*pth")) for epoch in asked.epochs]
-    for opened in [*(find_source(path, "last") for path in of_epochs), find_source(asked.run, "best")]:
-        vocoder = Vocoder(generator_in(opened, options)[0], torch.device("cpu"))
-        print_figures(f"{options.vocoder_size} after epoch {opened.source.epoch}", partial(of_trained, vocoder))
-    baseline = print_figures(BASELINE, griffin_lim)
+    named = (*map(str, [*of_epochs, asked.run]), BASELINE)
+    request = MakeSpoofs(folder=Path(), vocoders=named, load_checkpoint_type="best", options=options)
+    distances = {}
+    for vocoder in find_vocoders(request):
+        found = figures_of(vocoder, sounds)
+        distances[vocoder.name] = found["mel"]
+        figures = "".join(f"  {TITLES[name]} {value:.3f}" for name, value in found.items())
+        print(f"{vocoder.name:34}{figures}", flush=True)
 
     curve = dev_distances(asked.run)
     exhibits = VocoderTask(options, torch.device("cpu")).exhibits(load_weights(last).payload)
-    picture(curve, baseline["mel"], exhibits).savefig(asked.picture, dpi=100)
+    picture(curve, distances[BASELINE], exhibits).savefig(asked.picture, dpi=100)
     print(f"{curve[0][-1]} epochs, mel distance of the dev part {curve[1][0]:.3f} to {min(curve[1]):.3f}")
 
 
