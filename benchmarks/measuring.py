@@ -74,12 +74,18 @@ def run_repeatedly(command: Sequence[str], folder: Path, repeats: int, exit_code
     )
 
 
-def machine_text() -> str:
-    """Return one line: processor, cores, Python, torch, date, and how busy the machine is."""
+def machine_text(with_gpu: bool = False) -> str:
+    """Return one line: processor, cores, GPU where it is asked for, Python, torch, date, how busy the machine is."""
+    gpu = f"; {_gpu()}" if with_gpu else ""
     return (
-        f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, torch {version('torch')}; "
+        f"{_processor()}, {os.cpu_count()} cores{gpu}; Python {platform.python_version()}, torch {version('torch')}; "
         f"{datetime.now(UTC):%Y-%m-%d}; load average {os.getloadavg()[0]:.2f} at the start"
     )
+
+
+def _gpu() -> str:
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    return "; ".join(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines())
 
 
 def _processor() -> str:

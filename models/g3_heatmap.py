@@ -29,9 +29,10 @@ class G3Heatmap(FrontEndDetector):
     def __init__(self, settings: DetectorSettings, front_end: SelfSupervisedFrontEnd) -> None:
         super().__init__(settings, front_end)
         if settings.group_size > front_end.layer_count:
+            layers = front_end.layer_count
             raise UserError(
                 f"--group_size must not exceed the number of layers of --ssl_model {settings.ssl_model}, "
-                f"{front_end.layer_count}, found {settings.group_size}: pass 3, for example"
+                f"{layers}, found {settings.group_size}: pass {min(3, layers)}, for example"
             )
         self.back_end = HierarchicalBackEnd(
             width=front_end.width,

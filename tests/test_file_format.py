@@ -105,6 +105,7 @@ def document() -> bytes:
         (pickle.dumps(WEIGHTS), ".pth", NotUsableError, "it is a plain pickle"),
         (gzip.compress(of_torch()), ".pth", NotUsableError, "compressed with gzip"),
     ],
+    ids=["empty", "empty safetensors", "zeros", "a program", "half of one", "a plain pickle", "in gzip"],
 )
 def test_what_is_none_of_them_is_named(
     content: bytes, suffix: str, error: type[BadCheckpointFileError], complaint: str

@@ -5,6 +5,9 @@ torch looks at every byte with the interpreter taken, and at a quarter of the sp
 descriptor, and once in the directory at the end (PKWARE APPNOTE 6.3.3, sections 4.3.7, 4.3.9 and 4.3.12). Both come
 after the content, so nothing has to be changed that was written. The file is as torch writes it with checksums.
 
+Tensors of a GPU are written as tensors in memory are: torch notes with each of them where it was, and without that the
+file would load only where there is such a GPU, or with `map_location`.
+
 How torch lays archives out is its own affair: this is tried with a few values before it is relied on, and torch fills
 in its checksums itself where it does not hold (`_can_be_filled_in`).
 """
@@ -15,6 +18,7 @@ import enum
 import functools
 import io
 import struct
+import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,15 +38,37 @@ _LOOKED_AT_ONCE_BYTES = 1 << 20  # what stays in the processor's cache until it 
 
 
 def save_archive(value: Any, writer: SequentialWriter) -> None:
-    """Write what `torch.save(value, ...)` does, but for the number by which torch tells two archives apart.
+    """Write what `torch.save(value, ...)` does of tensors on the CPU, but for the number that tells two archives apart.
 
     That number (`.data/serialization_id`) is made of the checksums that torch made: nothing reads it.
     """
-    if not _can_be_filled_in():
-        torch.save(value, cast(IO[bytes], writer))  # it needs `write` and `flush` only
-        return
-    with _without_checksums():
-        torch.save(value, cast(IO[bytes], _Filling(writer)))
+    with _as_on_cpu():
+        if not _can_be_filled_in():
+            torch.save(value, cast(IO[bytes], writer))  # it needs `write` and `flush` only
+            return
+        with _without_checksums():
+            torch.save(value, cast(IO[bytes], _Filling(writer)))
+
+
+_THREAD = threading.local()
+
+
+def _tag(storage: Any) -> str | None:
+    """Return where a storage is said to be, None to leave that to torch."""
+    return "cpu" if getattr(_THREAD, "tags_as_on_cpu", False) and storage.device.type == "cuda" else None
+
+
+torch.serialization.register_package(0, _tag, lambda *_: None)  # before torch's own, which begin at 10
+
+
+@contextmanager
+def _as_on_cpu() -> Iterator[None]:
+    """Let torch.save note of every tensor that it was on the CPU, in this thread."""
+    _THREAD.tags_as_on_cpu = True
+    try:
+        yield
+    finally:
+        _THREAD.tags_as_on_cpu = False
 
 
 @contextmanager
