@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: install demo test soak lint format clean
+.PHONY: install demo test test-gpu soak lint format clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,10 @@ demo: $(VENV)/.installed
 # the files, so that what the tests of a file share is made once.
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
+
+# What only a GPU shows: the same bits after stops, saves beside its work. `make test` leaves GPUs alone.
+test-gpu: $(VENV)/.installed-dev
+	TEST_ON_GPU=1 OMP_NUM_THREADS=1 $(RUN) -m pytest tests/test_gpu.py
 
 # Kills trainings, evaluations and exports 1,000 times, damages checkpoints 2,000 times, tries 100,000 crash states, lets
 # every call of trainings fail, kills single processes of several, and cuts the power at every step of a save. Many

@@ -15,6 +15,11 @@ import numpy as np
 import pytest
 import soundfile
 
+# The tests are of the CPU, also where there is a GPU: they fork, which CUDA does not survive, and compare bits of the
+# CPU. `make test-gpu` runs those of a GPU. This goes before torch is imported.
+if "TEST_ON_GPU" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 from main import main
 from tests.small_disk import disk_that_breaks, small_disk, tiny_disk  # noqa: F401  (fixtures)
 

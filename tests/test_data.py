@@ -33,10 +33,10 @@ SIZE = 11
 @pytest.fixture(scope="module")
 def part(tmp_path_factory: pytest.TempPathFactory) -> CorpusPart:
     """Eleven utterances of noise, every third bona fide, some shorter and some longer than the crop."""
-    return _make_part(tmp_path_factory.mktemp("audio"))
+    return make_part(tmp_path_factory.mktemp("audio"))
 
 
-def _make_part(folder: Path) -> CorpusPart:
+def make_part(folder: Path) -> CorpusPart:
     trials = tuple(Trial("s", f"u{index}", "A01" if index % 3 else "-", index % 3 == 0) for index in range(SIZE))
     for index, trial in enumerate(trials):
         noise = np.random.default_rng(index).uniform(-0.5, 0.5, 30_000 + 10_000 * index)
@@ -198,7 +198,7 @@ def test_no_global_random_state_is_touched(part: CorpusPart, with_workers: Train
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_unreadable_audio_arrives_as_the_sentence_the_worker_wrote(tmp_path: Path, num_workers: int) -> None:
-    part = _make_part(tmp_path)
+    part = make_part(tmp_path)
     part.audio_paths[5].write_bytes(b"not audio")
     training = _training(part, num_workers)
     with pytest.raises(UserError) as refused:
@@ -211,14 +211,6 @@ def test_unreadable_audio_arrives_as_the_sentence_the_worker_wrote(tmp_path: Pat
 def test_a_batch_moves_to_a_device_as_a_whole(part: CorpusPart) -> None:
     batch = next(_training(part).batches(1)).to("meta")
     assert {tensor.device.type for tensor in (batch.waveforms, batch.labels, batch.indices)} == {"meta"}
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory needs a GPU")
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_memory_is_pinned_when_asked(part: CorpusPart, num_workers: int) -> None:
-    training = TrainingBatches(part, batch_size=4, seed=1, num_workers=num_workers, pin_memory=True)
-    assert all(batch.waveforms.is_pinned() for batch in training.batches(1))
-    training.close()
 
 
 def test_the_dataset_can_be_sent_to_a_spawned_worker(part: CorpusPart) -> None:

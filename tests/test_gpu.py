@@ -1,6 +1,6 @@
 """What only a GPU shows: bits of stopped runs, saves beside its queue of work, what is said when its memory is full.
 
-Skipped where torch sees none.
+`make test-gpu` runs them; they are skipped in `make test`, which shows no GPU to torch, and where there is none.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from tests.comparing import assert_same_training, bits, differences, log_rows
 from tests.conftest import REPOSITORY, SMALL_RUN, DuringStep, write_corpus
 from tests.small_state import FACTS, OPTIONS
 from tests.test_background_saving import fences, saver_of, write
+from tests.test_data import make_part
 from tests.test_front_end import STABLE, saved_model
 from tests.test_vocoder import narrow_vocoder
 from training.checkpoints.history import History, UnfinishedEpoch
 from training.checkpoints.record import Kind
+from training.data.batches import TrainingBatches
 from training.saving.background_copies import BackgroundCopies
 from training.saving.background_saving import BackgroundSaver, tensors_that_steps_change
 from training.saving.store import save_checkpoint
@@ -37,7 +39,7 @@ from training.state.train_state import Observations, TrainState
 from training.tasks.schedule import make_schedule
 
 # Asked of the driver: torch.cuda.is_available() would start CUDA here, and no fork of this process could use it then.
-pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 0, reason="needs a GPU")
+pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 0, reason="needs a GPU: make test-gpu")
 
 FRONT_END = ["--ssl_model", "compact", "--lr", "1e-3"]
 TRAININGS = {
@@ -200,6 +202,13 @@ def test_scores_of_the_gpu_are_those_of_the_cpu_but_for_the_last_digits(few: Pat
         found.append([file["score"] for file in json.loads(said.stdout)["files"]])
     assert found[0]
     assert found[0] == pytest.approx(found[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_come_in_pinned_memory(tmp_path: Path, num_workers: int) -> None:
+    training = TrainingBatches(make_part(tmp_path), batch_size=4, seed=1, num_workers=num_workers, pin_memory=True)
+    assert all(batch.waveforms.is_pinned() for batch in training.batches(1))
+    training.close()
 
 
 def test_a_lack_of_its_memory_is_one_sentence_and_what_was_trained_is_saved(
