@@ -30,7 +30,7 @@ test: $(VENV)/.installed-dev
 
 # What only a GPU shows: the same bits after stops, saves beside its work. `make test` leaves GPUs alone.
 test-gpu: $(VENV)/.installed-dev
-	TEST_ON_GPU=1 OMP_NUM_THREADS=1 $(RUN) -m pytest tests/test_gpu.py
+	TEST_ON_GPU=1 OMP_NUM_THREADS=1 $(RUN) -m pytest tests/test_gpu.py tests/test_gpu_copies.py
 
 # Kills trainings, evaluations and exports 1,000 times, damages checkpoints 2,000 times, tries 100,000 crash states, lets
 # every call of trainings fail, kills single processes of several, and cuts the power at every step of a save. Many

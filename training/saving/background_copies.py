@@ -4,8 +4,8 @@ On the CPU numpy copies: it gives the interpreter free and uses one thread. torc
 own in the writer's thread, and the number of torch's threads decides the last bits of training.
 
 On CUDA the copies run on a stream of their own, after what the compute stream had been given when the save began. The
-fence makes the compute stream wait for them, and the loop's thread only until they are queued. tests/test_gpu.py leaves
-out each of these waits, and a wrong file shows it.
+fence makes the compute stream wait for them, and the loop's thread only until they are queued. tests/test_gpu_copies.py
+leaves out each of these waits, and a wrong file shows it.
 """
 
 from __future__ import annotations
