@@ -16,8 +16,8 @@ writing needs a processor too.
 "quiet" is that time with no steps beside it, and "processor" what all threads but the loop's took for a save then.
 "disk" is what the disk itself takes for the same number of zeros, by `dd oflag=direct` and fsync.
 async_save is torch's, `no_dist=True`: with its defaults, and with a stager that keeps its memory between saves (on a
-GPU pinned memory, filled beside training; shared memory needs a second process, so it is off). torch 2.11 closes that
-stager after its first save: leave it out there, by --ways.
+GPU pinned memory, filled beside training; shared memory needs a second process, so it is off). With torch
+2.11 that stager fails at its second save: leave it out there, by --ways.
 OMP_WAIT_POLICY is PASSIVE: threads that spin while they wait made a step take ten times as long on a busy machine.
 """
 
@@ -186,9 +186,11 @@ def main() -> None:
     parser.add_argument("rounds", nargs="?", type=int, default=ROUNDS)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--saves", type=int, default=SAVES, help="in each round")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="beginning with torch_save")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="with torch_save")
     parser.add_argument("--measure", choices=WAYS, help="in this process, and print figures as JSON")
     asked = parser.parse_args()
+    if "torch_save" not in asked.ways:
+        parser.error("--ways: torch_save is what the others are compared with")
     if asked.measure:
         print(json.dumps(asdict(measure(asked.measure, asked.folder, asked.gigabytes, asked.device, asked.saves))))
         return

@@ -131,7 +131,7 @@ def _async_save(state: TrainState, stager: DefaultStager | None) -> Way:
 
 
 def _tensors_of(state: TrainState) -> dict[str, Any]:
-    """Return weights and moments in plain containers: torch 2.11 stages nothing else a second time."""
+    """Return weights and moments in plain containers."""
     payload = state.to_payload()
     weights = {name: tensor.detach() for name, tensor in payload["model_state_dict"].items()}
     return {
