@@ -33,7 +33,7 @@ def random_states() -> dict[str, Any]:
             "cached_gaussian": float(cached_gaussian),
         },
         "torch": torch.get_rng_state(),
-        "torch_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "torch_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # else: not in use
     }
 
 
