@@ -383,6 +383,14 @@ def test_a_best_checkpoint_from_before_the_resumed_epoch_stays() -> None:
     assert entries_past(source, run) == ("checkpoint_epoch_5.pth",)
 
 
+def test_best_weights_that_a_kill_left_an_epoch_behind_the_best_checkpoint_stay_and_nothing_moves() -> None:
+    """They are written after the best checkpoint has its name, and the next start writes them."""
+    names = ("best_checkpoint_eer.pth", "best_model_eer.pth", "checkpoint_epoch_4.pth", "training_log.csv")
+    weights = WeightsFile(RUN / names[1], 1, record(RUN / names[1], 2))
+    run = RunFolder(RUN, (EPOCH_4,), record(RUN / names[0], 4), (weights,), entries=names)
+    assert entries_past(EPOCH_4, run) == ()
+
+
 def test_the_last_name_moves_with_the_checkpoint_that_it_names() -> None:
     names = ("checkpoint_epoch_4.pth", "checkpoint_epoch_5.pth", "last_checkpoint.pth")
     run = RunFolder(RUN, (EPOCH_4, EPOCH_5), entries=names, last=record(RUN / names[2], 5))

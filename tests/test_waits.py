@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from main import main
-from tests.comparing import assert_same_training
+from tests.comparing import assert_same_training, bits, differences
 from tests.conftest import DuringStep, command_line, write_corpus
 from training.checkpoints.sealed_file import broken_seal
 from training.data import loading
@@ -111,6 +111,42 @@ def test_a_stop_ends_a_training_whose_workers_gave_up_and_its_state_is_saved(
     during_step({2: give_up})
     assert main(flags(corpus, "--num_workers", "2", epochs=30)) == 143
     assert len(saved()) == 1, "of a step, or of the epoch where all its batches were there already"
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_that_hang_are_replaced_and_the_training_ends_with_the_same_bits(
+    corpus: Path, during_step: DuringStep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One was forked while a thread held a lock of the C library, waited for it for ever, and training for it."""
+    monkeypatch.setattr(loading, "_PATIENCE_S", 0.2)
+    during_step({2: lambda: send_workers(signal.SIGSTOP)})
+    assert main(flags(corpus, "--num_workers", "2", "--comment", "hung")) == 0
+    assert re.search(
+        r"Nothing came from worker [12].* for 0 s: another process reads that again", capsys.readouterr().err
+    )
+    assert main(flags(corpus, "--comment", "undisturbed")) == 0
+    (one,), (other,) = Path("models").glob("*_hung"), Path("models").glob("*_undisturbed")
+    for name in ("checkpoint_epoch_1", "checkpoint_epoch_2"):
+        found = [bits(run / f"{name}_{comment}.pth") for run, comment in ((one, "hung"), (other, "undisturbed"))]
+        assert differences(found[0]["model_state_dict"], found[1]["model_state_dict"]) == []
+    assert multiprocessing.active_children() == []
+
+
+def test_where_their_replacements_hang_too_a_stop_ends_the_training(
+    corpus: Path, dead_mount: DeadMount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def tell_and_stop(text: str) -> None:
+        told.append(text)
+        if len(told) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loading, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(loading, "say_aside", tell_and_stop)
+    dead_mount.of = "LA_T"
+    assert main(flags(corpus, "--num_workers", "1")) == 143
+    assert [text.partition(":")[0] for text in told] == [f"[NOTE] Nothing came from worker 1 for {s} s" for s in (0, 0)]
     assert multiprocessing.active_children() == []
 
 

@@ -80,17 +80,31 @@ class Helpers:
             del work  # and what it holds, until there is more
 
 
-def wait_for(result: Future[Result], awaited: Callable[[], str], stop: StopRequest = NEVER) -> Result:
+def _nothing() -> None:
+    pass
+
+
+def wait_for(
+    result: Future[Result],
+    awaited: Callable[[], str],
+    stop: StopRequest = NEVER,
+    meanwhile: Callable[[], object] = _nothing,
+) -> Result:
     """Return the result, or raise what the work raised, when it is there.
 
-    After 30 s, and then rarely, what `awaited` returns is told on stderr. Raises StopAskedError as soon as `stop` is
-    requested and the result is not there.
+    After 30 s, and then rarely, what `awaited` returns is told on stderr; `meanwhile` is called ten times a second.
+    Raises StopAskedError as soon as `stop` is requested and the result is not there.
     """
-    wait_until_done(result, awaited, stop)
+    wait_until_done(result, awaited, stop, meanwhile)
     return result.result()
 
 
-def wait_until_done(result: Future[Any], awaited: Callable[[], str], stop: StopRequest = NEVER) -> None:
+def wait_until_done(
+    result: Future[Any],
+    awaited: Callable[[], str],
+    stop: StopRequest = NEVER,
+    meanwhile: Callable[[], object] = _nothing,
+) -> None:
     """Wait as `wait_for` does, and leave the result to the caller."""
     with telling(awaited) as tell:
         while not result.done():
@@ -99,6 +113,7 @@ def wait_until_done(result: Future[Any], awaited: Callable[[], str], stop: StopR
                 raise StopAskedError
             wait([result], _LOOK_EVERY_S)
             tell()
+            meanwhile()
 
 
 def each_awaited(items: Iterable[Result], awaited: Callable[[], str], stop: StopRequest = NEVER) -> Iterator[Result]:

@@ -41,6 +41,7 @@ def went_on(state: State, scenario: Scenario, corpus: Path, undisturbed: Path, o
     # Not what lies between epochs: the step checkpoint that a run goes on from stays, and another run has another.
     gone = sorted(name for name in names[0] - names[1] if version_number(name) is None and "step" not in name)
     wrong += [f"{name} is not there" for name in gone]
+    wrong += [f"{name} is left" for name in sorted(names[1] - names[0]) if version_number(name) is not None]
     with registered():
         for name in sorted(names[0] & names[1]):
             if name.startswith("best_model"):

@@ -181,9 +181,10 @@ def _names_in(run: Path) -> set[str]:
 def _left(undisturbed: Undisturbed, folder: Path, here: Path, said: str) -> list[str]:
     """Return what lies there that nothing will use: temporaries, and files that retention would have deleted.
 
-    The file that the last start went on from stays, and so does what a finished run kept.
+    The checkpoint that the last start went on from stays, and so does what a finished run kept.
     """
     wrong = [f"{path.relative_to(folder)} is left" for path in sorted(folder.rglob(f"{TEMPORARY_PREFIX}*"))]
     surplus = _names_in(here) - _names_in(undisturbed.after / undisturbed.own)
-    excused = {name for name in surplus if name in said or name.startswith(TEMPORARY_PREFIX)}
+    gone_on_from = {name for name in surplus if is_checkpoint(name) and name in said}
+    excused = gone_on_from | {name for name in surplus if name.startswith(TEMPORARY_PREFIX)}
     return wrong + [f"{name} is left" for name in sorted(surplus - excused) if _REACHED not in said]

@@ -2,14 +2,19 @@
 
 Neither draws anything: what a batch holds follows from its key. The main thread never reads: it waits, and a stop ends
 that wait whatever a disk or file server does.
+
+A worker that gives nothing for long is replaced. It is forked while other threads run, and what they hold at that
+moment, such as a lock of the C library, nobody gives back in it: one in about a thousand starts waited for such a lock.
 """
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +30,7 @@ from utils.errors import UserError
 from utils.interruption import StopRequest
 from utils.open_files import most_open_files, room_for_open_files
 from utils.text_column import TextColumn
-from utils.waiting import NEVER, Helpers, each_awaited, wait_for
+from utils.waiting import NEVER, Helpers, each_awaited, say_aside, wait_for
 
 View = Callable[[Waveform, int, str, int], Waveform]
 """What is seen of a waveform, given its epoch, its utterance, and how often that came in the epoch before."""
@@ -33,6 +38,8 @@ View = Callable[[Waveform, int, str, int], Waveform]
 NO_LABEL = -1
 _AHEAD = 2  # batches that are read or wait to be read, for each worker
 _OTHER_OPEN_FILES = 16  # what saving, logs and pictures need at a time
+_PATIENCE_S, _MOST_PATIENCE_S = 60.0, 3600.0
+"""How long a worker is waited for before another takes its place; each time that was tried, twice as long."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,18 @@ class _Errand:
     result: Future[Batch] | None = None
 
 
+def _answer_of(workers: Sequence[Worker], helper: int, key: BatchKey) -> Batch:
+    """Return the answer of the worker in this place, whoever takes it meanwhile; raises WorkerDiedError."""
+    while True:
+        worker = workers[helper]
+        try:
+            batch: Batch = worker.ask(key)
+            return batch
+        except WorkerDiedError:
+            if workers[helper] is worker:
+                raise
+
+
 class BatchReader:
     """Reads batches by their keys, some of them ahead where there are workers, which stay until `close`.
 
@@ -158,6 +177,7 @@ class BatchReader:
         self._helpers: Helpers | None = None
         self._under_way: deque[_Errand] = deque()
         self._iteration: object = None
+        self._patience_s = _PATIENCE_S
 
     def read(self, keys: Sequence[BatchKey], stop: StopRequest = NEVER) -> Iterator[Batch]:
         """Yield the batch of each key in turn.
@@ -189,18 +209,22 @@ class BatchReader:
 
         def carry_out(helper: int) -> Batch:
             errand.helper = helper
-            if workers:
-                batch: Batch = workers[helper].ask(errand.key)
-            else:
-                batch = self._dataset(errand.key, self._own_place)
+            key, place = errand.key, self._own_place
+            batch = _answer_of(workers, helper, key) if workers else self._dataset(key, place)
             return batch.pin_memory() if self._pin_memory else batch
 
         return carry_out
 
     def _take(self, errand: _Errand, stop: StopRequest) -> Batch:
         assert errand.result is not None
+        began = time.monotonic()
+
+        def replace_what_hangs() -> None:
+            if self._workers and time.monotonic() - began > self._patience_s:
+                self._replace(errand.helper)
+
         try:
-            return wait_for(errand.result, lambda: f"data: reading {self._files(errand)}", stop)
+            return wait_for(errand.result, lambda: f"data: reading {self._files(errand)}", stop, replace_what_hangs)
         except WorkerDiedError as error:
             files = self._files(errand)
             self.close()
@@ -208,6 +232,22 @@ class BatchReader:
                 f"a process that reads audio died ({error}) at {files}: pass a lower --num_workers if memory is "
                 "short, else look at that file"
             ) from error
+
+    def _replace(self, helper: int | None) -> None:
+        """Let another process do what a worker, or each of them, was asked; where the system refuses one, wait on."""
+        replaced = []
+        for number in range(len(self._workers)) if helper is None else (helper,):
+            old = self._workers[number]
+            with suppress(OSError):
+                self._workers[number] = Worker(self._dataset, self._workers)
+                old.kill()
+                replaced.append(str(number + 1))
+        if replaced:
+            say_aside(
+                f"[NOTE] Nothing came from worker {' and '.join(replaced)} for {self._patience_s:.0f} s: another "
+                "process reads that again. The results are the same."
+            )
+        self._patience_s = min(2 * self._patience_s, _MOST_PATIENCE_S)
 
     def _files(self, errand: _Errand) -> str:
         """Return in words which file is being read, and by which worker; one that never began waits for the first."""

@@ -248,8 +248,9 @@ def _earlier_place(source: CheckpointRecord, run: RunFolder) -> str:
 def entries_past(source: CheckpointRecord, run: RunFolder) -> tuple[str, ...]:
     """Return the names in a run folder that lie past a checkpoint or belong to another run; () where nothing does.
 
-    Where something moves, the training log and the heatmaps of later epochs go with it; the log of the epochs so far is
-    written anew from the checkpoint's history.
+    The best weights of an earlier epoch stay: a process that was killed did not come to those of a better one, and the
+    next start does. Where something moves, the training log and the heatmaps of later epochs go with it; the log of the
+    epochs so far is written anew from the checkpoint's history.
     """
 
     def is_past(record: CheckpointRecord) -> bool:
@@ -259,9 +260,9 @@ def entries_past(source: CheckpointRecord, run: RunFolder) -> tuple[str, ...]:
     past = {record.path.name for record in run.all_checkpoints if is_past(record)}
     if not kept and source.path.parent != run.folder:
         return run.entries  # a run of its own: all of it
-    best_epoch = source.best.epoch if source.best else None
     best_moves = run.best is not None and is_past(run.best)
-    past |= {file.path.name for file in run.weights if file.is_best and (best_moves or file.epoch != best_epoch)}
+    best_weights = {file.path.name: file.record for file in run.weights if file.record and file.is_best}
+    past |= {name for name, record in best_weights.items() if best_moves or is_past(record)}
     if not past:
         return ()
     kept |= {file.path.name for file in run.weights} | {file.path.name for file in run.unusable}

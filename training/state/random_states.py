@@ -33,8 +33,14 @@ def random_states() -> dict[str, Any]:
             "cached_gaussian": float(cached_gaussian),
         },
         "torch": torch.get_rng_state(),
-        "torch_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # else: not in use
+        "torch_cuda": _of_gpus(),
     }
+
+
+def _of_gpus() -> list[torch.Tensor]:
+    """Return the states of all GPUs where CUDA is in use; to ask for them would start it."""
+    is_in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.get_rng_state_all() if is_in_use else []
 
 
 def restore_random_states(states: Mapping[str, Any]) -> None:
