@@ -22,7 +22,7 @@ from tests.comparing import bits, differences, log_rows
 from tests.killing import files_in, temporaries
 from tests.loading import load_payload
 from training.checkpoints.examined import examine
-from training.checkpoints.record import CheckpointRecord
+from training.checkpoints.record import CheckpointRecord, Kind
 from training.runs.directory import MOVE_JOURNAL_NAME
 from training.runs.survey import survey_folder
 from training.settings.name_template import CHECKPOINT_SUFFIXES, FROZEN
@@ -38,6 +38,16 @@ def progress(folder: Path) -> dict[Path, tuple[int, int]]:
     runs = [*(folder / "models").glob("*/"), *(folder / "outputs").glob("*/checkpoints/*/")]
     latest = {run: survey_folder(run).latest for run in runs}
     return {run: record.position for run, record in latest.items() if record}
+
+
+def step_checkpoints(folder: Path) -> set[str]:
+    """Return the names of the checkpoints in `folder` that lie within an epoch."""
+    found = ((path, examine(path)) for path in _checkpoints(folder))
+    return {
+        str(path.relative_to(folder))
+        for path, facts in found
+        if isinstance(facts, CheckpointRecord) and facts.kind is Kind.STEP
+    }
 
 
 def contents(folder: Path) -> set[str]:

@@ -19,6 +19,7 @@ from benchmarks.killing.ends import (
     end_processes_in,
     progress,
     saved_when_stopped,
+    step_checkpoints,
     torn_pairs,
 )
 from benchmarks.killing.life import FRESH_START, FRESH_TRAINING, TRAINING_BEGAN, Death, Life, Program
@@ -147,13 +148,17 @@ class Kills:
     def _kill_command(
         self, name: str, command: Command, folder: Path, undisturbed: tuple[float, Lasted], draw: random.Random
     ) -> set[str]:
-        """Start it and end it until it ends by itself; return the checkpoints that it named when it was stopped."""
+        """Start it and end it until it ends by itself; return the step checkpoints that a stop asked for.
+
+        One that is killed right after SIGTERM may have saved, and not come to say so.
+        """
         kept = contents(folder) if command.keeps else set()
         reached, strays, stopped_in, has_trained = progress(folder), set[Path](), set[str](), False
         most = draw.randint(2, MOST_DEATHS)
         for left in range(most, -1, -1):
             more = _any_way_to_the_same_bits(draw) if command.trains else ()
             words = (*command.at(folder, self.corpus, has_trained), *more)
+            steps = step_checkpoints(folder)
             life = (
                 self._one_life(name, folder, words, undisturbed, draw, is_first=left == most)
                 if left
@@ -173,6 +178,8 @@ class Kills:
             stops = saved_when_stopped(life.said)
             assert all((folder / stop).exists() for stop in stops), f"{stops} is not there\n{context}"
             stopped_in |= set(stops)
+            if life.death.first_signal is signal.SIGTERM:
+                stopped_in |= step_checkpoints(folder) - steps
             reached, strays = now, remains
             if life.exit_code == 0 or _is_there_already(life):
                 return stopped_in
