@@ -116,7 +116,8 @@ def _notes(folders: Mapping[Path, bool], walk: FolderWalk, unread: Sequence[str]
         if walk.passed_over
         else ""
     )
-    return tuple(filter(None, (told, followed, passed_over, passed_over_text(unread) if unread else "")))
+    dead = f"links that lead nowhere, so that what they led to is missing: {few(walk.dead)}" if walk.dead else ""
+    return tuple(filter(None, (told, followed, passed_over, dead, passed_over_text(unread) if unread else "")))
 
 
 def class_folders(top: Path) -> dict[Path, bool]:
