@@ -43,6 +43,18 @@ def test_a_wav_file_that_is_cut_is_noted_with_what_is_left(tmp_path: Path) -> No
     assert read_waveform(path).size == 4000
 
 
+@pytest.mark.parametrize(("suffix", "kind"), [(".aiff", "AIFF"), (".au", "AU"), (".rf64", "RF64")])
+def test_other_files_with_a_header_are_noted_as_wav_files_are(tmp_path: Path, suffix: str, kind: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, np.random.default_rng(1).uniform(-1, 1, 16_000), 16_000, format=kind, subtype="PCM_16")
+    whole = path.read_bytes()
+    assert check_audio(path).fault is None
+    path.write_bytes(whole[: -2 * 4000])
+    assert check_audio(path).reason == "12,000 samples, its header says 16,000"
+    path.write_bytes(whole + b"\1" * 10_000)
+    assert check_audio(path).reason == "its header says 16,000 samples, and 10,000 bytes follow them"
+
+
 def test_a_wav_file_written_to_a_pipe_which_has_no_length_is_not_taken_for_cut(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.wav", seconds=1)
     content = path.read_bytes()

@@ -21,7 +21,7 @@ from utils.audio.complaints import Complaints
 from utils.audio.ffmpeg import FfmpegDecoder, FfmpegError
 from utils.audio.finding import needs_ffmpeg
 from utils.audio.mpeg_length import is_frame, is_mpeg, says_its_length
-from utils.audio.wav_header import RIFF, data_chunk
+from utils.audio.wav_header import AU, RIFF, data_chunk
 from utils.errors import UserError
 from utils.regular_files import open_regular
 
@@ -157,7 +157,7 @@ class AudioFile:
 
     def _finish(self) -> None:
         self.complaint = self._decoder.complaint()
-        chunk = data_chunk(self._file) if self._decoder.head[:4] in RIFF else None
+        chunk = data_chunk(self._file) if self._decoder.head[:4] in (*RIFF, AU) else None
         if not self.samples:
             raise UnreadableAudioError(self.path, _why_no_samples(self._file, chunk.present if chunk else 0))
         if self.samples < self.promised and self.format.startswith("FLAC"):
