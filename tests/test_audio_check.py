@@ -10,6 +10,7 @@ import soundfile
 
 from tests.small_audio import write_sound
 from utils.audio.checking import AudioFault, check_audio
+from utils.audio.reading import open_audio
 from utils.audio.waveforms import read_waveform
 from utils.errors import UserError
 
@@ -40,6 +41,18 @@ def test_a_wav_file_that_is_cut_is_noted_with_what_is_left(tmp_path: Path) -> No
     assert (checked.fault, checked.samples) == (AudioFault.CUT, 4000)
     assert checked.reason == "4,000 samples, its header says 16,000"
     assert read_waveform(path).size == 4000
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [(".aiff", "AIFF"), (".au", "AU"), (".rf64", "RF64")])
+def test_other_files_with_a_header_are_noted_as_wav_files_are(tmp_path: Path, suffix: str, kind: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, np.random.default_rng(1).uniform(-1, 1, 16_000), 16_000, format=kind, subtype="PCM_16")
+    whole = path.read_bytes()
+    assert check_audio(path).fault is None
+    path.write_bytes(whole[: -2 * 4000])
+    assert check_audio(path).reason == "12,000 samples, its header says 16,000"
+    path.write_bytes(whole + b"\1" * 10_000)
+    assert check_audio(path).reason == "its header says 16,000 samples, and 10,000 bytes follow them"
 
 
 def test_a_wav_file_written_to_a_pipe_which_has_no_length_is_not_taken_for_cut(tmp_path: Path) -> None:
@@ -81,3 +94,61 @@ def test_the_level_of_samples_in_the_scale_of_32_bit_integers_is_theirs(tmp_path
     soundfile.write(file, np.full(16_000, 2.0**31), 16_000, subtype="FLOAT")
     checked = check_audio(file)
     assert checked.fault is AudioFault.LOUD and checked.level_db == pytest.approx(186.64, abs=0.01)
+
+
+def test_channels_that_cancel_each_other_are_silence_which_is_what_training_hears(tmp_path: Path) -> None:
+    one = np.sin(np.arange(16_000)) / 2
+    soundfile.write(tmp_path / "a.wav", np.stack([one, -one], axis=1), 16_000, subtype="FLOAT")
+    assert not read_waveform(tmp_path / "a.wav").any()
+    assert check_audio(tmp_path / "a.wav").fault is AudioFault.SILENT
+
+
+def varying_mp3(path: Path, first: float, then: float) -> bytes:
+    """Noise of two levels at a varying bit rate: the bytes of the file and, at `path`, those without its length."""
+    noise = np.random.default_rng(1).uniform(-1, 1, 64_000) * np.repeat([first, then], 32_000)
+    soundfile.write(path, noise, 16_000, bitrate_mode="VARIABLE", compression_level=0.1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[whole.index(b"\xff\xf3", whole.index(b"Xing")) :])
+    return whole
+
+
+def test_an_mp3_file_of_varying_bit_rate_without_a_length_is_noted_where_only_a_part_of_it_is_decoded(
+    tmp_path: Path,
+) -> None:
+    whole = varying_mp3(tmp_path / "a.mp3", 0.9, 0)
+    checked = check_audio(tmp_path / "a.mp3")
+    assert checked.fault is AudioFault.LONGER and checked.samples < 60_000
+    assert checked.reason.startswith(f"no header says how long it is: the decoder gave {checked.samples:,} samples")
+    (tmp_path / "whole.mp3").write_bytes(whole)
+    assert check_audio(tmp_path / "whole.mp3").fault is None
+
+
+def test_a_whole_mp3_file_without_a_length_is_not_taken_for_cut(tmp_path: Path) -> None:
+    varying_mp3(tmp_path / "a.mp3", 0, 0.9)
+    with open_audio(tmp_path / "a.mp3") as file:
+        assert file.promised > 100_000, "the guess is too high, or nothing is tried here"
+    checked = check_audio(tmp_path / "a.mp3")
+    assert checked.fault is None and checked.samples > 64_000
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".ogg", ".mp3"])
+def test_a_stream_with_a_second_one_behind_it_is_noted(tmp_path: Path, suffix: str) -> None:
+    path = write_sound(tmp_path / f"a{suffix}", seconds=4)
+    path.write_bytes(2 * path.read_bytes())
+    checked = check_audio(path)
+    assert (checked.fault, checked.samples) == (AudioFault.LONGER, 64_000)
+    assert checked.reason.startswith("its header says 64,000 samples, and ")
+
+
+def test_a_flac_file_whose_header_says_too_little_is_noted(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.flac", seconds=4)
+    content = bytearray(path.read_bytes())
+    content[22:26] = (10_000).to_bytes(4, "big")
+    path.write_bytes(content)
+    assert (check_audio(path).fault, check_audio(path).samples) == (AudioFault.LONGER, 10_000)
+
+
+def test_tags_behind_an_mp3_file_are_no_sound(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "a.mp3", seconds=1)
+    path.write_bytes(path.read_bytes() + b"APETAGEX" + bytes(20_000))
+    assert check_audio(path).fault is None

@@ -64,6 +64,11 @@ def flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
+def beginning_of_an_mp3(path: Path) -> None:
+    write_sound(path, seconds=1)
+    path.write_bytes(path.read_bytes()[:200])
+
+
 def at_a_socket(path: Path) -> None:
     socket.socket(socket.AF_UNIX).bind(str(path))
 
@@ -90,8 +95,9 @@ REFUSED: dict[str, tuple[str, Make, str]] = {
     "rate of 2^31": ("a.wav", written(wav(rate_hz=2**31 - 1)), "a sample rate of 2,147,483,647 Hz is none of audio"),
     "rate too high": ("a.wav", written(wav(rate_hz=HIGHEST_RATE_HZ + 1)), "a sample rate of 768,001 Hz is none"),
     "rate too low": ("a.wav", written(wav(rate_hz=LOWEST_RATE_HZ - 1)), "a sample rate of 999 Hz is none of audio"),
-    "rate 0": ("a.wav", written(wav(rate_hz=0)), ""),
-    "rate below 0": ("a.wav", written(wav(rate_hz=2**32 - 16_000)), ""),
+    "rate 0": ("a.wav", written(wav(rate_hz=0)), "its header has a sample rate or a number of channels of 0 or below"),
+    "rate below 0": ("a.wav", written(wav(rate_hz=2**32 - 16_000)), "its header has a sample rate or a number of"),
+    "MP3, its beginning": ("a.mp3", beginning_of_an_mp3, "no sound is found in it"),
     "no channel": ("a.wav", written(wav(channels=0)), ""),
     "many channels": ("a.wav", written(wav(channels=2_000)), ""),
     "no samples": ("a.wav", written(wav(samples=0)), "it holds no samples"),

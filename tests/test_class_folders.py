@@ -89,3 +89,11 @@ def test_one_class_alone_is_no_corpus(tmp_path: Path) -> None:
     write_sounds(tmp_path / "bonafide", ["a.wav"])
     with pytest.raises(UserError, match=r"looked in .*bonafide/ and spoof/; found bonafide"):
         find_corpus(tmp_path)
+
+
+def test_folders_of_other_words_beside_those_of_the_challenges_are_told(tmp_path: Path) -> None:
+    write_classes(tmp_path)
+    write_sounds(tmp_path / "fake", ["1.wav"])
+    corpus = find_corpus(tmp_path)
+    assert corpus.train.protocol.notes == ("not used: the folders fake, since bonafide and spoof are there",)
+    assert len(corpus.train) + len(corpus.dev) == 20

@@ -91,6 +91,16 @@ def test_one_table_is_divided_by_its_own_column(database: Path, tmp_path: Path, 
     assert corpus.division == f"the column `{column}` of all.csv"
 
 
+def test_lines_of_one_table_that_are_of_no_part_are_told_and_not_left_out_without_a_word(database: Path) -> None:
+    words = ["train"] * 8 + ["trian"] * 4 + ["dev"] * 4 + [""] * 4
+    rows = [(*row, word) for row, word in zip(ROWS, words, strict=True)]
+    write_table(database / "all.csv", rows, "path,label,speaker,split")
+    corpus = find_corpus(database)
+    assert (len(corpus.train), len(corpus.dev)) == (8, 4)
+    assert corpus.train.protocol.notes == ("not used: 8 lines whose `split` is no part ('trian', '')",)
+    assert corpus.dev.protocol.notes == ()
+
+
 def test_one_table_without_such_a_column_is_divided_by_whole_speakers(database: Path) -> None:
     write_table(database / "mine.csv", ROWS)
     corpus = find_corpus(database)

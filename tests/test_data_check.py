@@ -160,6 +160,20 @@ def test_another_rate_is_noted_and_fails_nothing(mine: Path, capsys: pytest.Capt
     assert part_of(document)["sample_rates_hz"] == {"16000": 11, "8000": 1}
 
 
+def test_a_file_that_several_lines_name_in_other_ways_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sounds(tmp_path, [f"{n}.wav" for n in range(4)])
+    (tmp_path / "dev.csv").write_text("path,label\n0.wav,spoof\n1.wav,bonafide\n")
+    (tmp_path / "train.csv").write_text(
+        f"path,label\n2.wav,spoof\n3.wav,bonafide\n./2.wav,bonafide\n../{tmp_path.name}/2.wav,spoof\n"
+    )
+    code, document = checked(tmp_path, capsys)
+    kind = "audio files that several lines name, each in another way"
+    assert code == 0 and part_of(document)["notes"][kind] == ["2.wav (3 lines)"]
+    assert kind not in part_of(document, "dev")["notes"]
+
+
 def test_a_file_that_the_protocol_does_not_name_is_counted(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sound(audio_folder(mine, "dev") / "enrolment.flac")
     code, document = checked(mine, capsys)

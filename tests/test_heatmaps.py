@@ -28,7 +28,7 @@ from training.tasks.heatmap_figures import (
     statistics_text,
     verdict_text,
 )
-from training.tasks.heatmaps import Sample, choose_balanced, draw_part, write_attention_heatmaps
+from training.tasks.heatmaps import Sample, _write, choose_balanced, draw_part, write_attention_heatmaps
 from utils.corpora import CorpusPart
 from utils.corpora.protocols import Protocol, Trial
 from utils.waiting import NEVER
@@ -227,3 +227,10 @@ def test_an_utterance_name_with_a_dollar_sign_is_written_as_it_is(tmp_path: Path
     figure = sample_figure(picture(), Prediction("odd $x_1$ name", is_bona_fide=True, log_odds=1.0))
     figure.savefig(tmp_path / "figure.png", dpi=20)
     assert any("odd $x_1$ name" in text.get_text() for axes in figure.axes for text in axes.texts)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_utterance_name_that_no_font_can_show_is_drawn_without_a_word_of_the_library(tmp_path: Path) -> None:
+    figure = sample_figure(picture(), Prediction("a\x1b[2J\x07 录音", is_bona_fide=True, log_odds=1.0))
+    _write(figure, tmp_path / "figure.png")
+    assert any("a?[2J? 录音" in text.get_text() for axes in figure.axes for text in axes.texts)

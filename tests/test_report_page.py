@@ -143,6 +143,14 @@ def test_text_of_others_is_shown_and_never_taken_for_markup(harm: str) -> None:
     assert harm in page.text_of("data-session", "2")
 
 
+def test_no_control_character_of_others_comes_into_the_page() -> None:
+    harm = "a\x1b[2J\x07\u202eb"
+    told = story(2, options=Options(checkpoint_name=None, comment="c", database_path=harm))
+    told = replace(told, interrupted=harm)
+    page = report_html(told, RunFolder(Path("models", harm)), None, written_at=1_790_000_300.0)
+    assert "a?[2J??b" in page and not {"\x1b", "\x07", "\u202e"} & set(page)
+
+
 def test_the_page_needs_no_other_file_and_runs_nothing() -> None:
     page = page_of(story(4, [session(0), session(15)]))
     assert not [e.tag for e in page.elements if e.tag in ("script", "iframe", "object", "form")]

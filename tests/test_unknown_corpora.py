@@ -10,6 +10,7 @@ import pytest
 
 from main import main
 from tests.small_audio import write_sounds
+from utils.audio.finding import audio_below
 from utils.corpora import find_corpus
 from utils.corpora.class_folders import scan_folders
 from utils.corpora.finding import find_all_layouts
@@ -98,6 +99,17 @@ def test_folders_of_other_words_are_not_guessed_at_where_tables_lie_beside_them(
         (tmp_path / name).write_text("path,label\n" + ROWS)
     with pytest.raises(UserError, match=r"pass one of the 2 tables"):
         find_corpus(tmp_path)
+
+
+def test_a_link_to_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    write_sounds(tmp_path, [f"{label}/{n}.wav" for label in ("bonafide", "spoof") for n in range(10)])
+    (tmp_path / "spoof" / "A2").symlink_to("/a/disk/that/is/not/there")
+    assert find_corpus(tmp_path).train.protocol.notes == (
+        f"links that lead nowhere, so that what they led to is missing: {tmp_path}/spoof/A2",
+    )
+    assert audio_below(tmp_path).left_out() == [
+        f"Missing: what was behind links that lead nowhere ({tmp_path}/spoof/A2)"
+    ]
 
 
 def test_linked_folders_are_followed_once_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,13 +15,15 @@ class FolderWalk:
     """The files below some folders, without hidden ones: first those that really lie there, then those behind links.
 
     No folder is gone through twice, so that links in a circle end. After the walk `followed` and `passed_over` name the
-    links to folders: passed over are those that lead to a folder that was seen, or to one that holds all of these.
+    links to folders: passed over are those that lead to a folder that was seen, or to one that holds all of these. And
+    `dead` names the links without a suffix that lead nowhere, as to a folder of a disk that is not there.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = folders
         self.followed: list[str] = []
         self.passed_over: list[str] = []
+        self.dead: list[str] = []
         self._links: deque[tuple[Path, str]] = deque()
         self._seen: set[tuple[int, int]] = set()
 
@@ -54,11 +56,19 @@ class FolderWalk:
             links = {name for name in shown if os.path.islink(_joined(parent, name))}  # noqa: PTH114
             self._links.extend((folder, _joined(parent, name)) for name in shown if name in links)
             below[:] = [name for name in shown if name not in links]
-            yield folder, parent, sorted(name for name in names if not name.startswith("."))
+            files = sorted(name for name in names if not name.startswith("."))
+            self.dead += [
+                _joined(parent, name) for name in files if "." not in name and _is_dead(_joined(parent, name))
+            ]
+            yield folder, parent, files
 
 
 def _joined(parent: str, name: str) -> str:
     return os.path.join(parent, name)  # noqa: PTH118 - a Path for each of many is slow
+
+
+def _is_dead(path: str) -> bool:
+    return os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114
 
 
 def _identity(folder: str) -> tuple[int, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from training.data.check import CheckedCorpus, CheckedPart
 from utils.audio.checking import AudioFault
@@ -34,6 +36,10 @@ def notes_of(part: CheckedPart) -> dict[str, list[str]]:
         places = [] if fault is AudioFault.UNREADABLE else _of_fault(part, fault)
         if places:
             notes[fault.value] = places
+    named = Counter(os.path.normpath(path) for path in part.paths if path)
+    several = [f"{Path(path).name} ({count} lines)" for path, count in named.items() if count > 1]
+    if several:
+        notes["audio files that several lines name, each in another way"] = several
     rates = Counter(audio.sample_rate_hz for audio in part.audio if audio and audio.samples)
     usual = SAMPLE_RATE_HZ if rates[SAMPLE_RATE_HZ] else (rates.most_common(1)[0][0] if rates else 0)
     others = [

@@ -97,6 +97,8 @@ def score_document(subject: Subject, scored: Sequence[FileScore], found: FoundAu
         "window_samples": CROP_SAMPLES,
         "complete": len(scored) == len(found.files),
         "passed_over": [str(path) for path in found.passed_over],
+        "not_followed": [str(path) for path in found.not_followed],
+        "dead_links": [str(path) for path in found.dead],
         "files": [_file_document(one, subject.judge) for one in scored],
     }
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from utils.terminal_text import printable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -119,7 +121,7 @@ def verdict_text(verdict: Prediction) -> str:
     truth = "not known" if verdict.is_bona_fide is None else CLASS_TITLES[verdict.is_bona_fide]
     judged = {True: " (ok)", False: " (wrong)", None: ""}[verdict.is_right]
     return (
-        f"{verdict.utterance}\n"
+        f"{printable(verdict.utterance)}\n"
         f"truth      {truth}\n"
         f"predicted  {CLASS_TITLES[verdict.is_predicted_bona_fide]}{judged}\n"
         f"log-odds   {verdict.log_odds:+.3f}\n"

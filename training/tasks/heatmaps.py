@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -185,7 +186,8 @@ def _sample_name(number: int, verdict: Prediction) -> str:
 
 
 def _write(figure: Figure, path: Path) -> Path:
-    with atomic_write(path) as file:
+    with atomic_write(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing")  # a name in letters that the font lacks: boxes
         figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
     return path
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.audio.complaints import alone
-from utils.audio.reading import AudioFile, UnreadableAudioError, open_audio
+from utils.audio.reading import AudioFile, UnreadableAudioError, mixed, open_audio
 from utils.audio.waveforms import CROP_SAMPLES, SAMPLE_RATE_HZ
 
 _SILENCE_DB = -120.0
@@ -34,7 +34,7 @@ class CheckedAudio:
     """What a file holds: decoded `samples` of each channel, 0 where it is unreadable, and what is wrong with it.
 
     `format` names container and coding, as `FLAC PCM_16`. `level_db` is the root mean square and `peak_db` the largest
-    magnitude of all channels, in dB of full scale, not below -120.
+    magnitude of the mean of the channels, in dB of full scale, not below -120.
     """
 
     samples: int = 0
@@ -77,7 +77,7 @@ def _listen_to(path: Path) -> CheckedAudio:
     with open_audio(path) as file:
         square, peak = 0.0, 0.0
         for block in file.blocks():
-            flat = block.reshape(-1)
+            flat = mixed(block)
             loudest = max(float(flat.max()), -float(flat.min()))
             peak = max(peak, loudest)
             if loudest > _LOUDEST:  # float32 ends at 3e38
@@ -91,7 +91,7 @@ def _listen_to(path: Path) -> CheckedAudio:
             fault,
             reason,
             file.format,
-            level_db=_decibels(math.sqrt(square / (file.samples * file.channels))),
+            level_db=_decibels(math.sqrt(square / file.samples)),
             peak_db=_decibels(peak),
         )
 
@@ -99,12 +99,13 @@ def _listen_to(path: Path) -> CheckedAudio:
 def doubt_about(file: AudioFile, peak: float) -> tuple[AudioFault, str] | None:
     """Return the first thing that a person should know of a file that was read to its end, None for nothing.
 
-    `peak` is the largest magnitude of its samples.
+    `peak` is the largest magnitude of the mean of its channels, which is what a detector hears.
     """
     if file.promised > file.samples:
         return AudioFault.CUT, f"{file.samples:,} samples, its header says {file.promised:,}"
     if file.unexplained_bytes:
-        reason = f"its header says {file.samples:,} samples, and {file.unexplained_bytes:,} bytes follow them"
+        said = "its header says" if file.promised else "no header says how long it is: the decoder gave"
+        reason = f"{said} {file.samples:,} samples, and {file.unexplained_bytes:,} bytes follow them"
         return AudioFault.LONGER, reason
     if file.complaint:
         return AudioFault.DAMAGED, f"the decoder says: {file.complaint}"

@@ -19,11 +19,6 @@ _UNBUFFERED = 2  # _IONBF of glibc
 _NO_DAMAGE = "Warning: Xing stream size off"  # something lies behind the sound, such as a tag
 
 
-def is_mpeg(head: bytes) -> bool:
-    """Whether a file begins as MPEG audio does, by a tag or a sync word (ISO/IEC 11172-3, 2.4.1.3)."""
-    return head[:3] == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] >= 0xE0)
-
-
 class Complaints:
     """What is heard of one file: `first` is the first complaint, "" for none."""
 

@@ -34,13 +34,14 @@ class FoundAudio:
     """The `files` to go through, in order, and what of the folders was left out, which a person must be told.
 
     `passed_over` are audio files that need ffmpeg where there is none; `not_followed` are links to folders that were
-    gone through already. A path among the files need not be one of a file: what was named by hand and is none is kept,
-    to be told of.
+    gone through already, `dead` are links that lead nowhere. A path among the files need not be one of a file: what was
+    named by hand and is none is kept, to be told of.
     """
 
     files: tuple[Path, ...]
     passed_over: tuple[Path, ...] = ()
     not_followed: tuple[Path, ...] = ()
+    dead: tuple[Path, ...] = ()
 
     def left_out(self) -> list[str]:
         """Return a line for each kind of what was left out."""
@@ -48,6 +49,9 @@ class FoundAudio:
         if self.not_followed:
             names = few([printable(str(path)) for path in self.not_followed])
             lines.append(f"Not followed: links to folders that were gone through already ({names})")
+        if self.dead:
+            names = few([printable(str(path)) for path in self.dead])
+            lines.append(f"Missing: what was behind links that lead nowhere ({names})")
         return lines
 
 
@@ -131,6 +135,7 @@ def audio_below(folder: Path) -> FoundAudio:
         tuple(path for path in paths if is_audio(path.name)),
         tuple(path for path in paths if is_passed_over(path.name)),
         tuple(map(Path, walk.passed_over)),
+        tuple(map(Path, walk.dead)),
     )
 
 
@@ -144,7 +149,8 @@ def find_audio_files(places: Sequence[Path], flag: str) -> FoundAudio:
     if not any(path.is_file() for path in files):
         raise UserError(_nothing(flag, places))
     passed_over = _once(path for one in found for path in one.passed_over)
-    return FoundAudio(files, passed_over, tuple(path for one in found for path in one.not_followed))
+    not_followed = tuple(path for one in found for path in one.not_followed)
+    return FoundAudio(files, passed_over, not_followed, tuple(path for one in found for path in one.dead))
 
 
 def _once(paths: Iterable[Path]) -> tuple[Path, ...]:

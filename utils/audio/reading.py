@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from utils.audio.complaints import Complaints, is_mpeg
+from utils.audio.complaints import Complaints
 from utils.audio.ffmpeg import FfmpegDecoder, FfmpegError
 from utils.audio.finding import needs_ffmpeg
-from utils.audio.wav_header import RIFF, data_chunk
+from utils.audio.mpeg_length import is_frame, is_mpeg, says_its_length
+from utils.audio.wav_header import AU, RIFF, data_chunk
 from utils.errors import UserError
 from utils.regular_files import open_regular
 
@@ -34,8 +35,16 @@ _UNKNOWN_FRAMES = 2**62
 _MOST_PER_BYTE = 64
 """Samples of one channel: what Opus makes of a byte at 6 kbit/s. Only silence is packed closer."""
 _PADDING_BYTES = 4096
+_STREAMS = ("FLAC", "OGG", "MP3")
+"""Their decoders read on from frame to frame, so that the position in the file says how far they came."""
 _LARGEST_SAMPLE = 2.0**32
 """Floats in the scale of integers of 32 bits end at half of it. One of 1e30 would make any training diverge."""
+# What libsndfile says where it means something else: its words lead away from the file.
+_MISLEADING = {
+    "File does not exist or is not a regular file (possibly a pipe?)": "no sound is found in it",
+    "Internal error : SF_INFO struct incomplete": "its header has a sample rate or a number of channels of 0 or below",
+    "Unspecified internal error": "it is damaged within",
+}
 # Whatever a decoder or the library around it was seen to raise for a file that is damaged or made to harm.
 _RAISED = (
     soundfile.SoundFileError,
@@ -87,8 +96,8 @@ class AudioFile:
     """An open audio file, as `open_audio` yields it.
 
     `samples` counts what was decoded of each channel so far. Known when all blocks are through: `promised`, how many
-    the header says there are; `unexplained_bytes`, what lies behind them that the header does not know of; and
-    `complaint`, what the decoder said to itself.
+    the header says there are, 0 where it does not; `unexplained_bytes`, what lies behind them that the header does not
+    know of; and `complaint`, what the decoder said to itself.
     """
 
     def __init__(self, path: Path, file: BinaryIO, decoder: _Decoder) -> None:
@@ -148,7 +157,7 @@ class AudioFile:
 
     def _finish(self) -> None:
         self.complaint = self._decoder.complaint()
-        chunk = data_chunk(self._file) if self._decoder.head[:4] in RIFF else None
+        chunk = data_chunk(self._file) if self._decoder.head[:4] in (*RIFF, AU) else None
         if not self.samples:
             raise UnreadableAudioError(self.path, _why_no_samples(self._file, chunk.present if chunk else 0))
         if self.samples < self.promised and self.format.startswith("FLAC"):
@@ -157,8 +166,24 @@ class AudioFile:
             )
         if chunk and chunk.is_cut:
             self.promised = chunk.said * self.samples // max(1, chunk.present)
-        if chunk and chunk.unexplained > _PADDING_BYTES:
-            self.unexplained_bytes = chunk.unexplained
+        unexplained = chunk.unexplained if chunk else self._not_decoded()
+        if unexplained > _PADDING_BYTES:
+            self.unexplained_bytes = unexplained
+
+    def _not_decoded(self) -> int:
+        """Return how many bytes of a stream are left behind what was decoded; of MPEG audio, without tags at its end.
+
+        What MPEG audio without a length promised was a guess, and is forgotten.
+        """
+        descriptor = self._file.fileno()
+        at = os.lseek(descriptor, 0, os.SEEK_CUR)
+        left = os.fstat(descriptor).st_size - at
+        if not self.format.startswith(_STREAMS):
+            return 0
+        if is_mpeg(self._decoder.head):
+            self.promised = self.promised if says_its_length(descriptor) else 0
+            return left if is_frame(os.pread(descriptor, 2, at)) else 0
+        return left
 
 
 @contextmanager
@@ -253,5 +278,5 @@ def _told(path: Path, error: BaseException) -> UnreadableAudioError:
     if isinstance(error, MemoryError):
         return UnreadableAudioError(path, "there is not enough memory to decode it")
     said = error.strerror if isinstance(error, OSError) else getattr(error, "error_string", "")
-    words = str(said or error) or type(error).__name__
-    return UnreadableAudioError(path, words.rstrip(".").removeprefix("Error : "))
+    words = (str(said or error) or type(error).__name__).rstrip(".").removeprefix("Error : ")
+    return UnreadableAudioError(path, _MISLEADING.get(words, words))

@@ -1,6 +1,8 @@
-"""What the header of a WAV file says of the length of its samples, against the bytes that are there.
+"""What the header of a WAV file, and of those like it, says of the length of its samples, against the bytes there are.
 
-Chunks as in the Multimedia Programming Interface and Data Specifications 1.0 (IBM and Microsoft, 1991), "RIFF".
+Chunks as in the Multimedia Programming Interface and Data Specifications 1.0 (IBM and Microsoft, 1991), "RIFF". RF64 is
+one with a length of 64 bits in a chunk before (EBU Tech 3306), AIFF has them in the other order of bytes (Apple, Audio
+Interchange File Format 1.3), and AU has a header alone (Sun, audio.h).
 """
 
 from __future__ import annotations
@@ -10,10 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-RIFF: Mapping[bytes, Literal["little", "big"]] = {b"RIFF": "little", b"RIFX": "big"}
+_Order = Literal["little", "big"]
+RIFF: Mapping[bytes, _Order] = {b"RIFF": "little", b"RIFX": "big", b"RF64": "little", b"FORM": "big"}
 """How a file begins, and the order of the bytes in its numbers."""
 
+AU = b".snd"
+_SOUND = {b"data": 0, b"SSND": 8}  # the chunks of samples, and how many bytes are before these
 _NO_LENGTH_BYTES = 0x7FFFF000  # a program that wrote to a pipe leaves 2 or 4 GB as the length
+_NOT_SAID_BYTES = 0xFFFFFFFF
 _MOST_CHUNKS = 1000
 
 
@@ -36,21 +42,29 @@ def data_chunk(file: BinaryIO) -> DataChunk | None:
     """Return what is known of the samples of an open file, whose position stays; None where that is no plain RIFF."""
     descriptor = file.fileno()
     size = os.fstat(descriptor).st_size
-    order = RIFF.get(os.pread(descriptor, 4, 0))
-    at = 12
+    kind = os.pread(descriptor, 4, 0)
+    if kind == AU:
+        begin, said = (int.from_bytes(os.pread(descriptor, 4, place), "big") for place in (4, 8))
+        return DataChunk(said, size - begin, max(0, size - begin - said))
+    order = RIFF.get(kind)
+    at, length_of_64_bits = 12, 0
     for _ in range(_MOST_CHUNKS):
         head = os.pread(descriptor, 8, at)
         if order is None or len(head) < 8:
             return None
         length = int.from_bytes(head[4:], order)
-        if head[:4] == b"data":
-            at += 8
-            return DataChunk(length, size - at, _unexplained(descriptor, at + length, order, size))
+        if head[:4] in _SOUND:
+            length = length_of_64_bits if length == _NOT_SAID_BYTES and length_of_64_bits else length
+            end, before = at + 8 + length, _SOUND[head[:4]]
+            at += 8 + before
+            return DataChunk(length - before, size - at, _unexplained(descriptor, end, order, size))
+        if head[:4] == b"ds64" and kind == b"RF64":
+            length_of_64_bits = int.from_bytes(os.pread(descriptor, 8, at + 16), order)
         at += 8 + length + length % 2
     return None
 
 
-def _unexplained(descriptor: int, at: int, order: Literal["little", "big"], size: int) -> int:
+def _unexplained(descriptor: int, at: int, order: _Order, size: int) -> int:
     """Return how many bytes from `at` to the end are no chunks; a chunk begins at an even place, but not all do."""
     for _ in range(_MOST_CHUNKS):
         if at >= size:

@@ -92,7 +92,7 @@ def scan_folders(database: Path, top: Path) -> ScannedProtocol:
             attack = below[0] if len(below) > 1 and not is_bona_fide else NO_ATTACK
             names.append(name)
             trials.append(Trial(UNKNOWN, utterance, attack, is_bona_fide))
-    notes = _notes(folders, walk, passed_over)
+    notes = (*_unused_folders(top, folders), *_notes(folders, walk, passed_over))
     return ScannedProtocol(top, tuple(trials), tuple(names), tuple(faults), listing_sha256(names, trials), notes=notes)
 
 
@@ -116,7 +116,15 @@ def _notes(folders: Mapping[Path, bool], walk: FolderWalk, unread: Sequence[str]
         if walk.passed_over
         else ""
     )
-    return tuple(filter(None, (told, followed, passed_over, passed_over_text(unread) if unread else "")))
+    dead = f"links that lead nowhere, so that what they led to is missing: {few(walk.dead)}" if walk.dead else ""
+    return tuple(filter(None, (told, followed, passed_over, dead, passed_over_text(unread) if unread else "")))
+
+
+def _unused_folders(top: Path, folders: Mapping[Path, bool]) -> tuple[str, ...]:
+    """Tell of folders named by other words for the classes, beside those that count."""
+    others = [folder.name for folder in named_by_class(top) if folder not in folders]
+    used = " and ".join(folder.name for folder in folders)
+    return (f"not used: the folders {few(others)}, since {used} are there",) if others else ()
 
 
 def class_folders(top: Path) -> dict[Path, bool]:

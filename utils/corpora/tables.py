@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from utils.corpora.trial_columns import HEADER_NAMES, headed_columns, is_first_h
 from utils.corpora.trials import Fault, FaultKind, ScannedProtocol
 from utils.errors import UserError
 from utils.regular_files import is_regular
-from utils.text_tables import Header, any_header_of, header_of
+from utils.text_tables import Header, any_header_of, few, header_of
 
 LAYOUT = "CSV"
 LOOKED_FOR = "train.csv and dev.csv, or one .csv file with the header path,label"
@@ -112,10 +113,11 @@ def _of_one_table(table: Path, place: CorpusPlace) -> FoundCorpus:
     scan_all = cache(place.scanning(table))
     folders = audio_folders(table, database)
     if columns.part is not None:
-        scans = {name: partial(_scan_named_part, scan_all, name) for name in PART_WORDS}
+        column = header[columns.part]
+        scans = {name: partial(_scan_named_part, scan_all, name, column) for name in PART_WORDS}
         present = {name for name, scan in scans.items() if name != "eval" or scan().trials}
         parts = [PartSource(name, scans[name], folders) for name in PART_WORDS if name in present]
-        return FoundCorpus(LAYOUT, folder, tuple(parts), f"the column `{header[columns.part]}` of {table.name}")
+        return FoundCorpus(LAYOUT, folder, tuple(parts), f"the column `{column}` of {table.name}")
     whole = PartSource("eval", scan_all, folders)
     return FoundCorpus(LAYOUT, folder, divided_parts(scan_all, folders), _DIVIDED, whole)
 
@@ -128,11 +130,19 @@ def divided_parts(scan_all: Callable[[], ScannedProtocol], folders: tuple[Path, 
     )
 
 
-def _scan_named_part(scan_all: Callable[[], ScannedProtocol], name: PartName) -> ScannedProtocol:
+def _scan_named_part(scan_all: Callable[[], ScannedProtocol], name: PartName, column: str) -> ScannedProtocol:
+    """Return the trials that the column says are of this part; the training part tells of those that are of none."""
     scanned = scan_all()
     words = PART_WORDS[name]
     positions = [at for at, trial in enumerate(scanned.trials) if trial.part in words]
-    return selected(scanned, positions, with_faults=name == "train")
+    part = selected(scanned, positions, with_faults=name == "train")
+    known = {word for of_part in PART_WORDS.values() for word in of_part}
+    others = [trial.part for trial in scanned.trials if trial.part not in known]
+    if name != "train" or not others:
+        return part
+    words_found = few([f"'{word}'" for word in dict.fromkeys(others)])
+    told = f"not used: {len(others):,} lines whose `{column}` is no part ({words_found})"
+    return replace(part, notes=(*part.notes, told))
 
 
 def _scan_division(scan_all: Callable[[], ScannedProtocol], name: PartName) -> ScannedProtocol:

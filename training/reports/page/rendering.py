@@ -38,6 +38,7 @@ from training.runs.survey import RunFolder
 from training.tasks.task import Scores, Spectrogram
 from utils.errors import UserError
 from utils.shell_text import with_path
+from utils.terminal_text import printable_text
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -52,7 +53,8 @@ def report_html(
     written_at: float | None = None,
     seen: Seen | None = None,
 ) -> str:
-    """Return the page. All text in it is escaped, whatever settings, paths and file names hold.
+    """Return the page. All text in it is escaped, and without control characters, whatever settings, paths and
+    file names hold.
 
     `seen` is what earlier pages of the same run looked at, which this one need not look at again.
     """
@@ -97,7 +99,7 @@ def report_html(
         "environment": environment_rows(story),
         "figure": figure,
     }
-    return _template().render(facts)
+    return printable_text(_template().render(facts))
 
 
 def _tile(which: str, story: Story, row: EpochMetrics | None) -> tuple[str, str, str]:
