@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import soundfile
 
 from tests.small_audio import write_sound
+from utils.audio import reading
 from utils.audio.checking import AudioFault, check_audio
 from utils.audio.reading import open_audio
 from utils.audio.waveforms import read_waveform
@@ -152,3 +154,19 @@ def test_tags_behind_an_mp3_file_are_no_sound(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.mp3", seconds=1)
     path.write_bytes(path.read_bytes() + b"APETAGEX" + bytes(20_000))
     assert check_audio(path).fault is None
+
+
+def test_hours_of_silence_packed_into_few_bytes_are_refused_by_the_check_and_by_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 million zeros are a FLAC file of 0.6 MB, and were 1.5 GB in training."""
+    monkeypatch.setattr(reading, "_MOST_OF_SILENCE", 200_000)
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.zeros(1_000_000, dtype=np.int16), 16_000)
+    assert 64 * path.stat().st_size < 1_000_000
+    words = "samples come out of its [0-9,]+ bytes: it is hours of silence"
+    assert re.search(words, check_audio(path).reason) and check_audio(path).fault is AudioFault.UNREADABLE
+    with pytest.raises(UserError, match=words):
+        read_waveform(path)
+    soundfile.write(path, np.zeros(150_000, dtype=np.int16), 16_000)
+    assert check_audio(path).fault is AudioFault.SILENT and read_waveform(path).size == 150_000

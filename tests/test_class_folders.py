@@ -35,7 +35,10 @@ def test_an_utterance_is_a_path_and_the_folder_below_spoof_its_attack(tmp_path: 
     assert (trials["bonafide/ann/3"].attack, trials["bonafide/ann/3"].label) == ("-", 1)
 
 
-@pytest.mark.parametrize(("train", "dev", "evaluation"), [("train", "dev", "eval"), ("training", "val", "test")])
+@pytest.mark.parametrize(
+    ("train", "dev", "evaluation"),
+    [("train", "dev", "eval"), ("training", "val", "test"), ("Train", "VALIDATION", "Test")],
+)
 def test_folders_for_the_parts_go_before_a_division(tmp_path: Path, train: str, dev: str, evaluation: str) -> None:
     write_classes(tmp_path / train)
     write_classes(tmp_path / dev, count=3)

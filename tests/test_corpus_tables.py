@@ -33,7 +33,9 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-@pytest.mark.parametrize(("dev", "evaluation"), [("dev.csv", "eval.csv"), ("val.csv", "test.csv")])
+@pytest.mark.parametrize(
+    ("dev", "evaluation"), [("dev.csv", "eval.csv"), ("val.csv", "test.csv"), ("Val.csv", "TEST.CSV")]
+)
 def test_a_table_for_each_part_in_the_database(database: Path, dev: str, evaluation: str) -> None:
     write_table(database / "train.csv", ROWS[:12])
     write_table(database / dev, ROWS[12:16])
@@ -162,6 +164,7 @@ def test_a_table_that_cannot_be_divided_is_refused_with_two_ways_out(database: P
     [
         (("real/1.wav", "genuin", "x"), r"train\.csv, line 6: the key is `bonafide` or `spoof`, found `genuin`"),
         ((*ROWS[0],), r"train\.csv, line 6: an utterance may come only once, found fake/0 again after line 2"),
+        (("", "spoof", "x"), r"train\.csv, line 6: a line names an utterance, and ` spoof x` does not: write its name"),
         (("real/1.wav",), r"train\.csv, line 6: .* has 3 columns, found 1"),
         (("real/1.wav", "spoof", "x", "y"), r"train\.csv, line 6: .* has 3 columns, found 4"),
         (

@@ -46,6 +46,12 @@ def test_every_format_gives_the_same_scores_and_is_named(content: str, title: st
     assert (found.utterances, found.scores.tolist(), found.format_title) == (("a", "b"), [1.5, -2.0], title)
 
 
+def test_a_table_of_scores_with_a_column_of_labels_has_its_own_keys(tmp_path: Path) -> None:
+    found = scores(tmp_path, "path,label,score\na,bonafide,1.5\nb,spoof,-2\n")
+    assert join_scores(found, None).is_bona_fide.tolist() == [True, False]
+    assert scores(tmp_path, "path,score\na,1.5\nb,-2\n").own_keys is None
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

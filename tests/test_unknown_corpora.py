@@ -41,6 +41,8 @@ def folders(*names: str) -> Callable[[Path], None]:
         (files(all_tsv="clip\tverdict\n"), "all.tsv begins `clip, verdict`: give all.tsv the header path,label"),
         (files(train_csv="path,label\n" + ROWS, test_csv="path,label\n"), "add dev.csv, a table as test.csv is"),
         (files(a_csv="path,label\n", b_csv="path,label\n"), "one of the 2 tables (a.csv, b.csv) as --protocols_path"),
+        (files(t_csv="path:label\na.wav:spoof\n", a_wav=""), "found t.csv, a.wav: give t.csv the header path,label"),
+        (files(t_CSV="", a_wav=""), "found t.CSV, a.wav: give t.CSV the header path,label"),
         (folders("real"), "found real: add the folder spoof/ beside real/"),
         (folders("deepfake"), "add the folder bonafide/ beside deepfake/"),
         (folders("wavs"), "found wavs: move what is in wavs into bonafide/ and spoof/, or add a table with the header"),

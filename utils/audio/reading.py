@@ -34,6 +34,8 @@ _UNKNOWN_FRAMES = 2**62
 """libsndfile gives at least so many for a FLAC file without a length."""
 _MOST_PER_BYTE = 64
 """Samples of one channel: what Opus makes of a byte at 6 kbit/s. Only silence is packed closer."""
+_MOST_OF_SILENCE = 2**24
+"""So many are read however close they are packed: 17 minutes at 16 kHz, 64 MiB."""
 _PADDING_BYTES = 4096
 _STREAMS = ("FLAC", "OGG", "MP3")
 """Their decoders read on from frame to frame, so that the position in the file says how far they came."""
@@ -125,9 +127,11 @@ class AudioFile:
         """Yield `(frames, channels)` float32 each, full scale 1, fewer at the end; fewer for many channels.
 
         Raises UnreadableAudioError for what cannot be decoded, for a sample that is NaN, infinite or larger than
-        integers of 32 bits, and at the end for a file that holds none, or a FLAC file that holds fewer than its header
-        says.
+        integers of 32 bits, for more samples than the file's bytes can hold, which would fill memory, and at the end
+        for a file that holds none, or a FLAC file that holds fewer than its header says.
         """
+        num_bytes = os.fstat(self._file.fileno()).st_size
+        most = max(_MOST_OF_SILENCE, _MOST_PER_BYTE * num_bytes)
         size = max(1, min(frames, BLOCK_SAMPLES // self.channels))
         said = self._decoder.frames
         while said is None or self.samples < said:
@@ -138,6 +142,10 @@ class AudioFile:
                 raise _told(self.path, error) from error
             self._insist_on_a_scale(block)
             self.samples += len(block)
+            if self.samples > most:
+                raise UnreadableAudioError(
+                    self.path, f"more than {most:,} samples come out of its {num_bytes:,} bytes: it is hours of silence"
+                )
             if len(block):
                 yield block
             if len(block) < wanted:

@@ -16,7 +16,7 @@ from pathlib import Path
 from utils.audio.finding import bare_name, is_audio, is_passed_over, passed_over_text
 from utils.corpora.division import listing_sha256
 from utils.corpora.parts import FoundCorpus, PartSource
-from utils.corpora.places import CorpusPlace, first_folder
+from utils.corpora.places import CorpusPlace, first_folder, named
 from utils.corpora.tables import PART_WORDS, divided_parts, files_named_as_tables, is_table
 from utils.corpora.trials import NO_ATTACK, UNKNOWN, Fault, FaultKind, ScannedProtocol, Trial
 from utils.folder_walk import FolderWalk
@@ -52,7 +52,7 @@ def _find_beside_no_table(place: CorpusPlace, is_enough: _IsEnough) -> FoundCorp
 
 def _find(database: Path, is_enough: _IsEnough) -> FoundCorpus | None:
     """Return the corpus of which one part at least has the classes that make it one; others may lack one of them."""
-    tops = {name: first_folder(database / word for word in words) for name, words in PART_WORDS.items()}
+    tops = {name: first_folder(named(database, words)) for name, words in PART_WORDS.items()}
     has_parts = any(is_enough(top) for top in tops.values() if top)
     parts = [
         PartSource(name, partial(scan_folders, database, top), (database,))

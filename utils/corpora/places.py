@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,8 @@ from utils.corpora.trials import ScannedProtocol
 from utils.labels import Labels
 from utils.regular_files import NotARegularFileError, is_regular, open_regular
 from utils.terminal_text import printable
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 
 
 class CorpusPlace(NamedTuple):
@@ -33,14 +35,19 @@ class CorpusPlace(NamedTuple):
 
 
 def what_is_in(folder: Path) -> str:
-    """Return up to six names in a folder, or what else it is."""
+    """Return up to six names in a folder, first those of tables, or what else it is."""
     if not folder.is_dir():
         return "a file" if is_regular(folder) else why_unread(folder) or "no such folder"
-    names = [printable(name) for name in sorted(os.listdir(folder))]  # noqa: PTH208 - names are all that is needed
+    names = sorted(os.listdir(folder), key=lambda name: (not is_named_as_table(name), name))  # noqa: PTH208
     if not names:
         return "an empty folder"
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
-    return ", ".join(names[:6]) + more
+    return ", ".join(map(printable, names[:6])) + more
+
+
+def is_named_as_table(name: str, suffixes: Sequence[str] = TABLE_SUFFIXES) -> bool:
+    """Return whether a name ends as those of tables do, in any case."""
+    return name.lower().endswith(tuple(suffixes))
 
 
 def why_unread(path: Path) -> str:
@@ -62,3 +69,18 @@ def first_file(candidates: Iterable[Path]) -> Path | None:
 def first_folder(candidates: Iterable[Path]) -> Path | None:
     """Return the first folder that exists."""
     return next((path for path in candidates if path.is_dir()), None)
+
+
+def named(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    """Yield what lies in a folder by the first of these names, the second and so on: as it is written, or in any case.
+
+    What is written as in `names` goes first. Nothing in what is no folder, or cannot be listed.
+    """
+    try:
+        found = {other: other.lower() for other in sorted(os.listdir(folder))}  # noqa: PTH208
+    except OSError:
+        return
+    wanted = list(names)
+    yield from (folder / name for name in wanted if name in found)
+    for name in wanted:
+        yield from (folder / other for other, lower in found.items() if lower == name and other != name)

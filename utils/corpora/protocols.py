@@ -158,6 +158,11 @@ class _Reader:
             return
         name = row[self._columns.utterance].strip()
         utterance = bare_name(name)
+        if not name:
+            line = shortened(row)
+            message = f"a line names an utterance, and `{line}` does not: write its name, or remove the line"
+            refuse(FaultKind.LINE, message, f"`{line}`: no utterance")
+            return
         if utterance in self._firsts:
             first = self._firsts[utterance]
             earlier, is_other = (

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from utils.corpora.division import development_positions, selected
 from utils.corpora.parts import FoundCorpus, PartName, PartSource
-from utils.corpora.places import CorpusPlace, first_file
+from utils.corpora.places import TABLE_SUFFIXES, CorpusPlace, first_file, is_named_as_table, named
 from utils.corpora.trial_columns import HEADER_NAMES, headed_columns, is_first_header
 from utils.corpora.trials import Fault, FaultKind, ScannedProtocol
 from utils.errors import UserError
@@ -30,7 +30,6 @@ PART_WORDS: dict[PartName, tuple[str, ...]] = {
     "eval": ("eval", "test", "evaluation", "testing"),
 }
 _DIVIDED = "a fifth of each class, whole speakers, is the development part, chosen by a hash of their names"
-SUFFIXES = (".csv", ".tsv", ".txt")
 _MOST_TABLES = 64
 
 
@@ -47,7 +46,7 @@ def find_others(place: CorpusPlace) -> FoundCorpus | None:
 
     They are looked for after all else, so that a corpus that was read from something else still is.
     """
-    return None if find(place) else _find(place, SUFFIXES, is_table, is_part=is_table)
+    return None if find(place) else _find(place, TABLE_SUFFIXES, is_table, is_part=is_table)
 
 
 def _find(
@@ -57,7 +56,9 @@ def _find(
         if is_regular(where) and (where == place.protocols or is_one(where)):
             return _of_one_table(where, place)
         tables = {
-            name: first_file(filter(is_part, (where / f"{word}{suffix}" for word in words for suffix in suffixes)))
+            name: first_file(
+                filter(is_part, named(where, (f"{word}{suffix}" for word in words for suffix in suffixes)))
+            )
             for name, words in PART_WORDS.items()
         }
         if tables["train"] and tables["dev"]:
@@ -68,11 +69,11 @@ def _find(
     return None
 
 
-def files_named_as_tables(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+def files_named_as_tables(folder: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> list[Path]:
     """Return the files in a folder whose names end like those of tables, sorted; [] where they are too many for that:
     a .txt file for each utterance holds its text."""
     try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(tuple(suffixes)))  # noqa: PTH208
+        names = sorted(name for name in os.listdir(folder) if is_named_as_table(name, suffixes))  # noqa: PTH208
     except OSError:
         return []
     is_few = len(names) <= _MOST_TABLES or tuple(suffixes) == (".csv",)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from utils.audio.finding import is_audio
 from utils.corpora.class_folders import named_by_class
-from utils.corpora.places import what_is_in, why_unread
-from utils.corpora.tables import PART_WORDS, SUFFIXES, files_named_as_tables
+from utils.corpora.places import is_named_as_table, what_is_in, why_unread
+from utils.corpora.tables import PART_WORDS, files_named_as_tables
 from utils.corpora.trial_columns import ID_NAMES, LABEL_NAMES
 from utils.text_tables import any_header_of, few
 
 _MOST_FOLDERS = 20
+_COLUMNS = (".csv", ".tsv")  # a .txt file may hold anything
 _PASS = "pass the folder that holds one of these"
 
 
@@ -24,12 +25,13 @@ class Findings:
     """What lies in a folder, as far as it could be part of a corpus.
 
     `headers` are the first lines of what may be tables, by file; `odd` what has the name of a table and is no
-    file, with what it is; `classes` the folders that are named by a class, with the class; `corpora` those below
-    that are one.
+    file, with what it is; `one_column` those whose first line has one column or cannot be read; `classes` the folders
+    that are named by a class, with the class; `corpora` those below that are one.
     """
 
     headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     odd: Mapping[str, str] = field(default_factory=dict)
+    one_column: Sequence[str] = ()
     classes: Mapping[str, bool] = field(default_factory=dict)
     folders: Sequence[str] = ()
     corpora: Sequence[Path] = ()
@@ -61,6 +63,7 @@ def findings_in(database: Path, is_corpus: Callable[[Path], bool]) -> Findings:
     return Findings(
         headers={path.name: header for path in tables if (header := any_header_of(path))},
         odd={path.name: why for path in tables if (why := why_unread(path))},
+        one_column=[path.name for path in tables if is_named_as_table(path.name, _COLUMNS) and not any_header_of(path)],
         classes={path.name: is_bona_fide for path, is_bona_fide in named_by_class(database).items()},
         folders=folders,
         corpora=list(filter(is_corpus, _folders_below(database, folders))),
@@ -107,6 +110,11 @@ def advice(found: Findings) -> str:  # noqa: PLR0911 - one return a row of the t
         return f"add the folder {'spoof' if is_bona_fide else 'bonafide'}/ beside {name}/"
     if found.headers:
         return f"give {next(iter(found.headers))} the header path,label"
+    if found.one_column:
+        name = found.one_column[0]
+        return (
+            f"give {name} the header path,label and, divided by a comma, two columns: its first line has one, or none"
+        )
     if found.num_audio or found.folders:
         what = f"what is in {few(found.folders)}" if found.folders else f"the audio ({found.num_audio:,})"
         return f"move {what} into bonafide/ and spoof/, or add a table with the header path,label that names the files"
@@ -120,4 +128,4 @@ def _missing(header: Sequence[str]) -> list[str]:
 
 
 def _tables_in(folder: Path) -> list[Path]:
-    return files_named_as_tables(folder, SUFFIXES)
+    return files_named_as_tables(folder)

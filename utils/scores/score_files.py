@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from utils.corpora.trial_columns import headed_columns
 from utils.errors import UserError
 from utils.labels import Labels, looks_like_label
 from utils.scores.error_curve import Numbers
@@ -54,7 +55,7 @@ def read_scores(path: Path, labels: Labels = _NO_DIGITS) -> ScoreFile:
 
     * `utterance score` (ASVspoof 2021), divided by spaces or tabs;
     * `utterance attack key score` (ASVspoof 2019, AASIST, RawGAT-ST);
-    * with the header `filename cm-score`, divided by tabs (ASVspoof 5) or commas.
+    * with the header `filename cm-score`, divided by tabs (ASVspoof 5) or commas, and `label` if it holds its keys.
 
     Raises UserError, naming file and line, for what cannot be understood, for scores that are no finite numbers, and
     for utterances that come twice.
@@ -62,7 +63,8 @@ def read_scores(path: Path, labels: Labels = _NO_DIGITS) -> ScoreFile:
     table = read_table(path, "score", _ADVICE, (*_ID_NAMES, *_SCORE_NAMES), _is_known_row)
     utterance, score, title = _columns(table)
     scores = np.array(table.parsed(score, plain_number, NUMBER_RULE), dtype=np.float64)
-    own_keys = keys_of(table, labels) if not table.header and len(table.columns) == 4 else None
+    has_keys = headed_columns(table.header) is not None if table.header else len(table.columns) == 4
+    own_keys = keys_of(table, labels) if has_keys else None
     return ScoreFile(path, title, unique_names(table, utterance), scores, own_keys)
 
 
