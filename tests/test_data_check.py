@@ -174,6 +174,16 @@ def test_a_file_that_several_lines_name_in_other_ways_is_noted(
     assert kind not in part_of(document, "dev")["notes"]
 
 
+def test_a_file_of_both_parts_is_told_also_where_they_name_it_in_two_ways(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sounds(tmp_path, [f"{n}.wav" for n in range(4)])
+    (tmp_path / "train.csv").write_text("path,label\n0.wav,spoof\n1.wav,bonafide\n")
+    (tmp_path / "dev.csv").write_text("path,label\n./1.wav,spoof\n3.wav,bonafide\n")
+    _, document = checked(tmp_path, capsys)
+    assert document["corpora"][0]["in_train_and_dev"]["utterances"] == ["1"]
+
+
 def test_a_file_that_the_protocol_does_not_name_is_counted(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sound(audio_folder(mine, "dev") / "enrolment.flac")
     code, document = checked(mine, capsys)

@@ -125,10 +125,23 @@ def published_text(published: Published | None, trials: Sequence[Trial]) -> str:
 
 
 def overlaps(corpus: CheckedCorpus) -> dict[str, list[str]]:
-    """Return the utterances and speakers that training and development share."""
-    named = {part.source.name: part.scanned.trials for part in corpus.parts}
-    shared: dict[str, list[str]] = {}
-    for what in ("utterance", "speaker"):
-        train, dev = ({getattr(trial, what) for trial in named.get(name, ())} for name in ("train", "dev"))
-        shared[f"{what}s"] = sorted(train & dev - {UNKNOWN})
-    return shared
+    """Return the utterances and speakers that training and development share.
+
+    An utterance is shared too where its file is, which the other part names in another way, such as `./a.wav`.
+    """
+    named = {part.source.name: part for part in corpus.parts}
+    parts = [named[name] for name in ("train", "dev") if name in named]
+    if len(parts) < 2:
+        return {"utterances": [], "speakers": []}
+    files, dev_files = map(_by_file, parts)
+    utterances, speakers = (
+        set.intersection(*({getattr(trial, what) for trial in part.scanned.trials} for part in parts))
+        for what in ("utterance", "speaker")
+    )
+    utterances |= {files[path] for path in files.keys() & dev_files.keys()}
+    return {"utterances": sorted(utterances), "speakers": sorted(speakers - {UNKNOWN})}
+
+
+def _by_file(part: CheckedPart) -> dict[str, str]:
+    pairs = zip(part.paths, part.scanned.trials, strict=True)
+    return {os.path.normpath(path): trial.utterance for path, trial in pairs if path}
