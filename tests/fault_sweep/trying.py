@@ -148,7 +148,9 @@ def differing(undisturbed: Undisturbed, here: Path, said: str | None = None) -> 
     """
     there = undisturbed.after / undisturbed.own
     names = [_names_in(there), _names_in(here)]
-    excused = {name for name in names[0] if _is_step(there / name) and (said is None or f"/{name} could not" in said)}
+    with registered():
+        steps = {name for name in names[0] if _is_step(there / name)}
+    excused = {name for name in steps if said is None or f"/{name} could not" in said}
     for folder in re.findall(r"^\[WARNING\] No attention heatmaps in (.+?): ", said or "", re.MULTILINE):
         excused |= {Path(folder).name, *_names_in(there / Path(folder).name)}
     wrong = [f"{name} is not there" for name in sorted(names[0] - names[1] - excused)]

@@ -23,7 +23,7 @@ READ_SUFFIXES = (
 """What libsndfile reads and people keep speech in; of several files of one utterance, that of the first goes first."""
 FFMPEG_SUFFIXES = (
     ".m4a", ".aac", ".mp4", ".m4b", ".wma", ".amr", ".webm", ".mka", ".mkv", ".mov", ".ac3", ".ape", ".wv", ".3gp",
-    ".3g2", ".mpc", ".tta", ".ra", ".avi", ".weba",
+    ".3g2", ".mpc", ".tta", ".ra", ".avi", ".weba", ".spx", ".shn", ".dsf", ".g722", ".asf", ".eac3", ".m4r",
 )
 # fmt: on
 """Audio, or video with it, that libsndfile does not read and ffmpeg does."""
