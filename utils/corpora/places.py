@@ -72,15 +72,10 @@ def first_folder(candidates: Iterable[Path]) -> Path | None:
 
 
 def named(folder: Path, names: Iterable[str]) -> Iterator[Path]:
-    """Yield what lies in a folder by the first of these names, the second and so on: as it is written, or in any case.
+    """Yield where something in a folder would lie by each of these names: as it is, then as `Train`, then as `TRAIN`.
 
-    What is written as in `names` goes first. Nothing in what is no folder, or cannot be listed.
+    The folder is not listed: it may hold all the audio of a corpus.
     """
-    try:
-        found = {other: other.lower() for other in sorted(os.listdir(folder))}  # noqa: PTH208
-    except OSError:
-        return
     wanted = list(names)
-    yield from (folder / name for name in wanted if name in found)
-    for name in wanted:
-        yield from (folder / other for other, lower in found.items() if lower == name and other != name)
+    for form in (str, str.capitalize, str.upper):
+        yield from (folder / form(name) for name in wanted)

@@ -53,8 +53,7 @@ def report_html(
     written_at: float | None = None,
     seen: Seen | None = None,
 ) -> str:
-    """Return the page. All text in it is escaped, and without control characters, whatever settings, paths and
-    file names hold.
+    """Return the page. All text in it is escaped and without control characters, whatever settings and names hold.
 
     `seen` is what earlier pages of the same run looked at, which this one need not look at again.
     """
