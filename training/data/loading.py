@@ -174,6 +174,7 @@ class BatchReader:
         self._pin_memory = pin_memory
         self._own_place = Place()
         self._workers: list[Worker] = []
+        self._replaced: list[Worker] = []
         self._helpers: Helpers | None = None
         self._under_way: deque[_Errand] = deque()
         self._iteration: object = None
@@ -241,6 +242,7 @@ class BatchReader:
             with suppress(OSError):
                 self._workers[number] = Worker(self._dataset, self._workers)
                 old.kill()
+                self._replaced.append(old)
                 replaced.append(str(number + 1))
         if replaced:
             say_aside(
@@ -295,5 +297,5 @@ class BatchReader:
         self._give_up()
         if self._helpers:
             self._helpers.close()
-        end_workers(self._workers)
-        self._workers, self._helpers = [], None
+        end_workers([*self._workers, *self._replaced])
+        self._workers, self._replaced, self._helpers = [], [], None
