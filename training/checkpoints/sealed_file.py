@@ -12,6 +12,7 @@ included, in one sequential read. A CRC-32 is for accidents; it proves nothing a
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import lzma
@@ -40,6 +41,8 @@ from training.checkpoints.zip_directory import open_zip
 from utils.direct_io import BUFFER_BYTES, REFUSED, aligned_memory, set_direct
 from utils.regular_files import open_regular
 from utils.stored_values import OddValueError, plain_json
+
+codecs.lookup("cp437")  # zipfile's, for names: a disk that fails when it is read later would leave it unknown for good
 
 RECORD_NAME = "record.json"
 _ENTRY, _DIRECTORY = b"PK\x03\x04", b"PK\x01\x02"  # how their headers begin (PKWARE APPNOTE 6.3.3, 4.3.7, 4.3.12)
